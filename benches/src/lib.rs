@@ -1,0 +1,1 @@
+//! Benches of p2pshare; see `benches/`.

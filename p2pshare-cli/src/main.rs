@@ -1,0 +1,2 @@
+//! Front.
+fn main() {}

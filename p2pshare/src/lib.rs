@@ -1,0 +1,1 @@
+//! Group file sharing.
