@@ -8,6 +8,7 @@ mod time;
 mod wire;
 
 pub use identity::{
-    FileName, GroupName, MemberId, NameError, PeerId, RequestId, RingId, Role, SessionId, UserName,
+    FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,
+    Role, SessionId, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError, UserName,
 };
 pub use time::Timestamp;
