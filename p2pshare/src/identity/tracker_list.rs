@@ -354,11 +354,6 @@ const DHT_PORT_OFFSET: u16 = 1000;
 const MAX_HOST_LEN: usize = 253;
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
 mod tests {
     use super::*;
 
