@@ -10,6 +10,7 @@ mod wire;
 
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
 pub use identity::{
-    FileName, GroupName, MemberId, NameError, PeerId, RequestId, RingId, Role, SessionId, UserName,
+    FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,
+    Role, SessionId, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError, UserName,
 };
 pub use time::Timestamp;
