@@ -14,3 +14,4 @@ pub use identity::{
     Role, SessionId, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError, UserName,
 };
 pub use time::Timestamp;
+pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};
