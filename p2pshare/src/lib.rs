@@ -2,13 +2,16 @@
 
 #![allow(dead_code)]
 
+mod content;
 mod identity;
 mod limits;
 mod time;
 mod wire;
 
+pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
 pub use identity::{
     FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,
     Role, SessionId, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError, UserName,
 };
 pub use time::Timestamp;
+pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};
