@@ -9,9 +9,16 @@ use p2pshare::{FileName, GroupName, RingId, TrackerAddr, UserName};
 
 /// Share large files within groups, directly from machine to machine.
 #[derive(Parser, Debug)]
-#[command(name = "p2pshare", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not logged in, 4 denied, 5 not found, \
-                        6 unreachable, 7 integrity, 130 interrupted.")]
+#[command(
+    name = "p2pshare",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not logged in, 4 denied, 5 not found, \
+                        6 unreachable, 7 integrity, 130 interrupted."
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -164,17 +171,25 @@ mod tests {
 
     #[test]
     fn each_command_answers_to_both_spellings() {
-        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        for command in Cli::command()
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+        {
             let dashed = command.get_name().replace('_', "-");
             let aliases: Vec<_> = command.get_visible_aliases().collect();
-            let expected = if dashed == command.get_name() { vec![] } else { vec![dashed.as_str()] };
+            let expected = if dashed == command.get_name() {
+                vec![]
+            } else {
+                vec![dashed.as_str()]
+            };
             assert_eq!(aliases, expected);
         }
     }
 
     #[test]
     fn flags_may_follow_the_command() {
-        let cli = Cli::try_parse_from(["p2pshare", "leave-group", "photos", "--as", "Bob"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["p2pshare", "leave-group", "photos", "--as", "Bob"]).unwrap();
         assert_eq!(cli.global.as_user.unwrap().as_str(), "Bob");
         assert!(matches!(cli.command, Command::LeaveGroup { group } if group.as_str() == "photos"));
     }
@@ -182,7 +197,10 @@ mod tests {
     #[test]
     fn an_unknown_command_is_answered_with_the_nearest() {
         let error = Cli::try_parse_from(["p2pshare", "creat_group", "x"]).unwrap_err();
-        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::InvalidSubcommand, 2));
+        assert_eq!(
+            (error.kind(), error.exit_code()),
+            (ErrorKind::InvalidSubcommand, 2)
+        );
         assert!(error.to_string().contains("create_group"), "{error}");
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use clap::builder::styling::AnsiColor;
 use serde::{Deserialize, Serialize};
 
 use crate::exit_code::ExitCode;
@@ -17,7 +18,11 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// What no other code names.
@@ -46,6 +51,15 @@ impl Failure {
         self
     }
 
+    /// Prints it on standard error.
+    pub(crate) fn report(&self) {
+        let (error, hint) = (AnsiColor::Red.on_default().bold(), AnsiColor::Cyan.on_default());
+        anstream::eprintln!("{error}error:{error:#} {}", self.message);
+        if let Some(text) = &self.hint {
+            anstream::eprintln!("{hint}hint:{hint:#} {text}");
+        }
+    }
+
     pub(crate) fn code(&self) -> ExitCode {
         self.code
     }
@@ -53,10 +67,6 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
-            None => Ok(()),
-        }
+        f.write_str(&self.message)
     }
 }

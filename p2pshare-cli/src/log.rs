@@ -33,7 +33,13 @@ impl RotatingLog {
         let path = folder.join("peer.log");
         let file = append_to(&path)?;
         let written = file.metadata()?.len();
-        Ok(Self { path, file, written, limit, takes_stderr: false })
+        Ok(Self {
+            path,
+            file,
+            written,
+            limit,
+            takes_stderr: false,
+        })
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -64,7 +70,11 @@ impl Write for RotatingLog {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Most bytes of one of the two files.
@@ -82,7 +92,10 @@ mod tests {
         for line in ["one.\n", "two.\n", "three\n", "four\n"] {
             log.write_all(line.as_bytes()).unwrap();
         }
-        assert_eq!((read("peer.log.1").as_str(), read("peer.log").as_str()), ("three\n", "four\n"));
+        assert_eq!(
+            (read("peer.log.1").as_str(), read("peer.log").as_str()),
+            ("three\n", "four\n")
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         // A restarted peer goes on where the file ended, and one long line is never cut.
         drop(log);
@@ -90,6 +103,9 @@ mod tests {
         log.write_all(b"5.\n").unwrap();
         assert_eq!(read("peer.log"), "four\n5.\n");
         log.write_all(b"a line longer than a file\n").unwrap();
-        assert_eq!((read("peer.log.1").as_str(), read("peer.log").as_str()), ("four\n5.\n", "a line longer than a file\n"));
+        assert_eq!(
+            (read("peer.log.1").as_str(), read("peer.log").as_str()),
+            ("four\n5.\n", "a line longer than a file\n")
+        );
     }
 }

@@ -30,14 +30,20 @@ pub(crate) enum ConnectError {
 impl Client {
     /// Connects to the background peer of `folder` and waits for its hello.
     pub(crate) async fn connect(folder: &IdentityFolder) -> Result<Self, ConnectError> {
-        let mut stream = socket::connect(folder).await.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ConnectError::NotRunning,
-            _ => ConnectError::Broken(error),
-        })?;
+        let mut stream = socket::connect(folder)
+            .await
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    ConnectError::NotRunning
+                }
+                _ => ConnectError::Broken(error),
+            })?;
         match timeout(HELLO_TIMEOUT, frame::read_open_frame(&mut stream)).await {
             Ok(Ok(hello)) => Ok(Self { stream, hello }),
             // It ended between our connecting and its hello.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(ConnectError::NotRunning),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(ConnectError::NotRunning)
+            }
             Ok(Err(error)) => Err(ConnectError::Broken(error)),
             Err(_) => Err(ConnectError::Broken(io::ErrorKind::TimedOut.into())),
         }
@@ -67,13 +73,23 @@ impl Client {
         mut cancel: watch::Receiver<bool>,
         mut on_progress: impl FnMut(Progress),
     ) -> Result<Outcome, Failure> {
-        let hello = ClientHello { protocol: PROTOCOL, version: VERSION.to_owned() };
-        frame::write_frame(&mut self.stream, &hello).await.map_err(|error| lost(&error))?;
-        frame::write_frame(&mut self.stream, request).await.map_err(|error| lost(&error))?;
+        let hello = ClientHello {
+            protocol: PROTOCOL,
+            version: VERSION.to_owned(),
+        };
+        frame::write_frame(&mut self.stream, &hello)
+            .await
+            .map_err(|error| lost(&error))?;
+        frame::write_frame(&mut self.stream, request)
+            .await
+            .map_err(|error| lost(&error))?;
         let (mut from, mut to) = self.stream.split();
         let events = async {
             loop {
-                match frame::read_frame(&mut from).await.map_err(|error| lost(&error))? {
+                match frame::read_frame(&mut from)
+                    .await
+                    .map_err(|error| lost(&error))?
+                {
                     Event::Progress(progress) => on_progress(progress),
                     Event::Done(result) => return result,
                 }
@@ -93,14 +109,17 @@ impl Client {
 
     /// Waits until the process at the other end is gone, or has had its time.
     pub(crate) async fn wait_for_end(mut self) {
-        let end = tokio::io::copy(&mut self.stream, &mut tokio::io::sink());
+        let mut nowhere = tokio::io::sink();
+        let end = tokio::io::copy(&mut self.stream, &mut nowhere);
         let _ = timeout(END_TIMEOUT, end).await;
     }
 }
 
 fn lost(error: &io::Error) -> Failure {
-    Failure::failed(format!("the background peer went away before it answered: {error}"))
-        .hint("its folder has a peer.log; whether the change was made is unknown")
+    Failure::failed(format!(
+        "the background peer went away before it answered: {error}"
+    ))
+    .hint("its folder has a peer.log; whether the change was made is unknown")
 }
 
 /// The version of this binary.

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use p2pshare::{FileName, GroupName, RingId, UserName};
+use p2pshare::{FileName, GroupName, Password, RingId, UserName};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -35,25 +35,55 @@ pub(crate) struct ServerHello {
 /// What a command asks for; one per connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    Login { user: UserName, password: Secret },
+    Login {
+        user: UserName,
+        password: Password,
+    },
     Logout,
     /// End the process if nobody is logged in or logging in.
     Retire,
     Status,
-    CreateGroup { group: GroupName, open: bool },
+    CreateGroup {
+        group: GroupName,
+        open: bool,
+    },
     ListGroups,
-    JoinGroup { group: GroupName },
-    ListRequests { group: GroupName },
-    AcceptRequest { group: GroupName, user: UserName },
-    RejectRequest { group: GroupName, user: UserName },
-    LeaveGroup { group: GroupName },
-    RemoveMember { group: GroupName, user: UserName },
-    TransferGroup { group: GroupName, user: UserName },
+    JoinGroup {
+        group: GroupName,
+    },
+    ListRequests {
+        group: GroupName,
+    },
+    AcceptRequest {
+        group: GroupName,
+        user: UserName,
+    },
+    RejectRequest {
+        group: GroupName,
+        user: UserName,
+    },
+    LeaveGroup {
+        group: GroupName,
+    },
+    RemoveMember {
+        group: GroupName,
+        user: UserName,
+    },
+    TransferGroup {
+        group: GroupName,
+        user: UserName,
+    },
     Upload(UploadRequest),
-    ListFiles { group: GroupName },
+    ListFiles {
+        group: GroupName,
+    },
     Download(DownloadRequest),
     ShowDownloads,
-    StopSharing { group: GroupName, name: FileName, for_all: bool },
+    StopSharing {
+        group: GroupName,
+        name: FileName,
+        for_all: bool,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -224,15 +254,5 @@ impl std::fmt::Display for WirePath {
 impl std::fmt::Debug for WirePath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "WirePath({self})")
-    }
-}
-
-/// A text that no log shows.
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Secret(pub(crate) String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
     }
 }

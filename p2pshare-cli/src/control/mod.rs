@@ -10,13 +10,13 @@ mod message;
 mod server;
 mod socket;
 
-pub(crate) use client::{Client, ConnectError};
-pub(crate) use message::{
-    DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Phase, Progress, Request, ServerHello,
-    TransferRow, UploadRequest, Uploaded, WirePath,
-};
+pub(crate) use client::{Client, ConnectError, VERSION};
 pub(crate) use frame::{read_frame, write_frame};
-pub(crate) use server::{Asked, Reporter, accept};
+pub(crate) use message::{
+    DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Phase,
+    Progress, Request, ServerHello, TransferRow, UploadRequest, Uploaded, WirePath,
+};
+pub(crate) use server::{Asked, Cancelled, Reporter, accept};
 pub(crate) use socket::Listener;
 
 /// The version of everything but the hellos, which every version reads.

@@ -37,12 +37,20 @@ pub(crate) struct Reporter(OwnedWriteHalf);
 
 impl Reporter {
     pub(crate) async fn progress(&mut self, progress: Progress) {
-        let _ = timeout(SEND_TIMEOUT, frame::write_frame(&mut self.0, &Event::Progress(progress))).await;
+        let _ = timeout(
+            SEND_TIMEOUT,
+            frame::write_frame(&mut self.0, &Event::Progress(progress)),
+        )
+        .await;
     }
 
     /// Sends the result. The connection lasts as long as what this returns.
     pub(crate) async fn done(mut self, result: Result<Outcome, Failure>) -> OwnedWriteHalf {
-        let sent = timeout(SEND_TIMEOUT, frame::write_frame(&mut self.0, &Event::Done(result))).await;
+        let sent = timeout(
+            SEND_TIMEOUT,
+            frame::write_frame(&mut self.0, &Event::Done(result)),
+        )
+        .await;
         if let Ok(Err(error)) = sent {
             tracing::debug!(%error, "a command did not wait for its result");
         }
@@ -63,11 +71,18 @@ impl Asked {
             frame::write_frame(&mut to, hello).await?;
             let client: ClientHello = frame::read_open_frame(&mut from).await?;
             if client.protocol != PROTOCOL {
-                let message = format!("version {} of the command line speaks another control protocol", client.version);
+                let message = format!(
+                    "version {} of the command line speaks another control protocol",
+                    client.version
+                );
                 return Err(io::Error::new(io::ErrorKind::Unsupported, message));
             }
             let request = frame::read_frame(&mut from).await?;
-            Ok(Self { request, reporter: Reporter(to), cancelled: Cancelled(from) })
+            Ok(Self {
+                request,
+                reporter: Reporter(to),
+                cancelled: Cancelled(from),
+            })
         })
         .await?
     }

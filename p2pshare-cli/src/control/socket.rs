@@ -37,7 +37,11 @@ impl Listener {
         if let Some(link) = &link {
             symlink(&socket, link)?;
         }
-        Ok(Self { inner, socket, link })
+        Ok(Self {
+            inner,
+            socket,
+            link,
+        })
     }
 
     /// The next connection, from a process of this user.
@@ -46,7 +50,9 @@ impl Listener {
             let (stream, _) = self.inner.accept().await?;
             match check_peer(&stream) {
                 Ok(()) => return Ok(stream),
-                Err(error) => tracing::warn!(%error, "a connection to the control socket was refused"),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the control socket was refused")
+                }
             }
         }
     }
@@ -73,7 +79,10 @@ fn check_peer(stream: &UnixStream) -> io::Result<()> {
     if stream.peer_cred()?.uid() == rustix::process::geteuid().as_raw() {
         Ok(())
     } else {
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "the other end of the control socket is another user"))
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the other end of the control socket is another user",
+        ))
     }
 }
 
@@ -85,7 +94,10 @@ fn socket_path(folder: &IdentityFolder) -> PathBuf {
 fn short_path() -> io::Result<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute());
-    let folder = runtime.map(PathBuf::from).unwrap_or_else(std::env::temp_dir).join(format!("p2pshare-{uid}"));
+    let folder = runtime
+        .map(PathBuf::from)
+        .unwrap_or_else(std::env::temp_dir)
+        .join(format!("p2pshare-{uid}"));
     create_private(&folder)?;
     let found = fs::symlink_metadata(&folder)?;
     if !found.is_dir() || found.uid() != uid || found.mode() & 0o077 != 0 {
@@ -114,7 +126,13 @@ mod tests {
         let (client, server) = tokio::join!(connect(folder), listener.accept());
         client.unwrap();
         server.unwrap();
-        assert_eq!(fs::metadata(folder.path().join("control.sock")).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(folder.path().join("control.sock"))
+                .unwrap()
+                .mode()
+                & 0o777,
+            0o600
+        );
     }
 
     #[tokio::test]

@@ -19,7 +19,9 @@ pub(crate) struct IdentityFile {
 impl fmt::Display for IdentityFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{FIRST_LINE}\nuser {}\nring {}", self.user, self.ring)?;
-        self.trackers.iter().try_for_each(|tracker| writeln!(f, "tracker {tracker}"))
+        self.trackers
+            .iter()
+            .try_for_each(|tracker| writeln!(f, "tracker {tracker}"))
     }
 }
 
@@ -41,7 +43,11 @@ impl FromStr for IdentityFile {
             }
         }
         match (user, ring) {
-            (Some(user), Some(ring)) if !trackers.is_empty() => Ok(Self { user, ring, trackers }),
+            (Some(user), Some(ring)) if !trackers.is_empty() => Ok(Self {
+                user,
+                ring,
+                trackers,
+            }),
             _ => Err(BadIdentityFile),
         }
     }
@@ -62,20 +68,39 @@ mod tests {
         let file = IdentityFile {
             user: UserName::new("Alice").unwrap(),
             ring: RingId::from_bytes([0xab; 32]),
-            trackers: vec!["127.0.0.1:9000".parse().unwrap(), "[::1]:9001".parse().unwrap()],
+            trackers: vec![
+                "127.0.0.1:9000".parse().unwrap(),
+                "[::1]:9001".parse().unwrap(),
+            ],
         };
         let text = file.to_string();
         let read: IdentityFile = text.parse().unwrap();
         assert_eq!((read.user.as_str(), &read), ("Alice", &file));
-        assert!(text.starts_with("p2pshare identity 1\nuser Alice\nring abab"), "{text}");
+        assert!(
+            text.starts_with("p2pshare identity 1\nuser Alice\nring abab"),
+            "{text}"
+        );
     }
 
     #[test]
     fn anything_else_is_refused() {
-        let good = format!("p2pshare identity 1\nuser a\nring {}\ntracker a:1\n", "00".repeat(32));
+        let good = format!(
+            "p2pshare identity 1\nuser a\nring {}\ntracker a:1\n",
+            "00".repeat(32)
+        );
         assert!(good.parse::<IdentityFile>().is_ok());
-        for (from, to) in [("identity 1", "identity 2"), ("user a\n", ""), ("tracker a:1\n", ""), ("user a", "user ../a"), ("a:1", "a")] {
-            assert_eq!(good.replace(from, to).parse::<IdentityFile>(), Err(BadIdentityFile), "{from}");
+        for (from, to) in [
+            ("identity 1", "identity 2"),
+            ("user a\n", ""),
+            ("tracker a:1\n", ""),
+            ("user a", "user ../a"),
+            ("a:1", "a"),
+        ] {
+            assert_eq!(
+                good.replace(from, to).parse::<IdentityFile>(),
+                Err(BadIdentityFile),
+                "{from}"
+            );
         }
     }
 }

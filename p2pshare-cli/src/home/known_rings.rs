@@ -16,7 +16,12 @@ impl Home {
     ///
     /// # Errors
     /// When the list pins another ring, or pins none and another ring is known for one of its trackers.
-    pub(crate) fn trust_ring(&self, list: &TrackerList, tracker: &TrackerAddr, found: RingId) -> Result<(), Failure> {
+    pub(crate) fn trust_ring(
+        &self,
+        list: &TrackerList,
+        tracker: &TrackerAddr,
+        found: RingId,
+    ) -> Result<(), Failure> {
         let mut known = self.known_rings();
         match list.ring() {
             Some(pinned) if pinned != found => {
@@ -27,7 +32,10 @@ impl Home {
             Some(_) => {}
             None => {
                 let other = list.addrs().iter().chain([tracker]).find_map(|addr| {
-                    known.get(addr).filter(|ring| **ring != found).map(|ring| (addr, *ring))
+                    known
+                        .get(addr)
+                        .filter(|ring| **ring != found)
+                        .map(|ring| (addr, *ring))
                 });
                 if let Some((addr, ring)) = other {
                     let file = self.known_rings_file();
@@ -40,7 +48,8 @@ impl Home {
         }
         if known.insert(tracker.clone(), found) != Some(found) {
             let file = self.known_rings_file();
-            replace(&file, &to_text(&known)).map_err(|error| Failure::io(file.display(), &error))?;
+            replace(&file, &to_text(&known))
+                .map_err(|error| Failure::io(file.display(), &error))?;
         }
         Ok(())
     }
@@ -48,7 +57,11 @@ impl Home {
     /// The rings that the trackers of a list are known to belong to, and the one that it pins.
     pub(crate) fn rings_of(&self, list: &TrackerList) -> Vec<RingId> {
         let known = self.known_rings();
-        let mut rings: Vec<_> = list.addrs().iter().filter_map(|addr| known.get(addr).copied()).collect();
+        let mut rings: Vec<_> = list
+            .addrs()
+            .iter()
+            .filter_map(|addr| known.get(addr).copied())
+            .collect();
         if let Some(pinned) = list.ring() {
             rings = vec![pinned];
         }
@@ -81,7 +94,10 @@ fn from_text(text: &str) -> BTreeMap<TrackerAddr, RingId> {
 }
 
 fn to_text(known: &BTreeMap<TrackerAddr, RingId>) -> String {
-    known.iter().map(|(addr, ring)| format!("{addr} {ring}\n")).collect()
+    known
+        .iter()
+        .map(|(addr, ring)| format!("{addr} {ring}\n"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -108,9 +124,18 @@ mod tests {
         home.trust_ring(&trackers, &first, ring(1)).unwrap();
         home.trust_ring(&trackers, &first, ring(1)).unwrap();
         assert_eq!(home.rings_of(&trackers), [ring(1)]);
-        let refusal = home.trust_ring(&trackers, &first, ring(2)).unwrap_err().to_string();
-        assert!(refusal.contains("THE RING BEHIND a:1 IS NOT THE ONE KNOWN"), "{refusal}");
-        assert!(refusal.contains(&ring(1).to_string()) && refusal.contains(&ring(2).to_string()), "{refusal}");
+        let refusal = home
+            .trust_ring(&trackers, &first, ring(2))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refusal.contains("THE RING BEHIND a:1 IS NOT THE ONE KNOWN"),
+            "{refusal}"
+        );
+        assert!(
+            refusal.contains(&ring(1).to_string()) && refusal.contains(&ring(2).to_string()),
+            "{refusal}"
+        );
         assert!(refusal.contains("remove the line of a:1"), "{refusal}");
         // Another tracker of the same list does not get away with it either.
         assert!(home.trust_ring(&trackers, &addr("b:1"), ring(2)).is_err());
@@ -121,12 +146,14 @@ mod tests {
     fn a_pinned_ring_overrules_what_was_known() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(temp.path())).unwrap();
-        home.trust_ring(&list("a:1"), &addr("a:1"), ring(1)).unwrap();
+        home.trust_ring(&list("a:1"), &addr("a:1"), ring(1))
+            .unwrap();
         let pinned = list(&format!("a:1\nring {}", ring(2)));
         assert_eq!(home.rings_of(&pinned), [ring(2)]);
         assert!(home.trust_ring(&pinned, &addr("a:1"), ring(1)).is_err());
         home.trust_ring(&pinned, &addr("a:1"), ring(2)).unwrap();
-        home.trust_ring(&list("a:1"), &addr("a:1"), ring(2)).unwrap();
+        home.trust_ring(&list("a:1"), &addr("a:1"), ring(2))
+            .unwrap();
     }
 
     #[test]

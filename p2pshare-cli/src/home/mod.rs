@@ -7,7 +7,7 @@ mod identity_file;
 mod known_rings;
 mod trackers;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -35,12 +35,15 @@ impl Home {
             }
             Some(path) => path.to_owned(),
             None => etcetera::base_strategy::choose_native_strategy()
-                .map_err(|error| Failure::failed(error.to_string()).hint("choose a folder with --home"))?
+                .map_err(|error| {
+                    Failure::failed(error.to_string()).hint("choose a folder with --home")
+                })?
                 .data_dir()
                 .join("p2pshare"),
         };
-        let path = std::path::absolute(&path)
-            .map_err(|error| Failure::io(format!("cannot find the home {}", path.display()), &error))?;
+        let path = std::path::absolute(&path).map_err(|error| {
+            Failure::io(format!("cannot find the home {}", path.display()), &error)
+        })?;
         Ok(Self { path })
     }
 
@@ -51,14 +54,19 @@ impl Home {
 
     /// Where an identity lives, whether it exists or not.
     pub(crate) fn folder(&self, ring: RingId, user: &UserName) -> IdentityFolder {
-        IdentityFolder { path: self.path.join(ring.to_string()).join(user.folded()) }
+        IdentityFolder {
+            path: self.path.join(ring.to_string()).join(user.folded()),
+        }
     }
 
     /// All identities that are logged in, in the order of ring and name. What cannot be read is skipped.
     pub(crate) fn identities(&self) -> Vec<Identity> {
         let mut found: Vec<Identity> = subfolders(&self.path)
             .into_iter()
-            .filter(|ring| ring.file_name().is_some_and(|name| name.to_string_lossy().parse::<RingId>().is_ok()))
+            .filter(|ring| {
+                ring.file_name()
+                    .is_some_and(|name| name.to_string_lossy().parse::<RingId>().is_ok())
+            })
             .flat_map(|ring| subfolders(&ring))
             .filter_map(|path| {
                 let folder = IdentityFolder { path };
@@ -80,12 +88,16 @@ impl Home {
     /// Makes an identity the current one.
     pub(crate) fn set_current(&self, ring: RingId, user: &UserName) -> Result<(), Failure> {
         let file = self.current_file();
-        replace(&file, &format!("{ring} {}\n", user.folded())).map_err(|error| Failure::io(file.display(), &error))
+        replace(&file, &format!("{ring} {}\n", user.folded()))
+            .map_err(|error| Failure::io(file.display(), &error))
     }
 
     /// Forgets the current identity, if it is that of `folder`.
     pub(crate) fn clear_current(&self, folder: &IdentityFolder) {
-        if self.current().is_some_and(|current| current.path == folder.path) {
+        if self
+            .current()
+            .is_some_and(|current| current.path == folder.path)
+        {
             let _ = fs::remove_file(self.current_file());
         }
     }
@@ -130,8 +142,9 @@ impl IdentityFolder {
     /// Creates it, 0700; says whether it was new.
     pub(crate) fn create(&self) -> Result<bool, Failure> {
         let is_new = !self.path.exists();
-        create_private(&self.path)
-            .map_err(|error| Failure::io(format!("cannot create {}", self.path.display()), &error))?;
+        create_private(&self.path).map_err(|error| {
+            Failure::io(format!("cannot create {}", self.path.display()), &error)
+        })?;
         Ok(is_new)
     }
 
@@ -143,11 +156,23 @@ impl IdentityFolder {
         }
     }
 
-    /// Waits for the background peer that held the folder before. Blocks; released on drop.
+    /// Takes the lock that the background peer of this folder holds while it lives, and writes its own process id
+    /// into it. Blocks until it is free; released on drop.
     pub(crate) fn lock(&self) -> io::Result<File> {
-        let file = open_lock(&self.path.join("lock"))?;
+        let mut file = open_lock(&self.lock_file())?;
         file.lock()?;
+        file.set_len(0)?;
+        write!(file, "{}", std::process::id())?;
         Ok(file)
+    }
+
+    /// The process that holds the lock of this folder, if one does.
+    pub(crate) fn lock_holder(&self) -> io::Result<Option<i32>> {
+        match open_lock(&self.lock_file())?.try_lock() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(fs::read_to_string(self.lock_file())?.parse().ok()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// Who is logged in here, if anyone.
@@ -168,6 +193,10 @@ impl IdentityFolder {
         }
     }
 
+    fn lock_file(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
     fn identity_file(&self) -> PathBuf {
         self.path.join("identity")
     }
@@ -179,12 +208,23 @@ pub(crate) fn create_private(path: &Path) -> io::Result<()> {
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).create(true).truncate(false).open(path)
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
 }
 
 fn subfolders(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+    let Ok(entries) = fs::read_dir(path) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Puts `text` in place of the file, or fails and leaves it as it was.
@@ -211,7 +251,11 @@ mod tests {
     fn logged_in(home: &Home, ring: RingId, user: &UserName) -> IdentityFolder {
         let folder = home.folder(ring, user);
         folder.create().unwrap();
-        let file = IdentityFile { user: user.clone(), ring, trackers: vec!["127.0.0.1:9000".parse().unwrap()] };
+        let file = IdentityFile {
+            user: user.clone(),
+            ring,
+            trackers: vec!["127.0.0.1:9000".parse().unwrap()],
+        };
         folder.write_identity(&file).unwrap();
         folder
     }
@@ -223,7 +267,11 @@ mod tests {
         assert!(home.identities().is_empty());
         let (ring, user) = alice();
         let folder = logged_in(&home, ring, &user);
-        let names: Vec<_> = home.identities().into_iter().map(|identity| identity.file.user.to_string()).collect();
+        let names: Vec<_> = home
+            .identities()
+            .into_iter()
+            .map(|identity| identity.file.user.to_string())
+            .collect();
         assert_eq!(names, ["Alice"]);
         assert!(folder.path().ends_with(format!("{ring}/alice")));
         folder.remove_identity().unwrap();
@@ -239,7 +287,10 @@ mod tests {
         assert!(home.folder(ring, &user).create().unwrap());
         assert!(!home.folder(ring, &user).create().unwrap());
         for folder in [home.path(), home.folder(ring, &user).path()] {
-            assert_eq!(fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
+            assert_eq!(
+                fs::metadata(folder).unwrap().permissions().mode() & 0o777,
+                0o700
+            );
         }
     }
 
@@ -270,6 +321,17 @@ mod tests {
         assert!(bob.path().exists());
         bob.remove();
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_lock_says_who_holds_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = IdentityFolder::at(temp.path().to_owned());
+        assert_eq!(folder.lock_holder().unwrap(), None);
+        let lock = folder.lock().unwrap();
+        assert_eq!(folder.lock_holder().unwrap(), i32::try_from(std::process::id()).ok());
+        drop(lock);
+        assert_eq!(folder.lock_holder().unwrap(), None);
     }
 
     #[test]

@@ -31,14 +31,19 @@ fn read_list(path: &Path) -> Result<Option<TrackerList>, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => parse(&text, &path.display().to_string()).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::usage(format!("cannot read the list of trackers {}: {error}", path.display()))),
+        Err(error) => Err(Failure::usage(format!(
+            "cannot read the list of trackers {}: {error}",
+            path.display()
+        ))),
     }
 }
 
 fn addresses(chosen: &str) -> Result<TrackerList, Failure> {
     for addr in chosen.split(',') {
         if let Err(error) = addr.trim().parse::<TrackerAddr>() {
-            let message = format!("--trackers '{chosen}' is neither a file nor addresses of trackers: {error}");
+            let message = format!(
+                "--trackers '{chosen}' is neither a file nor addresses of trackers: {error}"
+            );
             return Err(Failure::usage(message));
         }
     }
@@ -46,7 +51,8 @@ fn addresses(chosen: &str) -> Result<TrackerList, Failure> {
 }
 
 fn parse(text: &str, source: &str) -> Result<TrackerList, Failure> {
-    text.parse().map_err(|error| Failure::usage(format!("{source}: {error}")))
+    text.parse()
+        .map_err(|error| Failure::usage(format!("{source}: {error}")))
 }
 
 /// What a list is called where nobody says otherwise.
@@ -63,11 +69,20 @@ mod tests {
     fn flags_go_before_the_home_and_the_home_before_the_default() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(temp.path())).unwrap();
-        let first = |chosen: Option<&str>| find_trackers(chosen, &home).map(|list| list.addrs()[0].to_string());
+        let first = |chosen: Option<&str>| {
+            find_trackers(chosen, &home).map(|list| list.addrs()[0].to_string())
+        };
         assert_eq!(first(None).unwrap(), "127.0.0.1:9000");
-        fs::write(temp.path().join("tracker_info.txt"), "# mine\nhome.example:9001\n").unwrap();
+        fs::write(
+            temp.path().join("tracker_info.txt"),
+            "# mine\nhome.example:9001\n",
+        )
+        .unwrap();
         assert_eq!(first(None).unwrap(), "home.example:9001");
-        assert_eq!(first(Some("10.0.0.1:9002,[::1]:9003")).unwrap(), "10.0.0.1:9002");
+        assert_eq!(
+            first(Some("10.0.0.1:9002,[::1]:9003")).unwrap(),
+            "10.0.0.1:9002"
+        );
         let file = temp.path().join("other");
         fs::write(&file, "file.example:9004").unwrap();
         assert_eq!(first(file.to_str()).unwrap(), "file.example:9004");
@@ -77,8 +92,13 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(temp.path())).unwrap();
-        let message = find_trackers(Some("no_such_file"), &home).unwrap_err().to_string();
-        assert!(message.contains("'no_such_file' is neither a file nor addresses"), "{message}");
+        let message = find_trackers(Some("no_such_file"), &home)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("'no_such_file' is neither a file nor addresses"),
+            "{message}"
+        );
         fs::write(temp.path().join("tracker_info.txt"), "\n127.0.0.1\n").unwrap();
         let message = find_trackers(None, &home).unwrap_err().to_string();
         assert!(message.contains("tracker_info.txt: line 2: "), "{message}");
