@@ -4,10 +4,12 @@
 
 mod identity;
 mod limits;
+mod store;
 mod time;
 mod wire;
 
 pub use identity::{
     FileName, GroupName, MemberId, NameError, PeerId, RequestId, RingId, Role, SessionId, UserName,
 };
+pub use store::StoreError;
 pub use time::Timestamp;
