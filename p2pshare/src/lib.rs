@@ -2,14 +2,18 @@
 
 #![allow(dead_code)]
 
+mod content;
 mod identity;
 mod limits;
 mod store;
 mod time;
 mod wire;
 
+pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
 pub use identity::{
-    FileName, GroupName, MemberId, NameError, PeerId, RequestId, RingId, Role, SessionId, UserName,
+    FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,
+    Role, SessionId, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError, UserName,
 };
 pub use store::StoreError;
 pub use time::Timestamp;
+pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};

@@ -7,7 +7,9 @@ pub(crate) mod id;
 pub(crate) mod key;
 pub(crate) mod name;
 pub(crate) mod token;
+pub(crate) mod tracker_list;
 
-pub use id::{MemberId, PeerId, RequestId, RingId, SessionId};
+pub use id::{IdError, MemberId, PeerId, RequestId, RingId, SessionId};
 pub use name::{FileName, GroupName, NameError, UserName};
 pub use token::Role;
+pub use tracker_list::{LineProblem, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError};
