@@ -5,6 +5,7 @@
 mod content;
 mod identity;
 mod limits;
+mod store;
 mod time;
 mod wire;
 
@@ -13,5 +14,6 @@ pub use identity::{
     FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,
     Role, SessionId, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError, UserName,
 };
+pub use store::StoreError;
 pub use time::Timestamp;
 pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};
