@@ -25,7 +25,11 @@ pub(crate) struct Connected {
 impl Context {
     pub(crate) fn new(global: Global) -> Result<Self, Failure> {
         let home = Home::locate(global.home.as_deref())?;
-        Ok(Self { home, chosen_trackers: global.trackers, as_user: global.as_user })
+        Ok(Self {
+            home,
+            chosen_trackers: global.trackers,
+            as_user: global.as_user,
+        })
     }
 
     /// The list of trackers in force.
@@ -49,7 +53,9 @@ impl Context {
             warn(&failed);
             return Ok(None);
         };
-        let (mine, others): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(folder, _)| *folder == identity.folder);
+        let (mine, others): (Vec<_>, Vec<_>) = failed
+            .into_iter()
+            .partition(|(folder, _)| *folder == identity.folder);
         warn(&others);
         if let Some((_, failure)) = mine.into_iter().next() {
             return Err(failure);
@@ -70,14 +76,25 @@ impl Context {
         let fits = |identity: &&Identity| rings.is_empty() || rings.contains(&identity.file.ring);
         let current = self.home.current();
         let found = match &self.as_user {
-            Some(user) => identities.iter().filter(fits).find(|identity| identity.file.user == *user),
-            None => identities.iter().filter(fits).find(|identity| Some(&identity.folder) == current.as_ref()),
+            Some(user) => identities
+                .iter()
+                .filter(fits)
+                .find(|identity| identity.file.user == *user),
+            None => identities
+                .iter()
+                .filter(fits)
+                .find(|identity| Some(&identity.folder) == current.as_ref()),
         };
         Ok(found.cloned())
     }
 
     fn not_logged_in(&self) -> Failure {
-        let users: Vec<_> = self.home.identities().into_iter().map(|identity| identity.file.user.to_string()).collect();
+        let users: Vec<_> = self
+            .home
+            .identities()
+            .into_iter()
+            .map(|identity| identity.file.user.to_string())
+            .collect();
         match &self.as_user {
             Some(user) => Failure::new(ExitCode::NotLoggedIn, format!("not logged in as {user}"))
                 .hint(format!("log in with: p2pshare login {user}")),
@@ -92,11 +109,17 @@ impl Context {
 
 fn warn(failed: &[(crate::home::IdentityFolder, Failure)]) {
     for (folder, failure) in failed {
-        eprintln!("warning: the background peer in {} was not restored: {}", folder.path().display(), failure);
+        eprintln!(
+            "warning: the background peer in {} was not restored: {}",
+            folder.path().display(),
+            failure
+        );
     }
 }
 
 /// The background peer answered with something else than what was asked for.
 pub(crate) fn unexpected(outcome: &Outcome) -> Failure {
-    Failure::failed(format!("the background peer gave an answer that makes no sense: {outcome:?}"))
+    Failure::failed(format!(
+        "the background peer gave an answer that makes no sense: {outcome:?}"
+    ))
 }

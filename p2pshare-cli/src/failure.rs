@@ -53,7 +53,10 @@ impl Failure {
 
     /// Prints it on standard error.
     pub(crate) fn report(&self) {
-        let (error, hint) = (AnsiColor::Red.on_default().bold(), AnsiColor::Cyan.on_default());
+        let (error, hint) = (
+            AnsiColor::Red.on_default().bold(),
+            AnsiColor::Cyan.on_default(),
+        );
         anstream::eprintln!("{error}error:{error:#} {}", self.message);
         if let Some(text) = &self.hint {
             anstream::eprintln!("{hint}hint:{hint:#} {text}");

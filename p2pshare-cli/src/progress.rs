@@ -17,8 +17,13 @@ pub(crate) struct ProgressView {
 impl ProgressView {
     /// Nothing is shown before the first [`show`](Self::show).
     pub(crate) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::no_length().with_style(style()));
-        Self { bar, plain: PlainLines::default() }
+        let bar = std::io::stderr()
+            .is_terminal()
+            .then(|| ProgressBar::no_length().with_style(style()));
+        Self {
+            bar,
+            plain: PlainLines::default(),
+        }
     }
 
     pub(crate) fn show(&mut self, progress: Progress) {
@@ -33,14 +38,6 @@ impl ProgressView {
                     eprintln!("{line}");
                 }
             }
-        }
-    }
-
-    /// Says something in between.
-    pub(crate) fn note(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
         }
     }
 }
@@ -70,21 +67,31 @@ impl PlainLines {
                 }
                 phase
             }
-            _ => *self.phase.insert((progress.phase, now, progress.done_bytes)),
+            _ => *self
+                .phase
+                .insert((progress.phase, now, progress.done_bytes)),
         };
         self.printed = Some(now);
         let mut line = describe(progress);
         if progress.total_bytes > 0 {
             let (done, total) = (progress.done_bytes, progress.total_bytes);
             let percent = render::percent(done, total);
-            line = format!("{line}: {} of {} ({percent})", render::size(done), render::size(total));
+            line = format!(
+                "{line}: {} of {} ({percent})",
+                render::size(done),
+                render::size(total)
+            );
         }
         let elapsed = now.saturating_duration_since(began);
         let moved = progress.done_bytes.saturating_sub(from_bytes);
         if moved > 0 && elapsed > Duration::ZERO {
             let rest = progress.total_bytes.saturating_sub(progress.done_bytes);
             let eta = elapsed.mul_f64(rest as f64 / moved as f64);
-            line = format!("{line}, {}, {} left", render::rate(moved, elapsed), render::time(eta));
+            line = format!(
+                "{line}, {}, {} left",
+                render::rate(moved, elapsed),
+                render::time(eta)
+            );
         }
         Some(line)
     }
@@ -94,7 +101,7 @@ fn describe(progress: Progress) -> String {
     match progress.phase {
         Phase::Hashing => "hashing".to_owned(),
         Phase::Waiting => "waiting for peers".to_owned(),
-        Phase::CheckingPartial => "checking what is here already".to_owned(),
+        Phase::Preparing => "preparing".to_owned(),
         Phase::Downloading if progress.peers == 1 => "downloading from 1 peer".to_owned(),
         Phase::Downloading => format!("downloading from {} peers", progress.peers),
         Phase::Finishing => "finishing".to_owned(),
@@ -102,10 +109,11 @@ fn describe(progress: Progress) -> String {
 }
 
 fn style() -> ProgressStyle {
-    const TEMPLATE: &str =
-        "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left";
-    ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
+
+const BAR: &str =
+    "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left";
 
 /// How often a line is printed where standard error is no terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -118,22 +126,35 @@ mod tests {
     fn lines_come_with_each_phase_and_then_slowly() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let progress = |phase, done_bytes| Progress { phase, done_bytes, total_bytes: 100_000_000, peers: 2 };
+        let progress = |phase, done_bytes| Progress {
+            phase,
+            done_bytes,
+            total_bytes: 100_000_000,
+            peers: 2,
+        };
         let mut lines = PlainLines::default();
         let first = lines.line(at(0), progress(Phase::Waiting, 0)).unwrap();
         assert_eq!(first, "waiting for peers: 0 B of 100.00 MB (0 %)");
         assert_eq!(lines.line(at(1), progress(Phase::Waiting, 0)), None);
         assert!(lines.line(at(2), progress(Phase::Downloading, 0)).is_some());
-        assert_eq!(lines.line(at(6), progress(Phase::Downloading, 10_000_000)), None);
         assert_eq!(
-            lines.line(at(12), progress(Phase::Downloading, 50_000_000)).unwrap(),
+            lines.line(at(6), progress(Phase::Downloading, 10_000_000)),
+            None
+        );
+        assert_eq!(
+            lines
+                .line(at(12), progress(Phase::Downloading, 50_000_000))
+                .unwrap(),
             "downloading from 2 peers: 50.00 MB of 100.00 MB (50 %), 5.00 MB/s, 10.0 s left"
         );
-        assert_eq!(lines.line(at(13), progress(Phase::Downloading, 60_000_000)), None);
+        assert_eq!(
+            lines.line(at(13), progress(Phase::Downloading, 60_000_000)),
+            None
+        );
     }
 
     #[test]
     fn the_template_of_the_bar_is_sound() {
-        assert!(ProgressStyle::with_template("{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left").is_ok());
+        assert!(ProgressStyle::with_template(BAR).is_ok());
     }
 }

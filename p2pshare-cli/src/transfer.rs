@@ -14,15 +14,20 @@ use crate::progress::ProgressView;
 
 /// The path from the root, which means the same to the background peer.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::usage(format!("'{}' is no path: {error}", path.display())))
+    std::path::absolute(path)
+        .map_err(|error| Failure::usage(format!("'{}' is no path: {error}", path.display())))
 }
 
 /// Asks for a transfer, shows its progress, and waits for its end.
-pub(crate) async fn ask_with_progress(context: &Context, request: &Request) -> Result<Outcome, Failure> {
+pub(crate) async fn ask_with_progress(
+    context: &Context,
+    request: &Request,
+) -> Result<Outcome, Failure> {
     let Connected { mut client, .. } = context.connect().await?;
     let (cancel, cancelled) = watch::channel(false);
     let mut view = ProgressView::new();
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| Failure::io("cannot listen for Ctrl-C", &error))?;
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::io("cannot listen for Ctrl-C", &error))?;
     let interrupted = async {
         interrupts.recv().await;
         eprintln!("\ncancelling; Ctrl-C again ends at once");

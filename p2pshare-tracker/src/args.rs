@@ -8,8 +8,10 @@ use clap::Parser;
 /// Run a tracker: accounts, groups, and who has which file.
 #[derive(Parser, Debug, Default)]
 #[command(name = "p2pshare-tracker", version, max_term_width = 100)]
-#[command(after_help = "Without LIST it is a ring of one on 127.0.0.1:9000. SIGINT, SIGTERM, or 'quit' on its \
-                        terminal stop it.")]
+#[command(
+    after_help = "Without LIST it is a ring of one on 127.0.0.1:9000. SIGINT, SIGTERM, or 'quit' on its \
+                        terminal stop it."
+)]
 pub(crate) struct Args {
     /// The list of the ring's trackers, one address a line
     pub(crate) list: Option<PathBuf>,
@@ -37,7 +39,10 @@ mod tests {
     #[test]
     fn the_list_comes_before_the_number() {
         let args = Args::try_parse_from(["p2pshare-tracker", "tracker_info.txt", "2"]).unwrap();
-        assert_eq!((args.list, args.number), (Some("tracker_info.txt".into()), Some(2)));
+        assert_eq!(
+            (args.list, args.number),
+            (Some("tracker_info.txt".into()), Some(2))
+        );
         assert!(Args::try_parse_from(["p2pshare-tracker", "tracker_info.txt", "one"]).is_err());
     }
 }

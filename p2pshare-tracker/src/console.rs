@@ -62,4 +62,7 @@ fn in_foreground() -> bool {
 pub(crate) const QUIT_HINT: &str = "Type 'quit' to stop the tracker";
 
 /// How soon a tracker that is brought to the foreground notices.
-const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const LOOK_AGAIN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000_000,
+};

@@ -21,7 +21,11 @@ pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
     let result = match plan.ring {
         Some(pinned) if pinned != tracker.ring_id() => {
             let (found, key) = (tracker.ring_id(), plan.ring_key.display().to_string());
-            Err(ServeError::OtherRing { pinned: pinned.to_string(), found: found.to_string(), key })
+            Err(ServeError::OtherRing {
+                pinned: pinned.to_string(),
+                found: found.to_string(),
+                key,
+            })
         }
         _ => {
             announce(&plan, &tracker);
@@ -52,7 +56,11 @@ pub(crate) enum ServeError {
     #[error(transparent)]
     Bind(#[from] TrackerBindError),
     #[error("the list pins ring {pinned}, but {key} is the key of ring {found}")]
-    OtherRing { pinned: String, found: String, key: String },
+    OtherRing {
+        pinned: String,
+        found: String,
+        key: String,
+    },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("the tracker failed: {0}")]
@@ -71,15 +79,26 @@ async fn bind(plan: &Plan) -> Result<Tracker, ServeError> {
 }
 
 async fn listen_addr(plan: &Plan) -> Result<Option<SocketAddr>, ServeError> {
-    let (None, Some(own)) = (plan.listen, &plan.own) else { return Ok(plan.listen) };
+    let (None, Some(own)) = (plan.listen, &plan.own) else {
+        return Ok(plan.listen);
+    };
     let mut found = tokio::net::lookup_host((own.host(), own.port()))
         .await
-        .map_err(|cause| ServeError::Resolve { addr: own.clone(), cause })?;
-    found.next().map(Some).ok_or_else(|| ServeError::NoAddress { addr: own.clone() })
+        .map_err(|cause| ServeError::Resolve {
+            addr: own.clone(),
+            cause,
+        })?;
+    found
+        .next()
+        .map(Some)
+        .ok_or_else(|| ServeError::NoAddress { addr: own.clone() })
 }
 
 fn announce(plan: &Plan, tracker: &Tracker) {
-    let own = plan.own.as_ref().map_or_else(|| tracker.addr().to_string(), ToString::to_string);
+    let own = plan
+        .own
+        .as_ref()
+        .map_or_else(|| tracker.addr().to_string(), ToString::to_string);
     let status = tracker.status();
     let lines = format!(
         "Using tracker address from config: {own}\n\
@@ -96,7 +115,9 @@ fn announce(plan: &Plan, tracker: &Tracker) {
     );
     // A tracker whose output nobody reads any more serves all the same.
     let mut stdout = io::stdout().lock();
-    let _ = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+    let _ = stdout
+        .write_all(lines.as_bytes())
+        .and_then(|()| stdout.flush());
 }
 
 fn on_signal(kind: SignalKind) -> Result<Signal, ServeError> {

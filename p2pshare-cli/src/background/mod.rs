@@ -32,7 +32,8 @@ use service::Service;
 pub(crate) fn run(args: BackgroundPeer) -> ExitCode {
     // Fails only where this process leads its group already, and then it has no terminal to lose.
     let _ = setsid();
-    let result = StartPipe::take().map_err(|error| Failure::io("cannot take the start-up pipe", &error));
+    let result =
+        StartPipe::take().map_err(|error| Failure::io("cannot take the start-up pipe", &error));
     let result = result.and_then(|pipe| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -70,7 +71,11 @@ async fn start(args: BackgroundPeer) -> Result<(Service, File), Failure> {
 /// lock is either ending or has lost its socket, and is told to end.
 fn take_over(folder: &IdentityFolder) -> Result<File, Failure> {
     let failed = |error| Failure::io(format!("cannot lock {}", folder.path().display()), &error);
-    if let Some(holder) = folder.lock_holder().map_err(failed)?.and_then(Pid::from_raw) {
+    if let Some(holder) = folder
+        .lock_holder()
+        .map_err(failed)?
+        .and_then(Pid::from_raw)
+    {
         let _ = kill_process(holder, Signal::TERM);
     }
     folder.lock().map_err(failed)
@@ -80,7 +85,11 @@ fn start_log(folder: &IdentityFolder) -> io::Result<()> {
     let mut log = RotatingLog::open(folder.path())?;
     log.take_stderr()?;
     let filter = EnvFilter::try_from_env("P2PSHARE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter).with_writer(Mutex::new(log)).init();
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter(filter)
+        .with_writer(Mutex::new(log))
+        .init();
     Ok(())
 }
 

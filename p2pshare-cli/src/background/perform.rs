@@ -1,14 +1,15 @@
 //! Each request, carried out on the session, and its answer in the words of the control protocol.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
-use p2pshare::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Role, Session, TrackerAddr, UserName};
+use p2pshare::{
+    Access, FileSummary, GroupSummary, JoinOutcome, Password, Role, Session, TrackerAddr, UserName,
+};
 
 use super::service::Shared;
 use super::transfer;
 use crate::control::{
-    Cancelled, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Reporter, Request, TransferRow, WirePath,
+    Cancelled, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Reporter, Request,
 };
 use crate::failure::Failure;
 use crate::home::IdentityFile;
@@ -23,13 +24,19 @@ pub(super) async fn perform(
     match request {
         Request::Login { user, password } => return login(shared, &user, &password).await,
         Request::Retire => return Ok(retire(shared)),
-        Request::Upload(request) => return transfer::upload(shared, request, reporter, cancelled).await,
-        Request::Download(request) => return transfer::download(shared, request, reporter, cancelled).await,
+        Request::Upload(request) => {
+            return transfer::upload(shared, request, reporter, cancelled).await;
+        }
+        Request::Download(request) => {
+            return transfer::download(shared, request, reporter, cancelled).await;
+        }
         _ => {}
     }
     let session = shared.session()?;
     Ok(match request {
-        Request::Login { .. } | Request::Retire | Request::Upload(_) | Request::Download(_) => Outcome::Done,
+        Request::Login { .. } | Request::Retire | Request::Upload(_) | Request::Download(_) => {
+            Outcome::Done
+        }
         Request::Logout => logout(shared, &session).await?,
         Request::Status => Outcome::Status(status(shared, &session)),
         Request::CreateGroup { group, open } => {
@@ -37,7 +44,9 @@ pub(super) async fn perform(
             session.create_group(&group, access).await?;
             Outcome::Done
         }
-        Request::ListGroups => Outcome::Groups(session.groups().await?.into_iter().map(group_row).collect()),
+        Request::ListGroups => {
+            Outcome::Groups(session.groups().await?.into_iter().map(group_row).collect())
+        }
         Request::JoinGroup { group } => Outcome::Joined(joined(session.join(&group).await?)?),
         Request::ListRequests { group } => Outcome::Users(session.requests(&group).await?),
         Request::AcceptRequest { group, user } => {
@@ -60,11 +69,24 @@ pub(super) async fn perform(
             session.transfer(&group, &user).await?;
             Outcome::Done
         }
-        Request::ListFiles { group } => Outcome::Files(session.files(&group).await?.into_iter().map(file_row).collect()),
-        Request::ShowDownloads => Outcome::Transfers(transfers(&session)),
-        Request::StopSharing { group, name, for_all } => {
+        Request::ListFiles { group } => Outcome::Files(
+            session
+                .files(&group)
+                .await?
+                .into_iter()
+                .map(file_row)
+                .collect(),
+        ),
+        Request::ShowDownloads => Outcome::Transfers(transfer::rows(&session)),
+        Request::StopSharing {
+            group,
+            name,
+            for_all,
+        } => {
             let stopped = session.stop_sharing(&group, &name, for_all).await?;
-            Outcome::Stopped { entry_removed: stopped.entry_removed }
+            Outcome::Stopped {
+                entry_removed: stopped.entry_removed,
+            }
         }
     })
 }
@@ -72,10 +94,17 @@ pub(super) async fn perform(
 async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<Outcome, Failure> {
     let _entered = shared.logins.enter();
     let session = shared.peer.login(user, password).await?;
-    let file = IdentityFile { user: session.user().clone(), ring: shared.ring, trackers: shared.trackers.clone() };
+    let file = IdentityFile {
+        user: session.user().clone(),
+        ring: shared.ring,
+        trackers: shared.trackers.clone(),
+    };
     if let Err(error) = shared.folder.write_identity(&file) {
         let _ = session.logout().await;
-        return Err(Failure::io("cannot record the login; it was undone", &error));
+        return Err(Failure::io(
+            "cannot record the login; it was undone",
+            &error,
+        ));
     }
     let tracker = session.tracker();
     let logged_in = LoggedIn {
@@ -91,10 +120,15 @@ async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<
 
 async fn logout(shared: &Shared, session: &Session) -> Result<Outcome, Failure> {
     session.logout().await?;
-    shared.folder.remove_identity().map_err(|error| Failure::io("cannot record the logout", &error))?;
+    shared
+        .folder
+        .remove_identity()
+        .map_err(|error| Failure::io("cannot record the logout", &error))?;
     shared.set_session(None);
     shared.stop();
-    Ok(Outcome::LoggedOut { user: session.user().clone() })
+    Ok(Outcome::LoggedOut {
+        user: session.user().clone(),
+    })
 }
 
 fn retire(shared: &Shared) -> Outcome {
@@ -125,13 +159,19 @@ fn reachable_addr(local: SocketAddr, tracker: Option<&TrackerAddr>) -> SocketAdd
         return local;
     }
     let towards = tracker.and_then(TrackerAddr::socket_addr);
-    let ip = towards.and_then(interface_towards).unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let ip = towards
+        .and_then(interface_towards)
+        .unwrap_or(IpAddr::from([127, 0, 0, 1]));
     SocketAddr::new(ip, local.port())
 }
 
 /// Connecting a UDP socket sends nothing; it only picks the interface.
 fn interface_towards(addr: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = if addr.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let any: IpAddr = if addr.is_ipv4() {
+        [0; 4].into()
+    } else {
+        [0; 16].into()
+    };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(addr).ok()?;
     Some(socket.local_addr().ok()?.ip())
@@ -158,7 +198,9 @@ fn joined(outcome: JoinOutcome) -> Result<Joined, Failure> {
         JoinOutcome::Joined => Ok(Joined::Member),
         JoinOutcome::Requested { owner } => Ok(Joined::Requested { owner }),
         JoinOutcome::AlreadyPending { owner } => Ok(Joined::AlreadyPending { owner }),
-        _ => Err(Failure::failed("the tracker gave an answer that this version does not know")),
+        _ => Err(Failure::failed(
+            "the tracker gave an answer that this version does not know",
+        )),
     }
 }
 

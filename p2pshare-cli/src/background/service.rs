@@ -42,8 +42,16 @@ pub(super) struct Shared {
 
 impl Service {
     /// Binds the peer and the socket, and takes up the stored session.
-    pub(super) async fn start(folder: IdentityFolder, ring: RingId, trackers: Vec<TrackerAddr>) -> Result<Self, Failure> {
-        let peer = Peer::builder(folder.path()).trackers(trackers.clone()).ring_id(ring).bind().await?;
+    pub(super) async fn start(
+        folder: IdentityFolder,
+        ring: RingId,
+        trackers: Vec<TrackerAddr>,
+    ) -> Result<Self, Failure> {
+        let peer = Peer::builder(folder.path())
+            .trackers(trackers.clone())
+            .ring_id(ring)
+            .bind()
+            .await?;
         let session = match folder.read_identity() {
             Some(_) => peer.resume().await?,
             None => None,
@@ -53,7 +61,8 @@ impl Service {
             let _ = peer.shutdown().await;
             return Err(Failure::not_logged_in());
         }
-        let listener = Listener::bind(&folder).map_err(|error| Failure::io("cannot open the control socket", &error))?;
+        let listener = Listener::bind(&folder)
+            .map_err(|error| Failure::io("cannot open the control socket", &error))?;
         tracing::info!(peer = %peer.peer_id(), addr = %peer.local_addr(), pid = std::process::id(), "serving");
         let shared = Shared {
             peer,
@@ -66,7 +75,10 @@ impl Service {
             stopping: watch::Sender::new(false),
             held: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared), listener })
+        Ok(Self {
+            shared: Arc::new(shared),
+            listener,
+        })
     }
 
     /// Serves until it is told to end.
@@ -111,7 +123,11 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
         transfers: shared.transfers.count(),
         trackers: shared.trackers.iter().map(ToString::to_string).collect(),
     };
-    let Asked { request, mut reporter, cancelled } = match Asked::receive(stream, &hello).await {
+    let Asked {
+        request,
+        mut reporter,
+        cancelled,
+    } = match Asked::receive(stream, &hello).await {
         Ok(asked) => asked,
         // A command that only looked whether somebody is here.
         Err(error) => return tracing::debug!(%error, "no request came"),
@@ -122,7 +138,7 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
         tracing::info!("refused: {failure}");
     }
     let connection = reporter.done(result).await;
-    if *shared.stopping.borrow() {
+    if shared.is_stopping() {
         lock(&shared.held).push(connection);
     }
 }
@@ -130,7 +146,9 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
 impl Shared {
     /// The session of whoever is logged in.
     pub(super) fn session(&self) -> Result<Session, Failure> {
-        lock(&self.session).clone().ok_or_else(Failure::not_logged_in)
+        lock(&self.session)
+            .clone()
+            .ok_or_else(Failure::not_logged_in)
     }
 
     pub(super) fn set_session(&self, session: Option<Session>) {
@@ -142,10 +160,18 @@ impl Shared {
         self.stopping.send_replace(true);
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     /// Resolves when the process is to end.
     pub(super) async fn stopping(&self) {
         // The sender is in `self`, so that it cannot be gone.
-        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+        let _ = self
+            .stopping
+            .subscribe()
+            .wait_for(|stopping| *stopping)
+            .await;
     }
 }
 

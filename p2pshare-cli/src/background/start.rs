@@ -72,7 +72,9 @@ impl Background {
     /// Ends it if nobody is logged in or logging in; says whether there is none then. The caller holds the lock of the
     /// home.
     pub(crate) async fn retire(&self) -> Result<bool, Failure> {
-        let Some(mut client) = self.find().await? else { return Ok(true) };
+        let Some(mut client) = self.find().await? else {
+            return Ok(true);
+        };
         match client.ask(&Request::Retire).await? {
             Outcome::Retired { ending: true } => {
                 client.wait_for_end().await;
@@ -87,7 +89,10 @@ impl Background {
             Ok(client) => Ok(Some(client)),
             Err(ConnectError::NotRunning) => Ok(None),
             Err(ConnectError::Broken(error)) => {
-                let what = format!("the background peer in {} does not answer", self.folder.path().display());
+                let what = format!(
+                    "the background peer in {} does not answer",
+                    self.folder.path().display()
+                );
                 Err(Failure::io(what, &error))
             }
         }
@@ -100,7 +105,9 @@ impl Background {
             return Ok(client);
         }
         self.spawn()?.wait().await?;
-        self.find().await?.ok_or_else(|| Failure::failed("the background peer ended right after its start").hint(SEE_LOG))
+        self.find().await?.ok_or_else(|| {
+            Failure::failed("the background peer ended right after its start").hint(SEE_LOG)
+        })
     }
 
     fn spawn(&self) -> Result<Starting, Failure> {
@@ -111,7 +118,12 @@ impl Background {
             .arg("__peer")
             .arg("--folder")
             .arg(self.folder.path())
-            .args(["--ring", &self.ring.to_string(), "--tracker", &trackers.join(",")])
+            .args([
+                "--ring",
+                &self.ring.to_string(),
+                "--tracker",
+                &trackers.join(","),
+            ])
             .env_remove(password::VARIABLE)
             .env_remove("P2PSHARE_HOME")
             .env_remove("P2PSHARE_TRACKERS")
@@ -120,12 +132,19 @@ impl Background {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let mut child = command.spawn().map_err(failed)?;
-        child.stdout.take().map(Starting).ok_or_else(|| Failure::failed("the background peer has no start-up pipe"))
+        child
+            .stdout
+            .take()
+            .map(Starting)
+            .ok_or_else(|| Failure::failed("the background peer has no start-up pipe"))
     }
 }
 
 /// Starts the background peer of every identity that has none running. Returns those that failed.
-pub(crate) async fn restore_all(home: &Home, identities: &[Identity]) -> Vec<(IdentityFolder, Failure)> {
+pub(crate) async fn restore_all(
+    home: &Home,
+    identities: &[Identity],
+) -> Vec<(IdentityFolder, Failure)> {
     let mut missing = Vec::new();
     for identity in identities {
         let background = Background::from(identity);
@@ -138,12 +157,19 @@ pub(crate) async fn restore_all(home: &Home, identities: &[Identity]) -> Vec<(Id
     }
     let _lock = match home.lock() {
         Ok(lock) => lock,
-        Err(failure) => return missing.into_iter().map(|one| (one.folder, failure.clone())).collect(),
+        Err(failure) => {
+            return missing
+                .into_iter()
+                .map(|one| (one.folder, failure.clone()))
+                .collect();
+        }
     };
     let mut starting = Vec::new();
     for background in missing {
         // Another command may have restored it, or logged it out, while we waited for the lock.
-        if background.folder.read_identity().is_some() && matches!(background.find().await, Ok(None)) {
+        if background.folder.read_identity().is_some()
+            && matches!(background.find().await, Ok(None))
+        {
             let started = background.spawn();
             starting.push((background.folder, started));
         }
@@ -176,8 +202,12 @@ impl Starting {
     async fn wait(mut self) -> Result<(), Failure> {
         match timeout(START_TIMEOUT, read_frame(&mut self.0)).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Failure::failed("the background peer ended before it served").hint(SEE_LOG)),
-            Err(_) => Err(Failure::failed("the background peer takes too long to start").hint(SEE_LOG)),
+            Ok(Err(_)) => {
+                Err(Failure::failed("the background peer ended before it served").hint(SEE_LOG))
+            }
+            Err(_) => {
+                Err(Failure::failed("the background peer takes too long to start").hint(SEE_LOG))
+            }
         }
     }
 }

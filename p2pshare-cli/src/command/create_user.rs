@@ -11,7 +11,9 @@ pub(crate) async fn run(context: &Context, account: &Account) -> Result<String, 
     let password = password::obtain(account, true)?;
     let list = context.trackers()?;
     let client = TrackerClient::connect(list.addrs(), None).await?;
-    context.home.trust_ring(&list, client.tracker(), client.ring_id())?;
+    context
+        .home
+        .trust_ring(&list, client.tracker(), client.ring_id())?;
     let user = client.create_user(&account.user, &password).await?;
     Ok(format!("User created: {user}"))
 }

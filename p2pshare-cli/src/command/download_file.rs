@@ -30,14 +30,21 @@ pub(crate) async fn run(context: &Context, args: DownloadFile) -> Result<String,
 fn destination(chosen: Option<&Path>, name: &FileName) -> PathBuf {
     match chosen {
         None => PathBuf::from(name.as_str()),
-        Some(dest) if dest.is_dir() || dest.as_os_str().as_encoded_bytes().ends_with(b"/") => dest.join(name.as_str()),
+        Some(dest) if dest.is_dir() || dest.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+            dest.join(name.as_str())
+        }
         Some(dest) => dest.to_owned(),
     }
 }
 
 fn report(dest: &Path, downloaded: &Downloaded) -> String {
     let mut text = format!("Download complete: {}\n", dest.display());
-    text += &format!("  {} bytes, {}\n", downloaded.bytes, render::moved(downloaded.bytes, downloaded.elapsed));
+    if downloaded.was_there {
+        text += &format!("  {} bytes, which were there already\n", downloaded.bytes);
+    } else {
+        let moved = render::moved(downloaded.bytes, downloaded.elapsed);
+        text += &format!("  {} bytes, {moved}\n", downloaded.bytes);
+    }
     if downloaded.chunks_resumed > 0 {
         let (resumed, total) = (downloaded.chunks_resumed, downloaded.chunks_total);
         text += &format!("  resumed: skipped {resumed} of {total} chunks already verified\n");
@@ -58,8 +65,17 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let name = FileName::new("big.iso").unwrap();
         assert_eq!(destination(None, &name), Path::new("big.iso"));
-        assert_eq!(destination(Some(temp.path()), &name), temp.path().join("big.iso"));
-        assert_eq!(destination(Some(Path::new("not/there/")), &name), Path::new("not/there/big.iso"));
-        assert_eq!(destination(Some(Path::new("other.iso")), &name), Path::new("other.iso"));
+        assert_eq!(
+            destination(Some(temp.path()), &name),
+            temp.path().join("big.iso")
+        );
+        assert_eq!(
+            destination(Some(Path::new("not/there/")), &name),
+            Path::new("not/there/big.iso")
+        );
+        assert_eq!(
+            destination(Some(Path::new("other.iso")), &name),
+            Path::new("other.iso")
+        );
     }
 }

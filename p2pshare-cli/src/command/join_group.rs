@@ -7,15 +7,26 @@ use crate::control::{Joined, Outcome, Request};
 use crate::failure::Failure;
 
 pub(crate) async fn run(context: &Context, group: GroupName) -> Result<String, Failure> {
-    let Connected { identity, mut client } = context.connect().await?;
-    match client.ask(&Request::JoinGroup { group: group.clone() }).await? {
-        Outcome::Joined(Joined::Member) => Ok(format!("{} is a member of '{group}' now", identity.file.user)),
-        Outcome::Joined(Joined::Requested { owner }) => {
-            Ok(format!("Join request sent to '{group}'; {owner} has to accept it"))
-        }
-        Outcome::Joined(Joined::AlreadyPending { owner }) => {
-            Ok(format!("A join request to '{group}' is already pending; {owner} has to accept it"))
-        }
+    let Connected {
+        identity,
+        mut client,
+    } = context.connect().await?;
+    match client
+        .ask(&Request::JoinGroup {
+            group: group.clone(),
+        })
+        .await?
+    {
+        Outcome::Joined(Joined::Member) => Ok(format!(
+            "{} is a member of '{group}' now",
+            identity.file.user
+        )),
+        Outcome::Joined(Joined::Requested { owner }) => Ok(format!(
+            "Join request sent to '{group}'; {owner} has to accept it"
+        )),
+        Outcome::Joined(Joined::AlreadyPending { owner }) => Ok(format!(
+            "A join request to '{group}' is already pending; {owner} has to accept it"
+        )),
         other => Err(unexpected(&other)),
     }
 }

@@ -8,7 +8,12 @@ use crate::failure::Failure;
 use crate::render;
 
 pub(crate) async fn run(context: &Context, group: GroupName) -> Result<String, Failure> {
-    let files = match context.ask(&Request::ListFiles { group: group.clone() }).await? {
+    let files = match context
+        .ask(&Request::ListFiles {
+            group: group.clone(),
+        })
+        .await?
+    {
         Outcome::Files(files) => files,
         other => return Err(unexpected(&other)),
     };
@@ -25,7 +30,10 @@ pub(crate) async fn run(context: &Context, group: GroupName) -> Result<String, F
             sha256,
         ]
     });
-    Ok(render::table(["name", "size", "uploader", "online", "SHA-256"], rows))
+    Ok(render::table(
+        ["name", "size", "uploader", "online", "SHA-256"],
+        rows,
+    ))
 }
 
 /// Enough of a SHA-256 to tell files apart at a glance.

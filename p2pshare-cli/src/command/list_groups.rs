@@ -15,7 +15,16 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     }
     let rows = groups.into_iter().map(|group| {
         let access = if group.open { "open" } else { "members" };
-        [group.name.to_string(), group.owner.to_string(), access.to_owned(), group.members.to_string(), group.my_role]
+        [
+            group.name.to_string(),
+            group.owner.to_string(),
+            access.to_owned(),
+            group.members.to_string(),
+            group.my_role,
+        ]
     });
-    Ok(render::table(["group", "owner", "access", "members", "my role"], rows))
+    Ok(render::table(
+        ["group", "owner", "access", "members", "my role"],
+        rows,
+    ))
 }

@@ -14,5 +14,9 @@ pub(crate) async fn run(context: &Context, group: GroupName) -> Result<String, F
     if users.is_empty() {
         return Ok("No pending requests".to_owned());
     }
-    Ok(users.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    Ok(users
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n"))
 }

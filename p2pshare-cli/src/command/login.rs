@@ -2,7 +2,7 @@
 //!
 //! A login that fails leaves no process and no folder that was not there before.
 
-use p2pshare::{Password, TrackerClient, TrackerList, RingId};
+use p2pshare::{Password, RingId, TrackerClient, TrackerList};
 
 use crate::args::Account;
 use crate::background::{Background, restore_all};
@@ -16,8 +16,11 @@ pub(crate) async fn run(context: &Context, account: &Account) -> Result<String, 
     let list = context.trackers()?;
     restore_all(&context.home, &context.home.identities()).await;
     let ring = find_ring(context, &list).await?;
-    let background =
-        Background { folder: context.home.folder(ring, &account.user), ring, trackers: list.addrs().to_vec() };
+    let background = Background {
+        folder: context.home.folder(ring, &account.user),
+        ring,
+        trackers: list.addrs().to_vec(),
+    };
     let is_new = background.folder.create()?;
     let logged_in = match log_in(context, &background, account, password).await {
         Ok(logged_in) => logged_in,
@@ -31,19 +34,34 @@ pub(crate) async fn run(context: &Context, account: &Account) -> Result<String, 
         Some(tracker) => format!("Tracker {tracker} ok"),
         None => "Tracker lost again; looking for another".to_owned(),
     };
-    Ok(format!("Logged in as {}\n{tracker}\nPeer server {} (pid {})", logged_in.user, logged_in.peer, logged_in.pid))
+    Ok(format!(
+        "Logged in as {}\n{tracker}\nPeer server {} (pid {})",
+        logged_in.user, logged_in.peer, logged_in.pid
+    ))
 }
 
 /// The ring behind the trackers, if it may be trusted.
 async fn find_ring(context: &Context, list: &TrackerList) -> Result<RingId, Failure> {
     let client = TrackerClient::connect(list.addrs(), None).await?;
-    context.home.trust_ring(list, client.tracker(), client.ring_id())?;
+    context
+        .home
+        .trust_ring(list, client.tracker(), client.ring_id())?;
     Ok(client.ring_id())
 }
 
-async fn log_in(context: &Context, background: &Background, account: &Account, password: Password) -> Result<LoggedIn, Failure> {
-    let mut client = background.connect_with_these_trackers(&context.home).await?;
-    let request = Request::Login { user: account.user.clone(), password };
+async fn log_in(
+    context: &Context,
+    background: &Background,
+    account: &Account,
+    password: Password,
+) -> Result<LoggedIn, Failure> {
+    let mut client = background
+        .connect_with_these_trackers(&context.home)
+        .await?;
+    let request = Request::Login {
+        user: account.user.clone(),
+        password,
+    };
     match client.ask(&request).await? {
         Outcome::LoggedIn(logged_in) => Ok(logged_in),
         other => Err(unexpected(&other)),
@@ -52,9 +70,13 @@ async fn log_in(context: &Context, background: &Background, account: &Account, p
 
 /// Ends a background peer in which nobody is logged in, and removes the folder if it was made for this login.
 async fn undo(context: &Context, background: &Background, is_new: bool) {
-    let Ok(_lock) = context.home.lock() else { return };
+    let Ok(_lock) = context.home.lock() else {
+        return;
+    };
     match background.retire().await {
-        Ok(true) if is_new && background.folder.read_identity().is_none() => background.folder.remove(),
+        Ok(true) if is_new && background.folder.read_identity().is_none() => {
+            background.folder.remove()
+        }
         _ => {}
     }
 }

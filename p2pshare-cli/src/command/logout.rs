@@ -5,7 +5,10 @@ use crate::control::{Outcome, Request};
 use crate::failure::Failure;
 
 pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
-    let Connected { identity, mut client } = context.connect().await?;
+    let Connected {
+        identity,
+        mut client,
+    } = context.connect().await?;
     match client.ask(&Request::Logout).await? {
         Outcome::LoggedOut { user } => {
             client.wait_for_end().await;

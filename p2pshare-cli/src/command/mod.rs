@@ -51,7 +51,10 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
         Command::Demo { .. } => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
-    let runtime = runtime.enable_all().build().map_err(|error| Failure::io("cannot start", &error))?;
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("cannot start", &error))?;
     let result = runtime.block_on(async {
         let context = Context::new(cli.global)?;
         dispatch(&context, cli.command).await
@@ -75,11 +78,17 @@ async fn dispatch(context: &Context, command: Command) -> Result<String, Failure
         Command::LeaveGroup { group } => leave_group::run(context, group).await,
         Command::RemoveMember { group, user } => remove_member::run(context, group, user).await,
         Command::TransferGroup { group, user } => transfer_group::run(context, group, user).await,
-        Command::UploadFile { path, group, name } => upload_file::run(context, &path, group, name).await,
+        Command::UploadFile { path, group, name } => {
+            upload_file::run(context, &path, group, name).await
+        }
         Command::ListFiles { group } => list_files::run(context, group).await,
         Command::DownloadFile(args) => download_file::run(context, args).await,
         Command::ShowDownloads => show_downloads::run(context).await,
-        Command::StopSharing { group, name, for_all } => stop_sharing::run(context, group, name, for_all).await,
+        Command::StopSharing {
+            group,
+            name,
+            for_all,
+        } => stop_sharing::run(context, group, name, for_all).await,
         Command::Demo { file } => demo::run(file).await,
         Command::Peer(_) => Err(Failure::usage("a background peer is not a command")),
     }

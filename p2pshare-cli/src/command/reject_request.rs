@@ -6,7 +6,11 @@ use crate::context::Context;
 use crate::control::Request;
 use crate::failure::Failure;
 
-pub(crate) async fn run(context: &Context, group: GroupName, user: UserName) -> Result<String, Failure> {
+pub(crate) async fn run(
+    context: &Context,
+    group: GroupName,
+    user: UserName,
+) -> Result<String, Failure> {
     let text = format!("Rejected {user}");
     context.ask(&Request::RejectRequest { group, user }).await?;
     Ok(text)

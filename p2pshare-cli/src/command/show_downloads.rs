@@ -27,7 +27,10 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
             transfer.path.to_string(),
         ]
     });
-    Ok(render::table(["file", "group", "size", "progress", "state", "path"], rows))
+    Ok(render::table(
+        ["file", "group", "size", "progress", "state", "path"],
+        rows,
+    ))
 }
 
 const NONE: &str = "No downloads yet";

@@ -6,7 +6,11 @@ use crate::context::Context;
 use crate::control::Request;
 use crate::failure::Failure;
 
-pub(crate) async fn run(context: &Context, group: GroupName, user: UserName) -> Result<String, Failure> {
+pub(crate) async fn run(
+    context: &Context,
+    group: GroupName,
+    user: UserName,
+) -> Result<String, Failure> {
     let text = format!("Group '{group}' belongs to {user} now");
     context.ask(&Request::TransferGroup { group, user }).await?;
     Ok(text)

@@ -127,8 +127,8 @@ pub(crate) struct Progress {
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Phase {
     Hashing,
+    Preparing,
     Waiting,
-    CheckingPartial,
     Downloading,
     Finishing,
 }
@@ -216,6 +216,8 @@ pub(crate) struct Downloaded {
     pub(crate) chunks_resumed: u32,
     pub(crate) elapsed: Duration,
     pub(crate) sha256_checked: bool,
+    /// Whether the destination had this content already.
+    pub(crate) was_there: bool,
 }
 
 /// A download, or a file that is shared.

@@ -77,9 +77,9 @@ impl Home {
     }
 }
 
-fn changed(tracker: &TrackerAddr, expected: RingId, found: RingId) -> Failure {
+fn changed(tracker: &TrackerAddr, known: RingId, found: RingId) -> Failure {
     let message = format!(
-        "THE RING BEHIND {tracker} IS NOT THE ONE KNOWN; nothing was sent to it\n  known: {expected}\n  found: {found}"
+        "THE RING BEHIND {tracker} IS NOT THE ONE KNOWN; nothing was sent to it (known {known}, found {found})"
     );
     Failure::new(ExitCode::Denied, message)
 }
@@ -124,10 +124,8 @@ mod tests {
         home.trust_ring(&trackers, &first, ring(1)).unwrap();
         home.trust_ring(&trackers, &first, ring(1)).unwrap();
         assert_eq!(home.rings_of(&trackers), [ring(1)]);
-        let refusal = home
-            .trust_ring(&trackers, &first, ring(2))
-            .unwrap_err()
-            .to_string();
+        let refusal = home.trust_ring(&trackers, &first, ring(2)).unwrap_err();
+        let refusal = format!("{refusal:?}");
         assert!(
             refusal.contains("THE RING BEHIND a:1 IS NOT THE ONE KNOWN"),
             "{refusal}"

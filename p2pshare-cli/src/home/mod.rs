@@ -329,7 +329,10 @@ mod tests {
         let folder = IdentityFolder::at(temp.path().to_owned());
         assert_eq!(folder.lock_holder().unwrap(), None);
         let lock = folder.lock().unwrap();
-        assert_eq!(folder.lock_holder().unwrap(), i32::try_from(std::process::id()).ok());
+        assert_eq!(
+            folder.lock_holder().unwrap(),
+            i32::try_from(std::process::id()).ok()
+        );
         drop(lock);
         assert_eq!(folder.lock_holder().unwrap(), None);
     }
