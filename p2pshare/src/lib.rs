@@ -4,6 +4,9 @@
 
 mod content;
 mod identity;
+#[cfg(feature = "__internals")]
+#[doc(hidden)]
+pub mod internals;
 mod limits;
 mod store;
 mod time;
