@@ -1,1 +1,13 @@
 //! Group file sharing.
+
+#![allow(dead_code)]
+
+mod identity;
+mod limits;
+mod time;
+mod wire;
+
+pub use identity::{
+    FileName, GroupName, MemberId, NameError, PeerId, RequestId, RingId, Role, SessionId, UserName,
+};
+pub use time::Timestamp;
