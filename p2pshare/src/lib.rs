@@ -5,6 +5,7 @@
 mod identity;
 mod limits;
 mod time;
+mod transport;
 mod wire;
 
 pub use identity::{
