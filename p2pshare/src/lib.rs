@@ -10,6 +10,7 @@ pub mod internals;
 mod limits;
 mod store;
 mod time;
+mod transport;
 mod wire;
 
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
