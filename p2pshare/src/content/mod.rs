@@ -16,5 +16,7 @@ pub use chunk::CHUNK_SIZE;
 pub(crate) use chunk::{ChunkIndex, Layout, LayoutError, MAX_LENGTH, PAGE, PageIndex};
 pub(crate) use digest::Hasher;
 pub use digest::{Digest, FileId, ParseDigestError};
-pub(crate) use hash_tree::{Node, PROOF_NODES_MAX, ProofError, VerifiedPage, verify_page};
+pub(crate) use hash_tree::{
+    Node, PROOF_NODES_MAX, ProofError, VerifiedPage, page_root, verify_page,
+};
 pub(crate) use manifest::{FinishedPage, Manifest, ManifestBuilder, ManifestError};
