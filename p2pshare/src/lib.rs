@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 mod content;
+mod dht;
 mod identity;
 mod limits;
 mod store;
@@ -10,6 +11,10 @@ mod time;
 mod wire;
 
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
+pub use dht::{
+    Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey, Listing,
+    RequestKey, RingStatus, Row, RowChange, RowError, RowKey, ScanCursor, ScanPage, Version,
+};
 pub use identity::{
     FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,
     Role, SessionId, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError, UserName,

@@ -1,0 +1,463 @@
+//! The plain data of the ring: rows and their registers, ballots, epochs, leases, and what replicas say to
+//! each other. Behaviour lives in `dht`; here is only what can be written down, and every bound on it is
+//! checked when it is read back.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::frame::Message;
+use crate::identity::{MemberId, PeerId, RequestId, SessionId};
+
+/// One of the 2^14 fixed parts of the key circle, the unit of placement, repair and movement.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16")]
+pub(crate) struct Slice(u16);
+
+impl Slice {
+    /// How many bits of the hash of a partition key name its slice.
+    pub(crate) const BITS: u32 = 14;
+    /// How many slices there are.
+    pub(crate) const COUNT: u16 = 1 << Self::BITS;
+
+    /// The slice with this index, if there is one.
+    pub(crate) fn new(index: u16) -> Option<Self> {
+        (index < Self::COUNT).then_some(Self(index))
+    }
+
+    /// The slice that the first bits of a hash name.
+    pub(crate) fn from_first_bits(bits: u16) -> Self {
+        Self(bits >> (u16::BITS - Self::BITS))
+    }
+
+    /// Its index, below [`Slice::COUNT`].
+    pub(crate) fn index(self) -> u16 {
+        self.0
+    }
+
+    /// Every slice, in order.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(Self)
+    }
+}
+
+impl TryFrom<u16> for Slice {
+    type Error = &'static str;
+
+    fn try_from(index: u16) -> Result<Self, Self::Error> {
+        Self::new(index).ok_or("no such slice")
+    }
+}
+
+/// The key of a row: the partition decides which trackers hold it, and rows of one partition are listed
+/// together, in the order of the sort key's bytes.
+#[derive(Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+#[serde(try_from = "RowKeyForm")]
+pub struct RowKey {
+    partition: Vec<u8>,
+    sort: Vec<u8>,
+}
+
+/// A key that is empty where it must not be, or too long.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a {part} of {len} bytes; it has {min} to {max}")]
+pub struct KeyError {
+    part: &'static str,
+    len: usize,
+    min: usize,
+    max: usize,
+}
+
+impl KeyError {
+    fn check(part: &'static str, bytes: &[u8], min: usize, max: usize) -> Result<(), Self> {
+        let len = bytes.len();
+        if (min..=max).contains(&len) {
+            Ok(())
+        } else {
+            Err(Self {
+                part,
+                len,
+                min,
+                max,
+            })
+        }
+    }
+}
+
+impl RowKey {
+    /// Bytes in a partition key; at least one.
+    pub const PARTITION_BYTES_MAX: usize = 255;
+    /// Bytes in a sort key, which may be empty.
+    pub const SORT_BYTES_MAX: usize = 512;
+
+    /// The key with these two parts.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] when a part does not fit its bounds.
+    pub fn new(partition: impl Into<Vec<u8>>, sort: impl Into<Vec<u8>>) -> Result<Self, KeyError> {
+        let (partition, sort) = (partition.into(), sort.into());
+        KeyError::check("partition key", &partition, 1, Self::PARTITION_BYTES_MAX)?;
+        KeyError::check("sort key", &sort, 0, Self::SORT_BYTES_MAX)?;
+        Ok(Self { partition, sort })
+    }
+
+    /// The part that decides where the row lives.
+    #[must_use]
+    pub fn partition(&self) -> &[u8] {
+        &self.partition
+    }
+
+    /// The part that orders the rows of a partition.
+    #[must_use]
+    pub fn sort(&self) -> &[u8] {
+        &self.sort
+    }
+}
+
+impl fmt::Debug for RowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (partition, sort) = (self.partition.escape_ascii(), self.sort.escape_ascii());
+        write!(f, "RowKey({partition}|{sort})")
+    }
+}
+
+#[derive(Deserialize)]
+struct RowKeyForm {
+    partition: Vec<u8>,
+    sort: Vec<u8>,
+}
+
+impl TryFrom<RowKeyForm> for RowKey {
+    type Error = KeyError;
+
+    fn try_from(form: RowKeyForm) -> Result<Self, KeyError> {
+        Self::new(form.partition, form.sort)
+    }
+}
+
+/// How often a row was changed. It rises by one with each change and never falls.
+#[derive(
+    Copy, Clone, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize,
+)]
+pub struct Version(u64);
+
+impl Version {
+    /// The version of a row that nobody has written yet.
+    pub const NEVER: Self = Self(0);
+
+    /// The version after `changes` changes.
+    #[must_use]
+    pub const fn from_u64(changes: u64) -> Self {
+        Self(changes)
+    }
+
+    /// The number of changes.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// The name of one change, for ever: who asked, and which of its requests it was. A retry has the same.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+pub struct RequestKey {
+    /// Who asked.
+    pub peer: PeerId,
+    /// Which of its requests it was.
+    pub request: RequestId,
+}
+
+/// The content of a row. That there is no value is a content too: rows are never removed.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RowStateForm")]
+pub(crate) struct RowState {
+    version: Version,
+    value: Option<Vec<u8>>,
+    recent: Vec<RequestKey>,
+}
+
+impl RowState {
+    /// Bytes in a value.
+    pub(crate) const VALUE_BYTES_MAX: usize = 16 * 1024;
+    /// How many requests a row remembers.
+    pub(crate) const RECENT_MAX: usize = 16;
+
+    /// How often it was changed.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Its value; `None` if it was never written, or deleted.
+    pub(crate) fn value(&self) -> Option<&[u8]> {
+        self.value.as_deref()
+    }
+
+    /// The requests that made the last versions, the newest last: one each, so that the last made
+    /// [`RowState::version`], the one before it the version before it, and so on.
+    pub(crate) fn recent(&self) -> &[RequestKey] {
+        &self.recent
+    }
+
+    /// The next state: a new value, made by `request`.
+    pub(crate) fn next(&self, value: Option<Vec<u8>>, request: RequestKey) -> Self {
+        let forgotten = (self.recent.len() + 1).saturating_sub(Self::RECENT_MAX);
+        let mut recent = self.recent[forgotten..].to_vec();
+        recent.push(request);
+        Self {
+            version: Version(self.version.0.saturating_add(1)),
+            value,
+            recent,
+        }
+    }
+
+    /// Its parts, in the order of their declaration.
+    pub(crate) fn into_parts(self) -> (Version, Option<Vec<u8>>, Vec<RequestKey>) {
+        (self.version, self.value, self.recent)
+    }
+}
+
+#[derive(Deserialize)]
+struct RowStateForm {
+    version: Version,
+    value: Option<Vec<u8>>,
+    recent: Vec<RequestKey>,
+}
+
+impl TryFrom<RowStateForm> for RowState {
+    type Error = &'static str;
+
+    fn try_from(form: RowStateForm) -> Result<Self, Self::Error> {
+        let RowStateForm {
+            version,
+            value,
+            recent,
+        } = form;
+        if value
+            .as_ref()
+            .is_some_and(|value| value.len() > Self::VALUE_BYTES_MAX)
+        {
+            return Err("a row's value is too long");
+        }
+        let remembered = version.0.min(Self::RECENT_MAX as u64);
+        if recent.len() as u64 != remembered {
+            return Err("a row does not remember as many requests as it must");
+        }
+        if version == Version::NEVER && value.is_some() {
+            return Err("a row that was never written has a value");
+        }
+        Ok(Self {
+            version,
+            value,
+            recent,
+        })
+    }
+}
+
+/// The number of a proposal, greater than every one that its proposer made before. No two proposals
+/// share one: the round is never used twice by one incarnation of one member.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+pub(crate) struct Ballot {
+    /// Compared first, so that whoever was refused can pass the one that refused it.
+    pub(crate) round: u64,
+    /// Whose proposal it is.
+    pub(crate) member: MemberId,
+    /// In which life of that member: it rises at every start.
+    pub(crate) incarnation: u64,
+}
+
+impl Ballot {
+    /// Less than the ballot of any proposal.
+    pub(crate) const ZERO: Self = Self {
+        round: 0,
+        member: MemberId::from_bytes([0; 16]),
+        incarnation: 0,
+    };
+}
+
+impl fmt::Debug for Ballot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Ballot({}, {:?}, {})",
+            self.round, self.member, self.incarnation
+        )
+    }
+}
+
+/// What one replica knows of one row.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Register {
+    /// Nothing below this is taken any more.
+    pub(crate) promised: Ballot,
+    /// The proposal that brought the state; at most `promised`.
+    pub(crate) accepted: Ballot,
+    /// The state that it brought.
+    pub(crate) state: RowState,
+}
+
+impl Default for Register {
+    fn default() -> Self {
+        Self {
+            promised: Ballot::ZERO,
+            accepted: Ballot::ZERO,
+            state: RowState::default(),
+        }
+    }
+}
+
+/// A register as it is on disk.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum StoredRegister {
+    /// The first form.
+    V1(Register),
+}
+
+/// Which list of members counts: it rises with each change of who is in the ring.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+pub(crate) struct Epoch(pub(crate) u64);
+
+impl Epoch {
+    /// The epoch of the founders.
+    pub(crate) const FOUNDING: Self = Self(1);
+}
+
+/// What a lease is about; the same bytes at every peer that has something to say about it.
+#[derive(Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>")]
+pub struct LeaseKey(Vec<u8>);
+
+impl LeaseKey {
+    /// Bytes in a lease key; at least one.
+    pub const BYTES_MAX: usize = 255;
+
+    /// The key with these bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] when there are none, or too many.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, KeyError> {
+        let bytes = bytes.into();
+        KeyError::check("lease key", &bytes, 1, Self::BYTES_MAX)?;
+        Ok(Self(bytes))
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LeaseKey({})", self.0.escape_ascii())
+    }
+}
+
+impl TryFrom<Vec<u8>> for LeaseKey {
+    type Error = KeyError;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, KeyError> {
+        Self::new(bytes)
+    }
+}
+
+/// What one session of one peer says under a key, as replicas pass it on.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LeaseEntry {
+    /// Who says it; only that peer writes this entry.
+    pub(crate) peer: PeerId,
+    /// In which of its sessions.
+    pub(crate) session: SessionId,
+    /// Higher than in anything that this session said before.
+    pub(crate) number: u64,
+    /// Milliseconds until it no longer counts, by the clock of whoever receives it.
+    pub(crate) expires_in: u32,
+    /// What it says, or that it has nothing to say any more.
+    pub(crate) payload: Option<Vec<u8>>,
+}
+
+/// What a coordinator asks of a replica.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReplicaRequest {
+    /// The epoch in which it is asked; a replica that knows a later one refuses.
+    pub(crate) epoch: Epoch,
+    /// What is asked.
+    pub(crate) call: ReplicaCall,
+}
+
+/// The calls of [`ReplicaRequest`].
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum ReplicaCall {
+    /// Promise to take nothing below the ballot. [`ReplicaAnswer::Promised`].
+    Prepare { key: RowKey, ballot: Ballot },
+    /// Take this state. [`ReplicaAnswer::Accepted`].
+    Accept {
+        key: RowKey,
+        ballot: Ballot,
+        state: RowState,
+    },
+    /// What do you have? [`ReplicaAnswer::Row`].
+    Read { key: RowKey },
+    /// The rows of a partition behind a sort key. [`ReplicaAnswer::Rows`].
+    List {
+        partition: Vec<u8>,
+        after: Option<Vec<u8>>,
+        limit: u16,
+    },
+    /// The rows of every slice behind a key, in the order of the disk: those whose partition key begins
+    /// with `prefix`, or with `heads` only the first of each such partition. [`ReplicaAnswer::Scanned`].
+    Scan {
+        prefix: Vec<u8>,
+        heads: bool,
+        after: Option<RowKey>,
+        limit: u16,
+    },
+}
+
+impl Message for ReplicaRequest {
+    const KIND: u16 = 0x0301;
+    const BODY_BYTES_MAX: usize = 20 * 1024;
+}
+
+/// What a replica answers.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum ReplicaAnswer {
+    /// It promised, and this is what it had accepted before.
+    Promised {
+        ballot: Ballot,
+        accepted: Ballot,
+        state: RowState,
+    },
+    /// It took the state, and has it on disk.
+    Accepted { ballot: Ballot },
+    /// It has promised a higher ballot than the one that was asked.
+    Refused { ballot: Ballot, promised: Ballot },
+    /// What it has accepted.
+    Row { accepted: Ballot, state: RowState },
+    /// A page of what it has accepted.
+    Rows { rows: Vec<ReplicaRow>, more: bool },
+    /// What it has accepted up to `next`, behind which there may be more.
+    Scanned {
+        rows: Vec<ReplicaRow>,
+        next: Option<RowKey>,
+    },
+    /// It knows a later epoch.
+    StaleEpoch { highest: Epoch },
+    /// Its store has failed; it did not do it.
+    Unavailable,
+}
+
+impl Message for ReplicaAnswer {
+    const KIND: u16 = 0x0302;
+    const BODY_BYTES_MAX: usize = 512 * 1024;
+}
+
+/// A row in a page of [`ReplicaAnswer::Rows`] or [`ReplicaAnswer::Scanned`].
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReplicaRow {
+    pub(crate) key: RowKey,
+    pub(crate) accepted: Ballot,
+    pub(crate) state: RowState,
+}
