@@ -5,9 +5,13 @@
 mod content;
 mod dht;
 mod identity;
+#[cfg(feature = "__internals")]
+#[doc(hidden)]
+pub mod internals;
 mod limits;
 mod store;
 mod time;
+mod transport;
 mod wire;
 
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};

@@ -1,7 +1,7 @@
 //! SHA-256 digests: of a chunk, of a whole file, and the [`FileId`] that commits to a file's length and chunks.
 //!
 //! Both types are plain 32-byte values, written as 64 hexadecimal digits. Holding one proves nothing about the bytes
-//! it was claimed for.
+//! it was claimed for; see [`VerifiedPage`](super::VerifiedPage) for digests that were checked.
 
 use std::fmt;
 use std::str::FromStr;

@@ -3,9 +3,12 @@
 //! A peer *is* its Ed25519 key, a ring *is* the key of its authority, and everything else (a user's
 //! session, a grant, a tracker's certificate) is a statement that one of these keys signed.
 
+pub(crate) mod certificate;
 pub(crate) mod id;
 pub(crate) mod key;
+pub(crate) mod key_file;
 pub(crate) mod name;
+pub(crate) mod ring_key;
 pub(crate) mod token;
 pub(crate) mod tracker_list;
 

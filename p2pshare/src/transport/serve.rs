@@ -1,0 +1,129 @@
+//! The side that answers. Each stream that the other side opens carries one request and gets one answer
+//! from a task of its own; how many run at once is bounded, and all end with the call that runs them. Who
+//! sends what is no request loses the connection, and nobody else notices.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::close::{CloseCode, ConnectionLost};
+use super::connection::Connection;
+use super::message::{ReceiveError, RecvStream, SendError, SendStream};
+use crate::wire::frame::Message;
+
+/// Hands every request of `connection` to `handler`, at most `at_once` at a time, until the connection is
+/// lost. Dropping the future abandons the handlers under way.
+pub(crate) async fn serve<Q, H, F>(
+    connection: &Connection,
+    at_once: usize,
+    handler: H,
+) -> ConnectionLost
+where
+    Q: Message + Send + 'static,
+    H: Fn(Q, Responder) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            // What a handler that panicked leaves is a stream that was reset.
+            Some(_) = running.join_next(), if !running.is_empty() => {}
+            stream = connection.accept(), if running.len() < at_once.max(1) => {
+                let (send, receive) = match stream {
+                    Ok(stream) => stream,
+                    Err(lost) => return lost,
+                };
+                let answering = answer(connection.clone(), send, receive, handler.clone());
+                running.spawn(answering);
+            }
+            lost = connection.closed() => return lost,
+        }
+    }
+}
+
+/// The place for the answer to a request. Dropping it unanswered tells the one who asked that the fault
+/// is here.
+#[derive(Debug)]
+pub(crate) struct Responder {
+    stream: Option<SendStream>,
+}
+
+impl Responder {
+    /// Sends the answer.
+    ///
+    /// # Errors
+    ///
+    /// If the answer is too long, the one who asked no longer wants it, or the connection is lost.
+    pub(crate) async fn answer<A: Message>(self, answer: &A) -> Result<(), SendError> {
+        let mut stream = self.into_stream();
+        let sent = stream.send(answer).await;
+        match sent {
+            Ok(()) => stream.finish(),
+            Err(_) => stream.reset(CloseCode::Internal),
+        }
+        sent
+    }
+
+    /// Refuses to answer: the one who asked gets `code`.
+    pub(crate) fn refuse(self, code: CloseCode) {
+        self.into_stream().reset(code);
+    }
+
+    /// The stream itself, for an answer of many messages or of raw bytes.
+    pub(crate) fn into_stream(mut self) -> SendStream {
+        #[expect(
+            clippy::expect_used,
+            reason = "only this takes the stream, and it consumes the responder"
+        )]
+        self.stream.take().expect("a responder has its stream")
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if let Some(mut stream) = self.stream.take() {
+            stream.reset(CloseCode::Internal);
+        }
+    }
+}
+
+async fn answer<Q, H, F>(
+    connection: Connection,
+    mut send: SendStream,
+    mut receive: RecvStream,
+    handler: H,
+) where
+    Q: Message,
+    H: Fn(Q, Responder) -> F,
+    F: Future<Output = ()>,
+{
+    match timeout(REQUEST_TIMEOUT, receive.receive_last()).await {
+        Ok(Ok(request)) => {
+            let stream = Some(send);
+            handler(request, Responder { stream }).await;
+        }
+        Ok(Err(error)) => abandon(&connection, send, &error),
+        Err(_) => {
+            send.reset(CloseCode::TooSlow);
+            receive.stop(CloseCode::TooSlow);
+        }
+    }
+}
+
+fn abandon(connection: &Connection, mut send: SendStream, error: &ReceiveError) {
+    match CloseCode::for_fault(error) {
+        Some(code) => {
+            tracing::debug!(peer = %connection.remote_peer(), %error, "closing a connection");
+            connection.close(code);
+        }
+        None => send.reset(CloseCode::Cancelled),
+    }
+}
+
+// limits
+
+/// How long a request may take to arrive, once its stream was opened.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
