@@ -3,21 +3,37 @@
 #![allow(dead_code)]
 
 mod content;
+mod dht;
 mod identity;
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
 pub mod internals;
 mod limits;
+mod peer;
 mod store;
 mod time;
+mod tracker;
 mod transport;
 mod wire;
 
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
+pub use dht::{
+    Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey, Listing,
+    RequestKey, RingStatus, Row, RowChange, RowError, RowKey, ScanCursor, ScanPage, Version,
+};
 pub use identity::{
     FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,
     Role, SessionId, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError, UserName,
 };
+pub use peer::{
+    Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions, DownloadProgress,
+    DownloadReport, DownloadState, DownloadStatus, DownloadWatch, Peer, PeerBindError, PeerBuilder,
+    Session, SessionError, ShareError, ShareStatus, SharedFile, ShutdownError, StopOutcome,
+    TrackerClient, Upload, UploadProgress, UploadWatch,
+};
 pub use store::StoreError;
 pub use time::Timestamp;
+pub use tracker::{
+    DHT_PORT_OFFSET, Tracker, TrackerBindError, TrackerBuilder, TrackerShutdownError,
+};
 pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};

@@ -59,7 +59,83 @@ pub(crate) const LOGIN_FAILURES_FORGOTTEN: Duration = Duration::from_secs(900);
 /// Lanes of failures that a tracker remembers.
 pub(crate) const LOGIN_LANES_MAX: usize = 16 * 1024;
 
+/// How often a change that lost a race for its row is tried again.
+pub(crate) const CHANGE_RACES_MAX: usize = 32;
+/// Rows in one page of a scan or listing.
+pub(crate) const SCAN_PAGE_ROWS: usize = 1024;
+/// Groups in one answer; the members of each are counted for it.
+pub(crate) const GROUPS_PAGE_MAX: usize = 100;
+/// Files in one answer.
+pub(crate) const FILES_PAGE_MAX: usize = 500;
+/// How long a credential counts after it was given or renewed.
+pub(crate) const CREDENTIAL_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a grant counts.
+pub(crate) const GRANT_LIFE: Duration = Duration::from_secs(600);
+/// Files that one peer announces.
+pub(crate) const SWARMS_PER_PEER_MAX: usize = 100_000;
+/// Old announcements that a tracker looks up again at each renewal of a peer's leases.
+pub(crate) const SWARMS_CHECKED_PER_RENEWAL: usize = 16;
+/// Swarms of which a tracker remembers when they last had a holder.
+pub(crate) const SWARMS_SEEN_MAX: usize = 100_000;
+/// Requests of one connection that a tracker works on at once.
+pub(crate) const REQUESTS_AT_ONCE: usize = 16;
+/// How long a peer waits for a tracker's answer before it asks again.
+pub(crate) const TRACKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a peer sends one request.
+pub(crate) const TRACKER_ATTEMPTS: usize = 4;
+/// Bytes in one page of a scan or listing.
+pub(crate) const SCAN_PAGE_BYTES: usize = 1024 * 1024;
+/// Chunk buffers that a peer keeps for the next read.
+pub(crate) const BUFFERS_KEPT: usize = 32;
+/// Chunks read ahead of what is being hashed, while a file is taken in.
+pub(crate) const SHARE_READ_AHEAD: usize = 8;
+/// Pages of digests written to disk at once.
+pub(crate) const PAGES_PER_WRITE: usize = 32;
+/// How long a peer waits for a request on a stream that was opened.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Swarm streams that a peer serves at once; each may hold a stream's window and the chunks read ahead.
+pub(crate) const SEED_STREAMS_MAX: usize = 64;
+/// Chunks that are read from disk ahead of what is being sent, on one swarm stream.
+pub(crate) const SEED_READ_AHEAD: usize = 4;
+/// How long a swarm stream may be silent before the one who serves it gives its place away.
+pub(crate) const STREAM_IDLE_MAX: Duration = Duration::from_secs(120);
+/// How long beyond its end a grant counts on a stream opened before, for a peer that reaches no tracker.
+pub(crate) const GRANT_GRACE_CUT_OFF: Duration = Duration::from_secs(6 * 3600);
+/// How long a peer waits for another's answer to anything but a chunk.
+pub(crate) const PEER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long no byte may come from a source that was asked for chunks.
+pub(crate) const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Chunks asked of one source at once: 8 MiB, half of a stream's window.
+pub(crate) const CHUNK_WINDOW: usize = 16;
+/// Pieces of a stream taken at once.
+pub(crate) const CHUNK_PIECES_AT_ONCE: usize = 32;
+/// Chunks that wait to be written.
+pub(crate) const WRITE_QUEUE_CHUNKS: usize = 16;
+/// Pages of digests that a download keeps in memory, of 32 KiB each.
+pub(crate) const DIGEST_PAGES_CACHED: usize = 64;
+/// Sources that one download uses at once.
+pub(crate) const SOURCES_MAX: usize = 8;
+/// How often a download that could use more sources asks for holders.
+pub(crate) const HOLDERS_REFRESH: Duration = Duration::from_secs(5);
+/// How long a download goes on without any source before it gives up, unless it is to wait.
+pub(crate) const NO_SOURCE_PATIENCE: Duration = Duration::from_secs(30);
+/// Events of a download kept for a reader that is behind.
+pub(crate) const DOWNLOAD_EVENTS_KEPT: usize = 1024;
+/// Downloads that a peer shows, the ended ones among them.
+pub(crate) const DOWNLOADS_SHOWN_MAX: usize = 1000;
+/// How long a peer that ends waits for a tracker to hear it.
+pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a peer that shares something new waits until the trackers know that it is online with it.
+pub(crate) const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of other peers that a peer serves at once.
+pub(crate) const PEER_CONNECTIONS_MAX: usize = 256;
+/// Bytes in the file of a session.
+pub(crate) const SESSION_FILE_BYTES_MAX: usize = 4096;
+/// Connections of peers that a tracker serves at once.
+pub(crate) const TRACKER_CONNECTIONS_MAX: usize = 4096;
+
 const _: () = assert!(TOKEN_BYTES_MAX > 4 * NAME_BYTES_MAX);
 const _: () = assert!(2 * LEASE_RENEWAL.as_secs() < LEASE_LIFE.as_secs());
 const _: () = assert!(TOKEN_BYTES_MAX + 256 < PEER_REQUEST_BYTES_MAX);
 const _: () = assert!(LOGIN_WAIT_MAX.as_secs() < LOGIN_FAILURES_FORGOTTEN.as_secs());
+const _: () = assert!(CHUNK_WINDOW <= CHUNK_REQUESTS_MAX);

@@ -168,6 +168,18 @@ pub(crate) fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), KeyFileErro
     sync_dir(parent_of(path))
 }
 
+/// Puts the secret file at `path`, durably, in place of what is there, if anything is.
+///
+/// # Errors
+///
+/// If the file cannot be made; what was there is there still.
+pub(crate) fn replace_secret(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
+    let temporary = Temporary::create(path)?;
+    temporary.fill(bytes).map_err(failed("write", path))?;
+    std::fs::rename(&temporary.path, path).map_err(failed("replace", path))?;
+    sync_dir(parent_of(path))
+}
+
 /// Why a secret cannot be read or kept. Nothing was changed.
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -134,6 +134,18 @@ impl KeyRange {
         Self { start, end: None }
     }
 
+    /// Every key behind those that begin with `prefix`.
+    pub(crate) fn behind_prefix(prefix: impl Into<Vec<u8>>) -> Self {
+        match Self::prefix(prefix).end {
+            Some(start) => Self { start, end: None },
+            // Behind a prefix of 0xff there is nothing.
+            None => Self {
+                start: Vec::new(),
+                end: Some(Vec::new()),
+            },
+        }
+    }
+
     /// The part of this range behind `key`.
     pub(crate) fn after(mut self, key: &[u8]) -> Self {
         let mut start = key.to_vec();

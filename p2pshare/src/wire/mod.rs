@@ -5,4 +5,5 @@
 
 pub(crate) mod frame;
 pub(crate) mod peer;
+pub(crate) mod ring;
 pub(crate) mod tracker;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{frame::Message, tracker::Holding};
 use crate::{
-    content::{Digest, FileId},
+    content::{Digest, FileId, Node},
     identity::{
         GroupName,
         token::{Grant, Signed},
@@ -42,7 +42,7 @@ pub(crate) enum PageAnswer {
     /// The digests of the page's chunks, and the proof that the file id commits to them.
     Page {
         digests: Vec<Digest>,
-        proof: Vec<Digest>,
+        proof: Vec<Node>,
     },
     /// No.
     Refused(PeerRefusal),

@@ -517,6 +517,56 @@ impl Refusal {
     }
 }
 
+impl Request {
+    /// The change that it asks for, if it asks for one that is told from others.
+    pub(crate) fn change(&self) -> Option<Change> {
+        self.clone().change_mut().copied()
+    }
+
+    /// Says that it may have been sent before.
+    pub(crate) fn mark_retry(&mut self) {
+        if let Some(change) = self.change_mut() {
+            change.retry = true;
+        }
+    }
+
+    fn change_mut(&mut self) -> Option<&mut Change> {
+        match self {
+            Self::CreateUser { change, .. }
+            | Self::Logout { change }
+            | Self::CreateGroup { change, .. }
+            | Self::JoinGroup { change, .. }
+            | Self::Decide { change, .. }
+            | Self::LeaveGroup { change, .. }
+            | Self::RemoveMember { change, .. }
+            | Self::TransferGroup { change, .. }
+            | Self::PublishFile { change, .. }
+            | Self::AddSharer { change, .. }
+            | Self::StopSharing { change, .. } => Some(change),
+            Self::Hello
+            | Self::Login { .. }
+            | Self::Authenticate { .. }
+            | Self::ListGroups { .. }
+            | Self::ListRequests { .. }
+            | Self::ListFiles { .. }
+            | Self::FindFile { .. }
+            | Self::Grant { .. }
+            | Self::Announce(_)
+            | Self::Holders { .. } => None,
+        }
+    }
+}
+
+impl Change {
+    /// A new change, not sent yet.
+    pub(crate) const fn new(request: RequestId) -> Self {
+        Self {
+            request,
+            retry: false,
+        }
+    }
+}
+
 impl Welcome {
     /// The ring and the key that signs its tokens, if the ring's authority says that the tracker on this
     /// connection, whose TLS key is `peer`, is one of its trackers.

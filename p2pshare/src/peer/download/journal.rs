@@ -1,0 +1,294 @@
+//! What is remembered of a download across lives of the process: its record, and which chunks were written.
+//!
+//! A chunk is journalled after its data was written, in one small row for each page of chunks, without a sync:
+//! what the death of the process leaves is at most the chunks in flight, and whatever the death of the machine
+//! leaves is hashed again before it is believed.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DownloadProgress, DownloadState, DownloadStatus};
+use crate::{
+    content::{Bitfield, Digest, FileId, Layout, PageIndex},
+    identity::{FileName, GroupName},
+    peer::library::{damaged, encode, path_bytes, path_from, read_all},
+    store::{KeyRange, PageLimit, Store, StoreError, Table},
+};
+
+/// The downloads on disk. A cheap clone.
+#[derive(Clone, Debug)]
+pub(in crate::peer) struct Journal {
+    store: Store,
+}
+
+/// What a download is of.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(super) enum DownloadRow {
+    V1 {
+        group: GroupName,
+        name: FileName,
+        id: FileId,
+        size: u64,
+        dest: Vec<u8>,
+        complete: bool,
+    },
+}
+
+impl Journal {
+    pub(in crate::peer) const fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// All downloads that were kept, for display.
+    pub(in crate::peer) async fn kept(&self) -> Result<Vec<DownloadStatus>, StoreError> {
+        let mut kept: Vec<DownloadStatus> = Vec::new();
+        for (key, value) in read_all(&self.store, Table::Downloads).await? {
+            if key.len() == RECORD_KEY_BYTES {
+                kept.push(shown(decode(&value)?));
+            } else if let Some(DownloadStatus { progress, .. }) = kept.last_mut() {
+                let ones: u32 = value.iter().map(|byte| byte.count_ones()).sum();
+                let bytes = u64::from(ones) * u64::from(crate::content::CHUNK_SIZE);
+                progress.verified_bytes =
+                    (progress.verified_bytes + bytes).min(progress.total_bytes);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Begins, or goes on with, a download to `dest`: the chunks that were written, if it is the same one.
+    pub(super) async fn begin(
+        &self,
+        row: DownloadRow,
+        layout: Layout,
+        dest: &Path,
+    ) -> Result<Bitfield, StoreError> {
+        let key = record_key(dest);
+        let known = match self.store.get(Table::Downloads, key.clone()).await? {
+            Some(value) => decode(&value)? == row,
+            None => false,
+        };
+        let mut had = Bitfield::new(layout.chunk_count());
+        let pages = self.pages(&key).await?;
+        if known {
+            for (page, bits) in &pages {
+                for (offset, chunk) in layout.chunks_of(*page).enumerate() {
+                    if bits
+                        .get(offset / 8)
+                        .is_some_and(|byte| byte >> (offset % 8) & 1 == 1)
+                    {
+                        had.set(chunk);
+                    }
+                }
+            }
+            return Ok(had);
+        }
+        self.replace(
+            key,
+            row,
+            pages.into_iter().map(|(page, _)| page.get()).collect(),
+        )
+        .await?;
+        Ok(had)
+    }
+
+    /// Notes which chunks of the given pages were written.
+    pub(super) async fn note(
+        &self,
+        dest: &Path,
+        layout: Layout,
+        had: &Bitfield,
+        pages: impl IntoIterator<Item = PageIndex>,
+    ) -> Result<(), StoreError> {
+        let key = record_key(dest);
+        let rows: Vec<_> = pages
+            .into_iter()
+            .map(|page| {
+                let chunks = layout.chunks_of(page);
+                let mut bits = vec![0u8; chunks.len().div_ceil(8)];
+                for (offset, chunk) in chunks.enumerate() {
+                    bits[offset / 8] |= u8::from(had.get(chunk)) << (offset % 8);
+                }
+                (page_key(&key, page.get()), bits)
+            })
+            .collect();
+        self.store
+            .write_unsynced(move |tx| {
+                rows.into_iter()
+                    .try_for_each(|(key, bits)| tx.put(Table::Downloads, key, bits))
+            })
+            .await
+    }
+
+    /// The download is complete; which chunks were written matters no longer.
+    pub(super) async fn complete(&self, row: DownloadRow, dest: &Path) -> Result<(), StoreError> {
+        let DownloadRow::V1 {
+            group,
+            name,
+            id,
+            size,
+            dest: dest_bytes,
+            ..
+        } = row;
+        let row = DownloadRow::V1 {
+            group,
+            name,
+            id,
+            size,
+            dest: dest_bytes,
+            complete: true,
+        };
+        let key = record_key(dest);
+        let pages = self.pages(&key).await?;
+        self.replace(
+            key,
+            row,
+            pages.into_iter().map(|(page, _)| page.get()).collect(),
+        )
+        .await
+    }
+
+    async fn replace(
+        &self,
+        key: Vec<u8>,
+        row: DownloadRow,
+        pages: Vec<u32>,
+    ) -> Result<(), StoreError> {
+        let value = encode(&row)?;
+        self.store
+            .write(move |tx| {
+                for page in pages {
+                    tx.remove(Table::Downloads, page_key(&key, page))?;
+                }
+                tx.put(Table::Downloads, key, value)
+            })
+            .await
+    }
+
+    /// The rows of pages under the record `key`, whatever layout they were written for.
+    async fn pages(&self, key: &[u8]) -> Result<Vec<(PageIndex, Vec<u8>)>, StoreError> {
+        // A layout that has every page, since the keys say which there are.
+        let every =
+            Layout::new(crate::content::MAX_LENGTH).map_err(|_| damaged(Table::Downloads))?;
+        let limit = PageLimit {
+            rows: usize::MAX,
+            bytes: usize::MAX,
+        };
+        let rows = self
+            .store
+            .range(Table::Downloads, KeyRange::prefix(key), limit)
+            .await?
+            .rows;
+        let pages = rows.into_iter().filter_map(|(row_key, bits)| {
+            let index = row_key.get(RECORD_KEY_BYTES..)?.try_into().ok()?;
+            Some((every.page(u32::from_be_bytes(index))?, bits))
+        });
+        Ok(pages.collect())
+    }
+}
+
+fn shown(row: DownloadRow) -> DownloadStatus {
+    let DownloadRow::V1 {
+        group,
+        name,
+        size,
+        dest,
+        complete,
+        ..
+    } = row;
+    let dest: PathBuf = path_from(dest);
+    let (state, verified_bytes) = match complete {
+        true => (DownloadState::Complete, size),
+        false => (DownloadState::Stopped, 0),
+    };
+    DownloadStatus {
+        group,
+        name,
+        dest,
+        progress: DownloadProgress {
+            state,
+            verified_bytes,
+            resumed_bytes: 0,
+            total_bytes: size,
+            peers: 0,
+        },
+    }
+}
+
+fn decode(value: &[u8]) -> Result<DownloadRow, StoreError> {
+    match postcard::take_from_bytes(value) {
+        Ok((row, [])) => Ok(row),
+        _ => Err(damaged(Table::Downloads)),
+    }
+}
+
+/// Of a path that may be longer than a key.
+fn record_key(dest: &Path) -> Vec<u8> {
+    Digest::of(&path_bytes(dest)).as_bytes().to_vec()
+}
+
+fn page_key(record: &[u8], page: u32) -> Vec<u8> {
+    [record, &page.to_be_bytes()].concat()
+}
+
+const RECORD_KEY_BYTES: usize = Digest::LEN;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        content::CHUNK_SIZE,
+        store::{MemoryDisk, StoreKind},
+    };
+
+    fn row(id: u8) -> DownloadRow {
+        DownloadRow::V1 {
+            group: GroupName::new("photos").unwrap(),
+            name: FileName::new("x").unwrap(),
+            id: FileId::from_bytes([id; 32]),
+            size: u64::from(CHUNK_SIZE) * 1030,
+            dest: b"/tmp/x".to_vec(),
+            complete: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_noted_is_there_again_but_not_for_another_file() {
+        let disk = MemoryDisk::default();
+        let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+        let (journal, dest) = (Journal::new(store), Path::new("/tmp/x"));
+        let layout = Layout::new(u64::from(CHUNK_SIZE) * 1030).unwrap();
+        let mut had = journal.begin(row(1), layout, dest).await.unwrap();
+        assert!(had.is_empty());
+        for chunk in [0, 9, 1023, 1024, 1029] {
+            had.set(chunk);
+        }
+        journal
+            .note(dest, layout, &had, layout.pages())
+            .await
+            .unwrap();
+        assert_eq!(journal.begin(row(1), layout, dest).await.unwrap(), had);
+        let kept = journal.kept().await.unwrap();
+        assert_eq!(kept[0].progress.verified_bytes, 5 * u64::from(CHUNK_SIZE));
+        assert_eq!(kept[0].progress.state, DownloadState::Stopped);
+
+        assert!(
+            journal
+                .begin(row(2), layout, dest)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        assert!(
+            journal
+                .begin(row(2), layout, dest)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        journal.complete(row(2), dest).await.unwrap();
+        let kept = journal.kept().await.unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].progress.state, DownloadState::Complete);
+    }
+}

@@ -1,0 +1,456 @@
+//! What this peer shares: for each file of a group its path, its stamp and what it is, kept on disk, and the
+//! digests of its chunks in pages. A file is shared in place; it is served as long as its stamp is the one
+//! that was recorded with its digests.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::file::Stamp;
+use crate::{
+    content::{Digest, FileId, Layout, Node},
+    identity::{FileName, GroupName},
+    limits::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS},
+    store::{KeyRange, PageLimit, Store, StoreError, Table},
+};
+
+/// The shares of a peer. A cheap clone.
+#[derive(Clone, Debug)]
+pub(super) struct Library(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    shares: Mutex<BTreeMap<Place, Arc<Share>>>,
+    /// Counts the changes, for whoever announces them.
+    changes: watch::Sender<u64>,
+}
+
+/// A file's group, folded, and its name in it.
+type Place = (String, FileName);
+
+/// One shared file.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) group: GroupName,
+    pub(super) name: FileName,
+    pub(super) id: FileId,
+    pub(super) layout: Layout,
+    pub(super) sha256: Digest,
+    pub(super) path: PathBuf,
+    pub(super) stamp: Stamp,
+    changed: AtomicBool,
+    /// Whether the group has been told of it.
+    published: AtomicBool,
+}
+
+/// A shared file, as it is shown.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ShareStatus {
+    /// The group.
+    pub group: GroupName,
+    /// Its name there.
+    pub name: FileName,
+    /// What its content is.
+    pub id: FileId,
+    /// Bytes.
+    pub size: u64,
+    /// Where it is on this machine.
+    pub path: PathBuf,
+    /// Whether it was found changed or gone, and is not served for that.
+    pub changed: bool,
+}
+
+/// A share on disk.
+#[derive(Serialize, Deserialize)]
+enum ShareRow {
+    V1 {
+        group: GroupName,
+        name: FileName,
+        id: FileId,
+        sha256: Digest,
+        path: Vec<u8>,
+        stamp: Stamp,
+    },
+}
+
+/// A page of digests on disk, with what proves it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(super) enum PageRow {
+    V1 {
+        digests: Vec<Digest>,
+        proof: Vec<Node>,
+    },
+}
+
+impl Share {
+    /// Whether it was found changed.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
+    }
+}
+
+/// What a new share is made of.
+pub(super) struct NewShare {
+    pub(super) group: GroupName,
+    pub(super) name: FileName,
+    pub(super) id: FileId,
+    pub(super) sha256: Digest,
+    pub(super) path: PathBuf,
+    pub(super) stamp: Stamp,
+}
+
+impl Library {
+    /// Reads the shares that were kept.
+    pub(super) async fn load(store: Store) -> Result<Self, StoreError> {
+        let mut shares = BTreeMap::new();
+        for (_, value) in read_all(&store, Table::Shares).await? {
+            let share = Arc::new(decode(&value)?);
+            shares.insert((share.group.folded(), share.name.clone()), share);
+        }
+        Ok(Self(Arc::new(Inner {
+            store,
+            shares: Mutex::new(shares),
+            changes: watch::Sender::new(0),
+        })))
+    }
+
+    /// Serves a file from now on; its pages are kept already. It is announced once it is
+    /// [published](Self::publish).
+    pub(super) async fn add(&self, new: NewShare) -> Result<(), StoreError> {
+        let row = ShareRow::V1 {
+            group: new.group.clone(),
+            name: new.name.clone(),
+            id: new.id,
+            sha256: new.sha256,
+            path: path_bytes(&new.path),
+            stamp: new.stamp,
+        };
+        let (key, value) = (share_key(&new.group, &new.name), encode(&row)?);
+        self.0
+            .store
+            .write(move |tx| tx.put(Table::Shares, key, value))
+            .await?;
+        let share = Arc::new(from_row(row, false)?);
+        let place = (share.group.folded(), share.name.clone());
+        self.shares().insert(place, share);
+        Ok(())
+    }
+
+    /// The group knows of a file, which is announced from now on.
+    pub(super) fn publish(&self, group: &GroupName, name: &FileName) {
+        if let Some(share) = self.get(group, name) {
+            share.published.store(true, Ordering::Relaxed);
+            self.notify();
+        }
+    }
+
+    /// Shares a file no longer. Its pages go when no other share has the same content.
+    pub(super) async fn remove(
+        &self,
+        group: &GroupName,
+        name: &FileName,
+    ) -> Result<bool, StoreError> {
+        let (removed, last) = {
+            let mut shares = self.shares();
+            let removed = shares.remove(&(group.folded(), name.clone()));
+            let last = removed
+                .as_ref()
+                .is_some_and(|removed| shares.values().all(|share| share.id != removed.id));
+            (removed, last)
+        };
+        let Some(removed) = removed else {
+            return Ok(false);
+        };
+        self.notify();
+        let key = share_key(group, name);
+        self.0
+            .store
+            .write(move |tx| {
+                tx.remove(Table::Shares, key)?;
+                if last {
+                    for page in removed.layout.pages() {
+                        tx.remove(Table::DigestPages, page_key(removed.id, page.get()))?;
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(true)
+    }
+
+    /// The share under that name.
+    pub(super) fn get(&self, group: &GroupName, name: &FileName) -> Option<Arc<Share>> {
+        self.shares().get(&(group.folded(), name.clone())).cloned()
+    }
+
+    /// A share in `group` of that content which was not found changed.
+    pub(super) fn find(&self, group: &GroupName, id: FileId) -> Option<Arc<Share>> {
+        let folded = group.folded();
+        self.shares()
+            .iter()
+            .find(|((group, _), share)| *group == folded && share.id == id && !share.is_changed())
+            .map(|(_, share)| share.clone())
+    }
+
+    /// The shares that are announced, by group and name.
+    pub(super) fn announced(&self) -> Vec<Arc<Share>> {
+        let shares = self.shares();
+        let announced = shares
+            .values()
+            .filter(|share| share.published.load(Ordering::Relaxed) && !share.is_changed());
+        announced.cloned().collect()
+    }
+
+    /// Remembers that the file of `share` is not what it was, so that it is not served any more.
+    pub(super) fn mark_changed(&self, share: &Share) {
+        if !share.changed.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                group = %share.group, name = %share.name, path = %share.path.display(),
+                "a shared file changed on disk and is not served any more"
+            );
+            self.notify();
+        }
+    }
+
+    /// How often something changed; its changes can be waited for.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// The shares as they are shown.
+    pub(super) fn status(&self) -> Vec<ShareStatus> {
+        let status = |share: &Arc<Share>| ShareStatus {
+            group: share.group.clone(),
+            name: share.name.clone(),
+            id: share.id,
+            size: share.layout.length(),
+            path: share.path.clone(),
+            changed: share.is_changed(),
+        };
+        self.shares().values().map(status).collect()
+    }
+
+    /// Keeps pages of digests.
+    pub(super) async fn put_pages(
+        &self,
+        id: FileId,
+        pages: Vec<(u32, PageRow)>,
+    ) -> Result<(), StoreError> {
+        let rows = pages
+            .into_iter()
+            .map(|(page, row)| Ok((page_key(id, page), encode(&row)?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        self.0
+            .store
+            .write(move |tx| {
+                rows.into_iter()
+                    .try_for_each(|(key, value)| tx.put(Table::DigestPages, key, value))
+            })
+            .await
+    }
+
+    /// A page of digests, if it is kept.
+    pub(super) async fn page(&self, id: FileId, page: u32) -> Result<Option<PageRow>, StoreError> {
+        let value = self
+            .0
+            .store
+            .get(Table::DigestPages, page_key(id, page))
+            .await?;
+        value
+            .map(|value| match postcard::take_from_bytes(&value) {
+                Ok((row, [])) => Ok(row),
+                _ => Err(damaged(Table::DigestPages)),
+            })
+            .transpose()
+    }
+
+    fn notify(&self) {
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    fn shares(&self) -> MutexGuard<'_, BTreeMap<Place, Arc<Share>>> {
+        self.0.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All rows of a table that one peer's own doings fill.
+pub(super) async fn read_all(
+    store: &Store,
+    table: Table,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    let limit = PageLimit {
+        rows: SCAN_PAGE_ROWS,
+        bytes: SCAN_PAGE_BYTES,
+    };
+    let (mut all, mut range) = (Vec::new(), KeyRange::all());
+    loop {
+        let page = store.range(table, range, limit).await?;
+        all.extend(page.rows);
+        match all.last() {
+            Some((last, _)) if page.more => range = KeyRange::all().after(last),
+            _ => return Ok(all),
+        }
+    }
+}
+
+/// The bytes of a path, which need not be text.
+pub(super) fn path_bytes(path: &std::path::Path) -> Vec<u8> {
+    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec()
+}
+
+/// The path with these bytes.
+pub(super) fn path_from(bytes: Vec<u8>) -> PathBuf {
+    let path: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(bytes);
+    path.into()
+}
+
+/// The error for a value of `table` that cannot be read.
+pub(super) const fn damaged(table: Table) -> StoreError {
+    StoreError::Corrupt {
+        table: table.name(),
+        what: "a value that cannot be read",
+    }
+}
+
+/// The bytes of a value.
+pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    postcard::to_allocvec(value).map_err(|_| StoreError::Corrupt {
+        table: "none",
+        what: "a value that cannot be written",
+    })
+}
+
+fn decode(value: &[u8]) -> Result<Share, StoreError> {
+    match postcard::take_from_bytes(value) {
+        // Whether the group was told is found out by telling.
+        Ok((row, [])) => from_row(row, true),
+        _ => Err(damaged(Table::Shares)),
+    }
+}
+
+fn from_row(row: ShareRow, published: bool) -> Result<Share, StoreError> {
+    let ShareRow::V1 {
+        group,
+        name,
+        id,
+        sha256,
+        path,
+        stamp,
+    } = row;
+    Ok(Share {
+        group,
+        name,
+        id,
+        layout: Layout::new(stamp.size).map_err(|_| damaged(Table::Shares))?,
+        sha256,
+        path: path_from(path),
+        stamp,
+        changed: AtomicBool::new(false),
+        published: AtomicBool::new(published),
+    })
+}
+
+fn share_key(group: &GroupName, name: &FileName) -> Vec<u8> {
+    [group.folded().as_bytes(), b"\0", name.as_str().as_bytes()].concat()
+}
+
+fn page_key(id: FileId, page: u32) -> Vec<u8> {
+    [id.as_bytes().as_slice(), &page.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MemoryDisk, StoreKind};
+
+    fn names() -> (GroupName, FileName) {
+        (
+            GroupName::new("Photos").unwrap(),
+            FileName::new("a.jpg").unwrap(),
+        )
+    }
+
+    fn share(group: &GroupName, name: &FileName, path: &std::path::Path) -> NewShare {
+        NewShare {
+            group: group.clone(),
+            name: name.clone(),
+            id: FileId::from_bytes([1; 32]),
+            sha256: Digest::from_bytes([2; 32]),
+            path: path.to_owned(),
+            stamp: Stamp::of(&path.metadata().unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn shares_survive_a_restart_and_pages_go_with_the_last_of_them() {
+        let disk = MemoryDisk::default();
+        let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"content").unwrap();
+        let ((group, name), other) = (names(), FileName::new("b.jpg").unwrap());
+        let id = FileId::from_bytes([1; 32]);
+        let page = PageRow::V1 {
+            digests: vec![Digest::from_bytes([3; 32])],
+            proof: Vec::new(),
+        };
+        let library = Library::load(store.clone()).await.unwrap();
+        library
+            .put_pages(id, vec![(0, page.clone())])
+            .await
+            .unwrap();
+        library
+            .add(share(&group, &name, file.path()))
+            .await
+            .unwrap();
+        library
+            .add(share(&group, &other, file.path()))
+            .await
+            .unwrap();
+        store.shutdown().await.unwrap();
+
+        let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+        let library = Library::load(store).await.unwrap();
+        assert_eq!(library.get(&group, &name).unwrap().path, file.path());
+        assert_eq!(library.page(id, 0).await.unwrap(), Some(page.clone()));
+        assert!(library.remove(&group, &name).await.unwrap());
+        assert!(!library.remove(&group, &name).await.unwrap());
+        assert_eq!(library.page(id, 0).await.unwrap(), Some(page));
+        assert!(library.remove(&group, &other).await.unwrap());
+        assert_eq!(library.page(id, 0).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_found_no_more() {
+        let store = Store::open_memory(&MemoryDisk::default(), StoreKind::Peer)
+            .await
+            .unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"content").unwrap();
+        let (group, name) = names();
+        let library = Library::load(store).await.unwrap();
+        library
+            .add(share(&group, &name, file.path()))
+            .await
+            .unwrap();
+        let id = FileId::from_bytes([1; 32]);
+        let found = library.find(&group, id).unwrap();
+        assert!(
+            library
+                .find(&GroupName::new("other").unwrap(), id)
+                .is_none()
+        );
+        library.mark_changed(&found);
+        assert!(library.find(&group, id).is_none());
+        assert!(library.status()[0].changed);
+    }
+}

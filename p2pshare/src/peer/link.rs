@@ -1,0 +1,406 @@
+//! The way to the trackers: one connection, kept warm, to whichever of the list answers.
+//!
+//! A tracker is asked for nothing before it has proved, under the ring's signature, that it is one. A request
+//! whose connection dies is sent again, with the same request id and so done once, on the next connection;
+//! who calls notices at most a pause.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::watch;
+
+use super::error::SessionError;
+use crate::{
+    identity::{
+        PeerId, RingId, TrackerAddr,
+        key::VerifyingKey,
+        token::{Credential, Signed},
+    },
+    limits::{TRACKER_ANSWER_TIMEOUT, TRACKER_ATTEMPTS},
+    time::{RingClock, Timestamp},
+    transport::{Alpn, CloseCode, Connection, Endpoint, Expect},
+    wire::tracker::{Refusal, Request, Response},
+};
+
+/// The trackers of one ring, as one peer reaches them. A cheap clone.
+#[derive(Clone)]
+pub(super) struct TrackerLink(Arc<Inner>);
+
+struct Inner {
+    endpoint: Endpoint,
+    trackers: Vec<TrackerAddr>,
+    /// The place in the list of the one that answered last.
+    last_good: AtomicUsize,
+    /// What is known of the ring; its id is known beforehand or trusted on first use.
+    ring: Mutex<RingKnowledge>,
+    credential: watch::Sender<Option<Signed<Credential>>>,
+    /// The live connection; locked while one is being made, so that it is made once.
+    live: tokio::sync::Mutex<Option<Live>>,
+    /// Which tracker is connected, for whoever wants to look without waiting.
+    connected: watch::Sender<Option<Connected>>,
+}
+
+#[derive(Copy, Clone)]
+struct RingKnowledge {
+    id: Option<RingId>,
+    token_key: Option<VerifyingKey>,
+    clock: Option<RingClock>,
+}
+
+#[derive(Clone)]
+struct Live {
+    connection: Connection,
+    tracker: usize,
+    /// The credential under which the connection is logged in.
+    authenticated: Option<Signed<Credential>>,
+}
+
+/// The tracker that is connected now.
+#[derive(Clone, Debug)]
+pub(super) struct Connected {
+    pub(super) tracker: TrackerAddr,
+    /// As what address the tracker sees this peer.
+    pub(super) observed: SocketAddr,
+    /// Differs between any two connections.
+    pub(super) serial: u64,
+}
+
+impl std::fmt::Debug for TrackerLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TrackerLink")
+            .field("trackers", &self.0.trackers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TrackerLink {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        trackers: Vec<TrackerAddr>,
+        ring: Option<RingId>,
+        token_key: Option<VerifyingKey>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            endpoint,
+            trackers,
+            last_good: AtomicUsize::new(0),
+            ring: Mutex::new(RingKnowledge {
+                id: ring,
+                token_key,
+                clock: None,
+            }),
+            credential: watch::Sender::new(None),
+            live: tokio::sync::Mutex::new(None),
+            connected: watch::Sender::new(None),
+        }))
+    }
+
+    /// The ring, once it is known.
+    pub(super) fn ring(&self) -> Option<RingId> {
+        self.knowledge().id
+    }
+
+    /// The key that signs grants, once a tracker was reached, ever.
+    pub(super) fn token_key(&self) -> Option<VerifyingKey> {
+        self.knowledge().token_key
+    }
+
+    /// The ring's time; before a tracker was reached, this machine's.
+    pub(super) fn now(&self) -> Timestamp {
+        match self.knowledge().clock {
+            Some(clock) => clock.now(Instant::now()),
+            None => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH);
+                Timestamp::from_millis(0).saturating_add(since.unwrap_or_default())
+            }
+        }
+    }
+
+    /// Which tracker is connected, now and whenever that changes.
+    pub(super) fn connected(&self) -> watch::Receiver<Option<Connected>> {
+        self.0.connected.subscribe()
+    }
+
+    /// The credential, now and whenever it is renewed or ends.
+    pub(super) fn credential(&self) -> watch::Receiver<Option<Signed<Credential>>> {
+        self.0.credential.subscribe()
+    }
+
+    /// From now on connections are those of this credential's user, or of nobody.
+    pub(super) fn set_credential(&self, credential: Option<Signed<Credential>>) {
+        self.0.credential.send_replace(credential);
+    }
+
+    /// Connects, if it is not, and names the tracker.
+    pub(super) async fn connect(&self) -> Result<Connected, SessionError> {
+        self.live(false).await?;
+        self.connected()
+            .borrow()
+            .clone()
+            .ok_or(SessionError::Protocol)
+    }
+
+    /// Asks whichever tracker answers, as the credential's user where there is one. Cancel-safe in that a
+    /// request which was sent may be carried out.
+    pub(super) async fn ask(&self, request: Request) -> Result<Response, SessionError> {
+        self.ask_as(request, true).await
+    }
+
+    /// Asks as nobody: to log in, or to make an account.
+    pub(super) async fn ask_as_nobody(&self, request: Request) -> Result<Response, SessionError> {
+        self.ask_as(request, false).await
+    }
+
+    async fn ask_as(&self, mut query: Request, as_user: bool) -> Result<Response, SessionError> {
+        let mut sent = false;
+        for _ in 0..TRACKER_ATTEMPTS {
+            let live = match self.live(as_user).await {
+                Ok(live) => live,
+                Err(SessionError::Unreachable { .. }) if sent => break,
+                Err(error) => return Err(error),
+            };
+            match live
+                .connection
+                .request(&query, TRACKER_ANSWER_TIMEOUT)
+                .await
+            {
+                Ok(Response::Refused(Refusal::NotLoggedIn)) if as_user => {
+                    self.set_credential(None);
+                    return Err(SessionError::LoggedOut);
+                }
+                Ok(Response::Refused(Refusal::OutcomeUnknown)) => {}
+                Ok(Response::Refused(refusal)) => return Err(refusal.into()),
+                Ok(response) => return Ok(response),
+                Err(error) => {
+                    tracing::debug!(%error, tracker = %self.0.trackers[live.tracker], "a request failed");
+                    self.drop_live(&live).await;
+                }
+            }
+            sent = true;
+            query.mark_retry();
+        }
+        match query.change() {
+            Some(_) => Err(SessionError::OutcomeUnknown),
+            None => Err(SessionError::Unreachable {
+                tried: self.0.trackers.clone(),
+            }),
+        }
+    }
+
+    /// A live connection, logged in where `as_user`.
+    async fn live(&self, as_user: bool) -> Result<Live, SessionError> {
+        let mut slot = self.0.live.lock().await;
+        let credential = self.0.credential.borrow().clone();
+        if as_user && credential.is_none() {
+            return Err(SessionError::LoggedOut);
+        }
+        if slot
+            .as_ref()
+            .is_none_or(|live| live.connection.close_reason().is_some())
+        {
+            *slot = None;
+            *slot = Some(self.connect_any().await?);
+        }
+        let Some(live) = slot.as_mut() else {
+            return Err(SessionError::Protocol);
+        };
+        if let Some(credential) = credential.filter(|_| as_user)
+            && live.authenticated.as_ref() != Some(&credential)
+        {
+            self.authenticate(live, credential).await?;
+        }
+        Ok(live.clone())
+    }
+
+    async fn authenticate(
+        &self,
+        live: &mut Live,
+        credential: Signed<Credential>,
+    ) -> Result<(), SessionError> {
+        let query = Request::Authenticate {
+            credential: credential.clone(),
+        };
+        match live
+            .connection
+            .request(&query, TRACKER_ANSWER_TIMEOUT)
+            .await
+        {
+            Ok(Response::LoggedIn {
+                credential: renewed,
+                ..
+            }) => {
+                // Whoever logged in or out meanwhile has the last word.
+                self.0.credential.send_if_modified(|current| {
+                    let unchanged = current.as_ref() == Some(&credential);
+                    if unchanged {
+                        *current = Some(renewed.clone());
+                    }
+                    unchanged
+                });
+                live.authenticated = Some(renewed);
+                Ok(())
+            }
+            Ok(Response::Refused(Refusal::NotLoggedIn)) => {
+                self.set_credential(None);
+                Err(SessionError::LoggedOut)
+            }
+            Ok(Response::Refused(refusal)) => Err(refusal.into()),
+            Ok(_) => Err(SessionError::Protocol),
+            Err(_) => Err(SessionError::Unreachable {
+                tried: vec![self.0.trackers[live.tracker].clone()],
+            }),
+        }
+    }
+
+    /// Connects to the first tracker of the list that answers and is of the ring.
+    async fn connect_any(&self) -> Result<Live, SessionError> {
+        self.0.connected.send_replace(None);
+        let mut refused = None;
+        let last_good = self.0.last_good.load(Ordering::Relaxed);
+        let (later, first) = self.0.trackers.split_at(last_good);
+        for (offset, addr) in first.iter().chain(later).enumerate() {
+            match self.connect_one(addr).await {
+                Ok((connection, observed)) => {
+                    let tracker = (last_good + offset) % self.0.trackers.len();
+                    self.0.last_good.store(tracker, Ordering::Relaxed);
+                    self.0.connected.send_replace(Some(Connected {
+                        tracker: addr.clone(),
+                        observed,
+                        serial: rand::random(),
+                    }));
+                    return Ok(Live {
+                        connection,
+                        tracker,
+                        authenticated: None,
+                    });
+                }
+                Err(SessionError::Unreachable { .. }) => {}
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(refused.unwrap_or_else(|| SessionError::Unreachable {
+            tried: self.0.trackers.clone(),
+        }))
+    }
+
+    async fn connect_one(
+        &self,
+        addr: &TrackerAddr,
+    ) -> Result<(Connection, SocketAddr), SessionError> {
+        let unreachable = || SessionError::Unreachable {
+            tried: vec![addr.clone()],
+        };
+        let found = tokio::net::lookup_host((addr.host(), addr.port()))
+            .await
+            .map_err(|_| unreachable())?;
+        for socket in found {
+            let connection = match self
+                .0
+                .endpoint
+                .connect(socket, Alpn::Tracker, Expect::Any)
+                .await
+            {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, tracker = %addr, "cannot connect");
+                    continue;
+                }
+            };
+            match connection
+                .request(&Request::Hello, TRACKER_ANSWER_TIMEOUT)
+                .await
+            {
+                Ok(Response::Welcome(welcome)) => {
+                    let proof = welcome.verify(connection.remote_peer());
+                    let Some((ring, token_key)) = proof else {
+                        connection.close(CloseCode::ProtocolError);
+                        return Err(SessionError::NotATracker {
+                            tracker: addr.clone(),
+                        });
+                    };
+                    if let Err(error) = self.learn(addr, ring, token_key, welcome.time) {
+                        connection.close(CloseCode::WrongRing);
+                        return Err(error);
+                    }
+                    return Ok((connection, welcome.observed));
+                }
+                Ok(_) => {
+                    return Err(SessionError::NotATracker {
+                        tracker: addr.clone(),
+                    });
+                }
+                Err(error) => tracing::debug!(%error, tracker = %addr, "no welcome"),
+            }
+        }
+        Err(unreachable())
+    }
+
+    /// Takes in what a tracker proved, unless it is of another ring.
+    fn learn(
+        &self,
+        tracker: &TrackerAddr,
+        ring: RingId,
+        token_key: VerifyingKey,
+        time: Timestamp,
+    ) -> Result<(), SessionError> {
+        let mut knowledge = self.knowledge();
+        match knowledge.id {
+            Some(expected) if expected != ring => {
+                return Err(SessionError::WrongRing {
+                    tracker: tracker.clone(),
+                    expected,
+                    found: ring,
+                });
+            }
+            _ => knowledge.id = Some(ring),
+        }
+        knowledge.token_key = Some(token_key);
+        let now = Instant::now();
+        match &mut knowledge.clock {
+            Some(clock) => clock.update(time, now),
+            None => knowledge.clock = Some(RingClock::new(time, now)),
+        }
+        Ok(())
+    }
+
+    /// Takes in the ring's time as a tracker just told it.
+    pub(super) fn update_clock(&self, time: Timestamp) {
+        if let Some(clock) = &mut self.knowledge().clock {
+            clock.update(time, Instant::now());
+        }
+    }
+
+    async fn drop_live(&self, dead: &Live) {
+        dead.connection.close(CloseCode::ShuttingDown);
+        let mut slot = self.0.live.lock().await;
+        if slot
+            .as_ref()
+            .is_some_and(|live| !live.connection.close_reason().is_none())
+        {
+            *slot = None;
+            self.0.connected.send_replace(None);
+        }
+    }
+
+    fn knowledge(&self) -> MutexGuard<'_, RingKnowledge> {
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This peer's own id.
+    pub(super) fn peer_id(&self) -> PeerId {
+        self.0.endpoint.peer_id()
+    }
+}
+
+/// The pauses between attempts to reach a tracker again, with some randomness, so that the peers of a
+/// tracker that comes back do not all come at once.
+pub(super) fn pause_before_attempt(failures: u32) -> Duration {
+    let base = Duration::from_millis(250) * 2u32.pow(failures.min(6));
+    base.mul_f64(rand::random_range(0.75..1.25))
+}

@@ -1,0 +1,302 @@
+//! Being there: the peer tells the trackers where it is and what it holds, whole to a tracker that does not
+//! know it yet, then what changes, and renews it all before its leases end.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    error::SessionError,
+    library::Library,
+    link::{Connected, TrackerLink, pause_before_attempt},
+};
+use crate::{
+    content::FileId,
+    identity::{FileName, GroupName},
+    limits::{ANNOUNCED_ADDRS_MAX, ANNOUNCED_SWARMS_MAX, FAREWELL_TIMEOUT, LEASE_RENEWAL},
+    wire::tracker::{Announcement, Holding, Request, Response, SwarmEntry},
+};
+
+/// What keeps one peer known to the trackers.
+pub(super) struct Presence {
+    link: TrackerLink,
+    library: Library,
+    /// Where the peer listens.
+    listens: SocketAddr,
+    /// Of the last announcement.
+    number: u64,
+    /// The connection on which the tracker was told everything, and what it was told.
+    told: Option<(u64, Told)>,
+    /// Up to which change of the library the trackers know it.
+    known: watch::Sender<Option<u64>>,
+    /// The addresses that were announced last.
+    addrs: watch::Sender<Vec<SocketAddr>>,
+}
+
+type Told = BTreeMap<(String, FileName), SwarmEntry>;
+
+impl Presence {
+    pub(super) fn new(link: TrackerLink, library: Library, listens: SocketAddr) -> Self {
+        Self {
+            link,
+            library,
+            listens,
+            number: 0,
+            told: None,
+            known: watch::Sender::new(None),
+            addrs: watch::Sender::new(Vec::new()),
+        }
+    }
+
+    /// Up to which change of the library the trackers know it, if they do, now and later.
+    pub(super) fn known(&self) -> watch::Receiver<Option<u64>> {
+        self.known.subscribe()
+    }
+
+    /// The addresses that were announced last.
+    pub(super) fn addrs(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.addrs.subscribe()
+    }
+
+    /// Announces until `end`, and then takes leave.
+    pub(super) async fn run(mut self, end: CancellationToken) {
+        let mut credential = self.link.credential();
+        let mut changes = self.library.changes();
+        let mut failures = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => break,
+                logged_in = credential.wait_for(Option::is_some) => {
+                    if logged_in.is_err() {
+                        return;
+                    }
+                }
+            }
+            let pause = match self.announce(&mut changes).await {
+                Ok(()) => {
+                    failures = 0;
+                    LEASE_RENEWAL
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "not announced");
+                    failures += 1;
+                    pause_before_attempt(failures)
+                }
+            };
+            let mut connected = self.link.connected();
+            let serial = self.told.as_ref().map(|(serial, _)| *serial);
+            tokio::select! {
+                () = end.cancelled() => break,
+                _ = tokio::time::sleep(pause) => {}
+                _ = changes.changed(), if failures == 0 => {}
+                // Another tracker, or the same one started again, knows nothing.
+                _ = connected.wait_for(|now| now.as_ref().map(|now| now.serial) != serial),
+                    if failures == 0 => {}
+            }
+        }
+        self.take_leave().await;
+    }
+
+    async fn announce(&mut self, changes: &mut watch::Receiver<u64>) -> Result<(), SessionError> {
+        let connected = self.link.connect().await?;
+        let change = *changes.borrow_and_update();
+        let holds = self.holds();
+        let (anew, entries) = match &self.told {
+            Some((serial, told)) if *serial == connected.serial => {
+                (false, difference(told, &holds))
+            }
+            _ => (true, holds.values().cloned().collect()),
+        };
+        self.told = None;
+        self.known.send_replace(None);
+        let addrs = self.useful_addrs(&connected);
+        self.addrs.send_replace(addrs.clone());
+        let mut batches = entries.chunks(ANNOUNCED_SWARMS_MAX);
+        let mut batch = batches.next().unwrap_or_default();
+        let mut first = true;
+        loop {
+            self.number = (self.number + 1).max(self.link.now().as_millis());
+            let announcement = Announcement {
+                number: self.number,
+                addrs: addrs.clone(),
+                anew: anew && first,
+                swarms: batch.to_vec(),
+            };
+            self.send(announcement).await?;
+            first = false;
+            match batches.next() {
+                Some(next) => batch = next,
+                None => break,
+            }
+        }
+        let now = self
+            .link
+            .connected()
+            .borrow()
+            .as_ref()
+            .map(|now| now.serial);
+        if now == Some(connected.serial) {
+            self.told = Some((connected.serial, holds));
+            self.known.send_replace(Some(change));
+        }
+        Ok(())
+    }
+
+    async fn send(&self, announcement: Announcement) -> Result<(), SessionError> {
+        let Response::Announced { time, gone } =
+            self.link.ask(Request::Announce(announcement)).await?
+        else {
+            return Err(SessionError::Protocol);
+        };
+        self.link.update_clock(time);
+        for (group, name) in gone {
+            tracing::info!(%group, %name, "no longer a file of the group that is shared here");
+            self.library.remove(&group, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing is held any more, if a tracker listens.
+    async fn take_leave(&mut self) {
+        if self.told.is_none() || self.link.credential().borrow().is_none() {
+            return;
+        }
+        let announcement = Announcement {
+            number: (self.number + 1).max(self.link.now().as_millis()),
+            addrs: Vec::new(),
+            anew: true,
+            swarms: Vec::new(),
+        };
+        let farewell = self.link.ask(Request::Announce(announcement));
+        if timeout(FAREWELL_TIMEOUT, farewell).await.is_err() {
+            tracing::debug!("no tracker heard the farewell");
+        }
+    }
+
+    fn holds(&self) -> Told {
+        let shares = self.library.announced().into_iter();
+        let entry = |group: &GroupName, name: &FileName, id: FileId| SwarmEntry {
+            group: group.clone(),
+            name: name.clone(),
+            id,
+            holding: Holding::Complete,
+        };
+        shares
+            .map(|share| {
+                let place = (share.group.folded(), share.name.clone());
+                (place, entry(&share.group, &share.name, share.id))
+            })
+            .collect()
+    }
+
+    /// Where others may reach this peer: as the tracker sees it, and at the addresses of its interfaces;
+    /// loopback only if the tracker is on this machine.
+    fn useful_addrs(&self, connected: &Connected) -> Vec<SocketAddr> {
+        let port = self.listens.port();
+        let bound = self.listens.ip().to_canonical();
+        if !bound.is_unspecified() {
+            return vec![SocketAddr::new(bound, port)];
+        }
+        let observed = connected.observed.ip().to_canonical();
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let mut candidates: Vec<IpAddr> = interfaces.into_iter().map(|i| i.ip()).collect();
+        // IPv4 first: where both are had, it more often gets through.
+        candidates.sort_by_key(IpAddr::is_ipv6);
+        let mut addrs = vec![SocketAddr::new(observed, connected.observed.port())];
+        for ip in candidates {
+            let addr = SocketAddr::new(ip, port);
+            if is_announced(ip, bound, observed.is_loopback()) && !addrs.contains(&addr) {
+                addrs.push(addr);
+            }
+        }
+        addrs.truncate(ANNOUNCED_ADDRS_MAX);
+        addrs
+    }
+}
+
+/// Whether an address of an interface is one to announce, for a socket bound to `bound`.
+fn is_announced(ip: IpAddr, bound: IpAddr, seen_on_loopback: bool) -> bool {
+    let reachable = match (ip, bound) {
+        (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        // Of use only with the name of an interface, which differs from machine to machine.
+        (IpAddr::V6(ip), _) => !ip.is_unicast_link_local(),
+        (IpAddr::V4(ip), _) => !ip.is_link_local(),
+    };
+    reachable && (seen_on_loopback || !ip.is_loopback())
+}
+
+/// What has to be said so that one who was `told` something knows what is held now.
+fn difference(told: &Told, holds: &Told) -> Vec<SwarmEntry> {
+    let ended = told
+        .iter()
+        .filter(|(place, _)| !holds.contains_key(*place))
+        .map(|(_, entry)| SwarmEntry {
+            holding: Holding::Nothing,
+            ..entry.clone()
+        });
+    let begun = holds
+        .iter()
+        .filter(|(place, entry)| told.get(*place) != Some(entry))
+        .map(|(_, entry)| entry.clone());
+    ended.chain(begun).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn entry(name: &str, id: u8) -> ((String, FileName), SwarmEntry) {
+        let (group, name) = (GroupName::new("g").unwrap(), FileName::new(name).unwrap());
+        let entry = SwarmEntry {
+            group: group.clone(),
+            name: name.clone(),
+            id: FileId::from_bytes([id; 32]),
+            holding: Holding::Complete,
+        };
+        ((group.folded(), name), entry)
+    }
+
+    #[test]
+    fn only_what_changed_is_said() {
+        let told: Told = [entry("a", 1), entry("b", 2), entry("c", 3)].into();
+        let holds: Told = [entry("a", 1), entry("c", 9), entry("d", 4)].into();
+        let said: Vec<_> = difference(&told, &holds)
+            .into_iter()
+            .map(|entry| (entry.name.to_string(), entry.holding))
+            .collect();
+        let expected = [
+            ("b", Holding::Nothing),
+            ("c", Holding::Complete),
+            ("d", Holding::Complete),
+        ];
+        assert_eq!(
+            said,
+            expected.map(|(name, holding)| (name.to_owned(), holding))
+        );
+        assert!(difference(&holds, &holds).is_empty());
+    }
+
+    #[test]
+    fn loopback_is_announced_to_a_tracker_on_loopback_alone() {
+        let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        for ip in loopback {
+            assert!(is_announced(ip, any, true));
+            assert!(!is_announced(ip, any, false));
+        }
+        let link_local: [IpAddr; 2] = ["169.254.1.1", "fe80::1"].map(|ip| ip.parse().unwrap());
+        for ip in link_local {
+            assert!(!is_announced(ip, any, true));
+        }
+        let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        assert!(!is_announced("2001:db8::1".parse().unwrap(), v4, false));
+        assert!(is_announced("192.0.2.1".parse().unwrap(), v4, false));
+    }
+}

@@ -1,0 +1,378 @@
+//! The serving side of a peer. Nothing leaves it but against a grant that the ring signed for the very peer
+//! that asks, for the group named in the request, and only of files that this peer shares in that group; to
+//! be refused and to ask for what is not there look alike.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::{JoinHandle, JoinSet},
+};
+
+use super::{
+    file::{BufferPool, Source},
+    library::{Library, PageRow, Share},
+    link::TrackerLink,
+};
+use crate::{
+    content::{ChunkIndex, FileId},
+    identity::{
+        GroupName, PeerId,
+        token::{Grant, Signed},
+    },
+    limits::{
+        CHUNK_REQUESTS_MAX, GRANT_GRACE_CUT_OFF, REQUEST_TIMEOUT, SEED_READ_AHEAD,
+        SEED_STREAMS_MAX, STREAM_IDLE_MAX,
+    },
+    time::Timestamp,
+    transport::{CloseCode, Connection, ReceiveError, RecvStream, SendStream},
+    wire::{
+        peer::{ChunkHeader, Open, PageAnswer, PeerRefusal, SwarmAnswer, SwarmRequest},
+        tracker::Holding,
+    },
+};
+
+/// Serves what a library holds. A cheap clone.
+#[derive(Clone)]
+pub(super) struct Seeder(Arc<Inner>);
+
+struct Inner {
+    library: Library,
+    link: TrackerLink,
+    buffers: BufferPool,
+    streams: Arc<Semaphore>,
+    sent_bytes: AtomicU64,
+}
+
+/// The right of one peer to read one group, as it was last shown.
+struct Right {
+    peer: PeerId,
+    group: GroupName,
+    expires: Timestamp,
+}
+
+impl Seeder {
+    pub(super) fn new(library: Library, link: TrackerLink) -> Self {
+        Self(Arc::new(Inner {
+            library,
+            link,
+            buffers: BufferPool::default(),
+            streams: Arc::new(Semaphore::new(SEED_STREAMS_MAX)),
+            sent_bytes: AtomicU64::new(0),
+        }))
+    }
+
+    /// Bytes of chunks sent so far.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.0.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Serves a connection until it is closed. Breaking the protocol closes it.
+    pub(super) async fn serve(self, connection: Connection) {
+        let mut streams = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(_) = streams.join_next(), if !streams.is_empty() => {}
+                stream = connection.accept() => {
+                    let Ok((send, receive)) = stream else { return };
+                    let (seeder, connection) = (self.clone(), connection.clone());
+                    streams.spawn(async move {
+                        let peer = connection.remote_peer();
+                        if let Err(error) = seeder.serve_stream(peer, send, receive).await {
+                            tracing::debug!(%peer, %error, "a peer's stream ended early");
+                            if let Some(code) = CloseCode::for_fault(&error) {
+                                connection.close(code);
+                            }
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    async fn serve_stream(
+        &self,
+        peer: PeerId,
+        send: SendStream,
+        mut receive: RecvStream,
+    ) -> Result<(), ReceiveError> {
+        let open = match tokio::time::timeout(REQUEST_TIMEOUT, receive.receive::<Open>()).await {
+            Ok(open) => open?,
+            Err(_) => {
+                receive.stop(CloseCode::TooSlow);
+                return Ok(());
+            }
+        };
+        match open {
+            Open::Digests {
+                grant,
+                group,
+                id,
+                page,
+            } => self.serve_page(peer, &grant, &group, id, page, send).await,
+            Open::Swarm { grant, group, id } => {
+                self.serve_swarm(peer, &grant, group, id, send, receive)
+                    .await
+            }
+        }
+        .map_or(Ok(()), Err)
+    }
+
+    async fn serve_page(
+        &self,
+        peer: PeerId,
+        grant: &Signed<Grant>,
+        group: &GroupName,
+        id: FileId,
+        page: u32,
+        mut send: SendStream,
+    ) -> Option<ReceiveError> {
+        let shared =
+            self.0.right(peer, grant, group).is_some() && self.0.library.find(group, id).is_some();
+        let row = match shared {
+            true => self.0.library.page(id, page).await.ok().flatten(),
+            false => None,
+        };
+        let answer = match row {
+            Some(PageRow::V1 { digests, proof }) => PageAnswer::Page { digests, proof },
+            None => PageAnswer::Refused(PeerRefusal::Denied),
+        };
+        if send.send(&answer).await.is_ok() {
+            send.finish();
+        }
+        None
+    }
+
+    async fn serve_swarm(
+        &self,
+        peer: PeerId,
+        grant: &Signed<Grant>,
+        group: GroupName,
+        id: FileId,
+        mut send: SendStream,
+        receive: RecvStream,
+    ) -> Option<ReceiveError> {
+        let opened = match self.0.right(peer, grant, &group) {
+            Some(right) => self.0.open(&group, id).await.map(|open| (right, open)),
+            None => None,
+        };
+        let slot = self.0.streams.clone().try_acquire_owned();
+        let (answer, serving) = match (opened, slot) {
+            (None, _) => (SwarmAnswer::Refused(PeerRefusal::Denied), None),
+            (Some(_), Err(_)) => (SwarmAnswer::Refused(PeerRefusal::Busy), None),
+            (Some(opened), Ok(slot)) => {
+                let holding = Holding::Complete;
+                (SwarmAnswer::Opened { holding }, Some((opened, slot)))
+            }
+        };
+        if send.send(&answer).await.is_err() {
+            return None;
+        }
+        let Some(((right, (share, source)), slot)) = serving else {
+            send.finish();
+            return None;
+        };
+        Swarm {
+            inner: self.0.clone(),
+            share,
+            source,
+            right: Mutex::new(right),
+            cancelled: Mutex::default(),
+            _slot: slot,
+        }
+        .serve(send, receive)
+        .await
+    }
+}
+
+impl Inner {
+    /// What `grant` gives to `peer` for `group`, if anything.
+    fn right(&self, peer: PeerId, grant: &Signed<Grant>, group: &GroupName) -> Option<Right> {
+        let (ring, token_key) = (self.link.ring()?, self.link.token_key()?);
+        let claims = grant.open(&token_key).ok()?;
+        claims.check(ring, group, peer, self.link.now()).ok()?;
+        let Grant::V1 { expires, .. } = claims;
+        Some(Right {
+            peer,
+            group: group.clone(),
+            expires,
+        })
+    }
+
+    /// The share of that content in that group with its file open, if the file is still what it was.
+    async fn open(&self, group: &GroupName, id: FileId) -> Option<(Arc<Share>, Arc<Source>)> {
+        let share = self.library.find(group, id)?;
+        let path = share.path.clone();
+        let source = tokio::task::spawn_blocking(move || Source::open(&path)).await;
+        match source {
+            Ok(Ok(source)) if source.stamp() == share.stamp => Some((share, Arc::new(source))),
+            _ => {
+                self.library.mark_changed(&share);
+                None
+            }
+        }
+    }
+}
+
+/// One open swarm stream.
+struct Swarm {
+    inner: Arc<Inner>,
+    share: Arc<Share>,
+    source: Arc<Source>,
+    right: Mutex<Right>,
+    /// Chunks that are asked for and no longer wanted.
+    cancelled: Mutex<HashSet<u32>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// An answer that is being prepared.
+enum Prepared {
+    Chunk {
+        index: u32,
+        read: JoinHandle<Option<Bytes>>,
+    },
+    Lacking {
+        index: u32,
+    },
+}
+
+impl Swarm {
+    async fn serve(self, send: SendStream, receive: RecvStream) -> Option<ReceiveError> {
+        // Requests wait in one queue, and a few of them, already being read from disk, in the next.
+        let (ask, asked) = mpsc::channel(CHUNK_REQUESTS_MAX);
+        let (prepare, prepared) = mpsc::channel(SEED_READ_AHEAD);
+        tokio::select! {
+            error = self.hear(receive, ask) => error,
+            () = self.prepare(asked, prepare) => None,
+            () = self.answer(prepared, send) => None,
+        }
+    }
+
+    /// Takes in what the downloader says, until the stream ends.
+    async fn hear(&self, mut receive: RecvStream, ask: mpsc::Sender<u32>) -> Option<ReceiveError> {
+        loop {
+            let request = tokio::time::timeout(STREAM_IDLE_MAX, receive.receive_or_end()).await;
+            match request {
+                Ok(Ok(Some(SwarmRequest::Chunk { index }))) => {
+                    self.cancelled().remove(&index);
+                    // More than may be unanswered: whoever sends them waits until some are answered.
+                    if ask.send(index).await.is_err() {
+                        return None;
+                    }
+                }
+                Ok(Ok(Some(SwarmRequest::Cancel { index }))) => {
+                    let mut cancelled = self.cancelled();
+                    if cancelled.len() < CHUNK_REQUESTS_MAX {
+                        cancelled.insert(index);
+                    }
+                }
+                Ok(Ok(Some(SwarmRequest::Renew { grant }))) => {
+                    let mut right = self.right();
+                    let renewed = self.inner.right(right.peer, &grant, &right.group);
+                    if let Some(renewed) = renewed {
+                        *right = renewed;
+                    }
+                }
+                Ok(Ok(None)) => {
+                    // The last requests are still being answered.
+                    drop(ask);
+                    return std::future::pending().await;
+                }
+                Ok(Err(error)) => return Some(error),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Starts reading the chunks that are asked for, a few ahead of what is being sent.
+    async fn prepare(&self, mut asked: mpsc::Receiver<u32>, prepare: mpsc::Sender<Prepared>) {
+        while let Some(index) = asked.recv().await {
+            let prepared = match self.share.layout.chunk(index) {
+                Some(chunk) if self.may_read() && !self.share.is_changed() => Prepared::Chunk {
+                    index,
+                    read: self.read(chunk),
+                },
+                _ => Prepared::Lacking { index },
+            };
+            if prepare.send(prepared).await.is_err() {
+                return;
+            }
+        }
+        drop(prepare);
+        std::future::pending().await
+    }
+
+    /// Sends the answers in their order.
+    async fn answer(&self, mut prepared: mpsc::Receiver<Prepared>, mut send: SendStream) {
+        while let Some(answer) = prepared.recv().await {
+            let (index, bytes) = match answer {
+                Prepared::Chunk { index, read } => (index, read.await.ok().flatten()),
+                Prepared::Lacking { index } => (index, None),
+            };
+            let cancelled = self.cancelled().remove(&index);
+            let (header, bytes) = match bytes {
+                _ if cancelled => (ChunkHeader::Cancelled { index }, None),
+                None => (ChunkHeader::Lacking { index }, None),
+                Some(bytes) => {
+                    let length = bytes.len() as u32;
+                    (ChunkHeader::Chunk { index, length }, Some(bytes))
+                }
+            };
+            let header = Bytes::copy_from_slice(&header.encode());
+            if send.send_bytes(header).await.is_err() {
+                return;
+            }
+            if let Some(bytes) = bytes {
+                let length = bytes.len() as u64;
+                if send.send_bytes(bytes).await.is_err() {
+                    return;
+                }
+                self.inner.sent_bytes.fetch_add(length, Ordering::Relaxed);
+            }
+        }
+        send.finish();
+    }
+
+    fn read(&self, chunk: ChunkIndex) -> JoinHandle<Option<Bytes>> {
+        let (inner, share, source) = (self.inner.clone(), self.share.clone(), self.source.clone());
+        tokio::task::spawn_blocking(move || {
+            let read = source.read_chunk(share.layout, chunk, &inner.buffers);
+            match (read, source.is_same()) {
+                (Ok(bytes), Ok(true)) => Some(bytes),
+                _ => {
+                    inner.library.mark_changed(&share);
+                    None
+                }
+            }
+        })
+    }
+
+    /// Whether the downloader's right to read still holds. One exception, so that a dead ring stops nobody:
+    /// a peer that itself reaches no tracker goes on for a while on what was open before.
+    fn may_read(&self) -> bool {
+        let (now, right) = (self.inner.link.now(), self.right());
+        let over =
+            now.saturating_since(right.expires.saturating_add(crate::limits::CLOCK_TOLERANCE));
+        over == Duration::ZERO
+            || (over < GRANT_GRACE_CUT_OFF && self.inner.link.connected().borrow().is_none())
+    }
+
+    fn right(&self) -> std::sync::MutexGuard<'_, Right> {
+        self.right.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cancelled(&self) -> std::sync::MutexGuard<'_, HashSet<u32>> {
+        self.cancelled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,446 @@
+//! What a tracker does with each request: it settles who asks, whether that one may, and leaves the doing to
+//! the room that it concerns. This is where "who may" is decided; peers decide it once more by the grants
+//! that are minted here.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    accounts::{Accounts, Login},
+    files::Files,
+    groups::{Groups, Standing},
+    swarms::Swarms,
+    table::Request as Author,
+};
+use crate::{
+    dht::DhtNode,
+    identity::{
+        FileName, GroupName, PeerId, RingId, UserName,
+        key::SigningKey,
+        token::{Grant, Signed, TrackerCertificate},
+    },
+    limits::{GRANT_LIFE, REQUESTS_AT_ONCE},
+    time::Timestamp,
+    transport::{Connection, serve},
+    wire::tracker::{Announcement, Change, Holding, Refusal, Request, Response, Welcome},
+};
+
+/// Answers the requests of all connections.
+pub(super) struct Service {
+    ring: RingId,
+    token_key: SigningKey,
+    certificate: Signed<TrackerCertificate>,
+    accounts: Accounts,
+    groups: Groups,
+    files: Files,
+    swarms: Swarms,
+}
+
+/// One connection, and who is logged in on it.
+struct Caller {
+    peer: PeerId,
+    from: SocketAddr,
+    login: Mutex<Option<Login>>,
+}
+
+impl Service {
+    pub(super) fn new(
+        dht: DhtNode,
+        ring: RingId,
+        token_key: SigningKey,
+        certificate: Signed<TrackerCertificate>,
+    ) -> Result<Self, Refusal> {
+        Ok(Self {
+            ring,
+            token_key: token_key.clone(),
+            certificate,
+            accounts: Accounts::new(dht.clone(), ring, token_key)?,
+            groups: Groups::new(dht.clone()),
+            files: Files::new(dht.clone()),
+            swarms: Swarms::new(dht),
+        })
+    }
+
+    /// Serves a connection until it is closed. Breaking the protocol closes it.
+    pub(super) async fn serve(self: Arc<Self>, connection: Connection) {
+        let caller = Arc::new(Caller {
+            peer: connection.remote_peer(),
+            from: connection.remote_addr(),
+            login: Mutex::default(),
+        });
+        let lost = serve(&connection, REQUESTS_AT_ONCE, move |request, responder| {
+            let (service, caller) = (self.clone(), caller.clone());
+            async move {
+                let response = service.answer(&caller, request).await;
+                if let Err(error) = responder.answer(&response).await {
+                    tracing::debug!(peer = %caller.peer, %error, "an answer was not delivered");
+                }
+            }
+        })
+        .await;
+        tracing::debug!(peer = %connection.remote_peer(), %lost, "a peer's connection ended");
+    }
+
+    async fn answer(&self, caller: &Caller, request: Request) -> Response {
+        let now = ring_time();
+        let answer = match request {
+            Request::Hello => Ok(Response::Welcome(Welcome {
+                certificate: self.certificate.clone(),
+                time: now,
+                observed: caller.from,
+            })),
+            Request::CreateUser {
+                change,
+                user,
+                password,
+            } => self
+                .accounts
+                .create(caller.from.ip(), caller.author(change), user, password, now)
+                .await
+                .map(|user| Response::UserCreated { user }),
+            Request::Login { user, password } => self
+                .accounts
+                .login(caller.from.ip(), caller.peer, user, password, now)
+                .await
+                .map(|login| caller.log_in(login)),
+            Request::Authenticate { credential } => self
+                .accounts
+                .authenticate(caller.peer, &credential, now)
+                .await
+                .map(|login| caller.log_in(login)),
+            request => match caller.login() {
+                Ok(login) => self.answer_user(caller, &login, request, now).await,
+                Err(refusal) => Err(refusal),
+            },
+        };
+        answer.unwrap_or_else(Response::Refused)
+    }
+
+    async fn answer_user(
+        &self,
+        caller: &Caller,
+        login: &Login,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let user = &login.user;
+        match request {
+            Request::Logout { change } => {
+                self.accounts
+                    .logout(caller.author(change), user, login.session)
+                    .await?;
+                self.swarms.leave(caller.peer).await;
+                caller.log_out();
+                Ok(Response::Done)
+            }
+            Request::Announce(announcement) => {
+                self.announce(caller, login, announcement, now).await
+            }
+            Request::Grant { group } => self.grant(caller.peer, user, &group).await,
+            request @ (Request::PublishFile { .. }
+            | Request::ListFiles { .. }
+            | Request::FindFile { .. }
+            | Request::AddSharer { .. }
+            | Request::StopSharing { .. }
+            | Request::Holders { .. }) => self.answer_file(caller, user, request, now).await,
+            request => self.answer_group(caller, user, request, now).await,
+        }
+    }
+
+    async fn answer_group(
+        &self,
+        caller: &Caller,
+        user: &UserName,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let groups = &self.groups;
+        match request {
+            Request::CreateGroup {
+                change,
+                group,
+                access,
+            } => groups
+                .create(caller.author(change), user, &group, access, now)
+                .await
+                .map(done),
+            Request::ListGroups { cursor } => {
+                let page = groups.list(user, &cursor).await?;
+                Ok(Response::Groups {
+                    groups: page.groups,
+                    next: page.next,
+                    stale: page.stale,
+                })
+            }
+            Request::JoinGroup { change, group } => groups
+                .join(caller.author(change), user, &group, now)
+                .await
+                .map(Response::Joined),
+            Request::ListRequests { group, after } => groups
+                .requests(user, &group, after.as_ref())
+                .await
+                .map(|(users, next)| Response::Users { users, next }),
+            Request::Decide {
+                change,
+                group,
+                user: of,
+                accept,
+            } => groups
+                .decide(caller.author(change), user, &group, &of, accept, now)
+                .await
+                .map(done),
+            Request::LeaveGroup { change, group } => groups
+                .leave(caller.author(change), user, &group, now)
+                .await
+                .map(done),
+            Request::RemoveMember {
+                change,
+                group,
+                user: of,
+            } => groups
+                .remove(caller.author(change), user, &group, &of, now)
+                .await
+                .map(done),
+            Request::TransferGroup { change, group, to } => groups
+                .transfer(caller.author(change), user, &group, &to, now)
+                .await
+                .map(done),
+            _ => Err(Refusal::BadRequest),
+        }
+    }
+
+    async fn answer_file(
+        &self,
+        caller: &Caller,
+        user: &UserName,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let (files, groups) = (&self.files, &self.groups);
+        match request {
+            Request::PublishFile {
+                change,
+                group,
+                file,
+            } => {
+                let standing = groups.standing(user, &group).await?;
+                files
+                    .publish(caller.author(change), user, &standing, file, now)
+                    .await
+                    .map(done)
+            }
+            Request::ListFiles { group, after } => {
+                let standing = groups.standing(user, &group).await?;
+                let page = files.list(&standing, after.as_ref()).await?;
+                let mut files = page.files;
+                for file in &mut files {
+                    file.holders_online = self.swarms.count(&standing.name, file.id).await;
+                }
+                Ok(Response::Files {
+                    files,
+                    next: page.next,
+                    stale: page.stale,
+                })
+            }
+            Request::FindFile { group, name } => {
+                let standing = groups.standing(user, &group).await?;
+                let mut file = files.find(&standing, &name).await?;
+                file.holders_online = self.swarms.count(&standing.name, file.id).await;
+                Ok(Response::File(file))
+            }
+            Request::AddSharer {
+                change,
+                group,
+                name,
+                id,
+            } => {
+                let standing = groups.standing(user, &group).await?;
+                files
+                    .add_sharer(caller.author(change), user, &standing, &name, id)
+                    .await
+                    .map(done)
+            }
+            Request::StopSharing {
+                change,
+                group,
+                name,
+                for_all,
+            } => {
+                let standing = groups.standing(user, &group).await?;
+                let entry_removed = files
+                    .stop(caller.author(change), user, &standing, &name, for_all)
+                    .await?;
+                self.swarms.forget(caller.peer, &group, &name).await;
+                Ok(Response::Stopped { entry_removed })
+            }
+            Request::Holders { group, name } => {
+                let standing = groups.standing(user, &group).await?;
+                let file = files.find(&standing, &name).await?;
+                let holders = self.swarms.holders(caller.peer, &group, file.id).await;
+                let last_seen = match holders.is_empty() {
+                    true => self.swarms.last_seen(&group, file.id),
+                    false => None,
+                };
+                Ok(Response::Holders { holders, last_seen })
+            }
+            _ => Err(Refusal::BadRequest),
+        }
+    }
+
+    /// Mints a grant, after majority reads that began after the request came.
+    async fn grant(
+        &self,
+        peer: PeerId,
+        user: &UserName,
+        group: &GroupName,
+    ) -> Result<Response, Refusal> {
+        let standing = self.groups.standing(user, group).await?;
+        let claims = Grant::V1 {
+            ring: self.ring,
+            group: standing.name.clone(),
+            user: user.clone(),
+            peer,
+            role: standing.reader()?,
+            expires: ring_time().saturating_add(GRANT_LIFE),
+        };
+        Ok(Response::Granted {
+            grant: Signed::sign(&claims, &self.token_key),
+        })
+    }
+
+    /// Takes in what a peer announces, but for what it may not share; also looks some of what it announced
+    /// earlier up again.
+    async fn announce(
+        &self,
+        caller: &Caller,
+        login: &Login,
+        mut announcement: Announcement,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        if !announcement.is_within_bounds() {
+            return Err(Refusal::BadRequest);
+        }
+        if let Err(refusal) = self
+            .accounts
+            .check_session(&login.user, caller.peer, login.session)
+            .await
+        {
+            if refusal == Refusal::NotLoggedIn {
+                caller.log_out();
+            }
+            return Err(refusal);
+        }
+        let loopback = caller.from.ip().to_canonical().is_loopback();
+        announcement.addrs.retain(|addr| is_useful(addr, loopback));
+        let mut gone = Vec::new();
+        let mut right = Vec::new();
+        let mut standing = None;
+        for entry in announcement.swarms {
+            if entry.holding == Holding::Nothing
+                || self
+                    .may_hold(login, &entry.group, &entry.name, entry.id, &mut standing)
+                    .await?
+            {
+                right.push(entry);
+            } else {
+                gone.push((entry.group, entry.name));
+            }
+        }
+        announcement.swarms = right;
+        let older = self
+            .swarms
+            .announce(caller.peer, login.session, announcement, now)
+            .await;
+        for entry in older {
+            if !self
+                .may_hold(login, &entry.group, &entry.name, entry.id, &mut standing)
+                .await?
+            {
+                self.swarms
+                    .forget(caller.peer, &entry.group, &entry.name)
+                    .await;
+                gone.push((entry.group, entry.name));
+            }
+        }
+        Ok(Response::Announced { time: now, gone })
+    }
+
+    /// Whether a user may be a holder of that file now. `known` keeps the user's standing in the group that
+    /// was asked about last, since announcements come sorted by group.
+    async fn may_hold(
+        &self,
+        login: &Login,
+        group: &GroupName,
+        name: &FileName,
+        id: crate::content::FileId,
+        known: &mut Option<Standing>,
+    ) -> Result<bool, Refusal> {
+        let standing = match known.take().filter(|standing| standing.name == *group) {
+            Some(standing) => standing,
+            None => match self.groups.standing(&login.user, group).await {
+                Ok(standing) => standing,
+                Err(Refusal::GroupNotFound { .. }) => return Ok(false),
+                Err(refusal) => return Err(refusal),
+            },
+        };
+        let may = match self.files.is_there(&standing, name, id).await {
+            Ok(there) => Ok(there),
+            Err(Refusal::NotAMember { .. }) => Ok(false),
+            Err(refusal) => Err(refusal),
+        };
+        *known = Some(standing);
+        may
+    }
+}
+
+impl Caller {
+    const fn author(&self, change: Change) -> Author {
+        Author {
+            peer: self.peer,
+            change,
+        }
+    }
+
+    fn login(&self) -> Result<Login, Refusal> {
+        self.slot().clone().ok_or(Refusal::NotLoggedIn)
+    }
+
+    fn log_in(&self, login: Login) -> Response {
+        let response = Response::LoggedIn {
+            user: login.user.clone(),
+            credential: login.credential.clone(),
+        };
+        *self.slot() = Some(login);
+        response
+    }
+
+    fn log_out(&self) {
+        *self.slot() = None;
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Login>> {
+        self.login.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The ring's time: in a ring of one, this machine's.
+pub(super) fn ring_time() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Timestamp::from_millis(0).saturating_add(since.unwrap_or_default())
+}
+
+fn done((): ()) -> Response {
+    Response::Done
+}
+
+/// Whether others can do anything with an announced address: loopback only from where it means the same.
+fn is_useful(addr: &SocketAddr, from_loopback: bool) -> bool {
+    let ip = addr.ip().to_canonical();
+    addr.port() != 0
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && (from_loopback || !ip.is_loopback())
+}
