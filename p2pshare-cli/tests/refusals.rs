@@ -104,7 +104,7 @@ fn without_a_login_there_is_little_to_do() {
     assert_eq!(world.ok(&["status"]), "Not logged in\n");
     assert_eq!(world.ok(&["show_downloads"]), "No downloads yet\n");
     world.refused(
-        &["status", "--as", "Bob"],
+        &["list_groups", "--as", "Bob"],
         NOT_LOGGED_IN,
         "not logged in as Bob",
     );

@@ -27,7 +27,7 @@ pub(crate) async fn quit_typed() {
     std::future::pending().await
 }
 
-/// Returns whether `quit` was typed before the end of the input.
+/// Returns whether `quit` was typed before the terminal went away.
 fn read_until_quit() -> bool {
     let stdin = io::stdin();
     let mut line = [0; 1024];
@@ -36,16 +36,22 @@ fn read_until_quit() -> bool {
             let _ = poll(&mut [], Some(&LOOK_AGAIN));
             continue;
         }
-        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&LOOK_AGAIN)) {
+        let mut waiting = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut waiting, Some(&LOOK_AGAIN)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
             Err(_) => return false,
         }
+        let hung_up = waiting[0]
+            .revents()
+            .intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
         if !in_foreground() {
             continue;
         }
         match rustix::io::read(&stdin, &mut line) {
-            Ok(0) => return false,
+            Ok(0) if hung_up => return false,
+            // Ctrl-D; more may be typed after it.
+            Ok(0) => {}
             Ok(length) if line[..length].trim_ascii() == b"quit" => return true,
             Ok(_) => println!("{QUIT_HINT}"),
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}

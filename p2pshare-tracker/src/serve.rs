@@ -17,6 +17,7 @@ pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
     // Before anything can be interrupted half-way.
     let mut interrupted = on_signal(SignalKind::interrupt())?;
     let mut terminated = on_signal(SignalKind::terminate())?;
+    let mut hung_up = on_signal(SignalKind::hangup())?;
     let tracker = bind(&plan).await?;
     let result = match plan.ring {
         Some(pinned) if pinned != tracker.ring_id() => {
@@ -33,6 +34,7 @@ pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
             tokio::select! {
                 _ = interrupted.recv() => Ok(()),
                 _ = terminated.recv() => Ok(()),
+                _ = hung_up.recv() => Ok(()),
                 () = quit_typed() => Ok(()),
                 error = tracker.failed() => Err(ServeError::Failed(error.to_string())),
             }

@@ -69,7 +69,12 @@ impl Drop for Listener {
 /// Connects to the background peer of an identity; fails at once where none listens.
 pub(super) async fn connect(folder: &IdentityFolder) -> io::Result<UnixStream> {
     let path = socket_path(folder);
-    let target = fs::read_link(&path).unwrap_or(path);
+    let target = match fs::read_link(&path) {
+        Ok(target) => target,
+        Err(_) if path.as_os_str().len() <= SOCKET_PATH_MAX => path,
+        // A socket there would be reached through a link.
+        Err(_) => return Err(io::ErrorKind::NotFound.into()),
+    };
     let stream = UnixStream::connect(target).await?;
     check_peer(&stream)?;
     Ok(stream)
@@ -149,6 +154,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let folder = IdentityFolder::at(temp.path().join("x".repeat(100)));
         folder.create().unwrap();
+        let missing = connect(&folder).await.unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         meet(&folder).await;
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
