@@ -269,11 +269,13 @@ impl TrackerLink {
                 Ok((connection, observed)) => {
                     let tracker = (last_good + offset) % self.0.trackers.len();
                     self.0.last_good.store(tracker, Ordering::Relaxed);
-                    self.0.connected.send_replace(Some(Connected {
+                    let now = Connected {
                         tracker: addr.clone(),
                         observed,
                         serial: rand::random(),
-                    }));
+                    };
+                    self.notice_end(&connection, now.serial);
+                    self.0.connected.send_replace(Some(now));
                     return Ok(Live {
                         connection,
                         tracker,
@@ -287,6 +289,22 @@ impl TrackerLink {
         Err(refused.unwrap_or_else(|| SessionError::Unreachable {
             tried: self.0.trackers.clone(),
         }))
+    }
+
+    /// Has it known when the connection `serial` is no more, without anybody asking anything.
+    fn notice_end(&self, connection: &Connection, serial: u64) {
+        let (connection, connected) = (connection.clone(), self.0.connected.clone());
+        tokio::spawn(async move {
+            let lost = connection.closed().await;
+            connected.send_if_modified(|now| {
+                let ended = now.as_ref().is_some_and(|now| now.serial == serial);
+                if ended {
+                    tracing::debug!(%lost, "the tracker's connection ended");
+                    *now = None;
+                }
+                ended
+            });
+        });
     }
 
     async fn connect_one(

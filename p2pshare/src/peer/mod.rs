@@ -91,6 +91,12 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.endpoint.close(CloseCode::ShuttingDown);
+    }
+}
+
 /// What a [`Peer`] is to be.
 #[derive(Clone, Debug)]
 pub struct PeerBuilder {

@@ -15,7 +15,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::task::JoinSet;
@@ -47,13 +47,26 @@ pub struct Tracker(Arc<Inner>);
 struct Inner {
     ring: RingId,
     addr: SocketAddr,
-    endpoint: Endpoint,
+    dht_addr: SocketAddr,
+    /// Until it is shut down.
+    ports: Mutex<Option<Ports>>,
     dht: DhtNode,
-    /// Held, so that no other program takes the port between trackers.
-    dht_socket: UdpSocket,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
     end: CancellationToken,
     _end_when_dropped: DropGuard,
+}
+
+/// The ports of a tracker; other programs may have them once this is dropped.
+struct Ports {
+    endpoint: Endpoint,
+    /// Held, so that no other program takes the port between trackers.
+    _dht: UdpSocket,
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        self.endpoint.close(CloseCode::ShuttingDown);
+    }
 }
 
 impl std::fmt::Debug for Inner {
@@ -178,9 +191,12 @@ impl TrackerBuilder {
         Ok(Tracker(Arc::new(Inner {
             ring,
             addr: endpoint.local_addr(),
-            endpoint,
+            dht_addr: SocketAddr::new(listen.ip(), listen.port() + DHT_PORT_OFFSET),
+            ports: Mutex::new(Some(Ports {
+                endpoint,
+                _dht: dht_socket,
+            })),
             dht,
-            dht_socket,
             tasks: tokio::sync::Mutex::new(tasks),
             _end_when_dropped: end.clone().drop_guard(),
             end,
@@ -208,7 +224,7 @@ impl Tracker {
     /// The UDP address between trackers.
     #[must_use]
     pub fn dht_addr(&self) -> SocketAddr {
-        self.0.dht_socket.local_addr().unwrap_or(self.0.addr)
+        self.0.dht_addr
     }
 
     /// The ring that it is of.
@@ -229,21 +245,31 @@ impl Tracker {
         self.0.dht.failed().await
     }
 
-    /// Ends everything in order: no more requests, what was handed in on disk, the folder released. May be
-    /// called again.
+    /// Ends everything in order: no more requests, what was handed in on disk, ports and folder released.
+    /// May be called again.
     ///
     /// # Errors
     /// [`TrackerShutdownError`] when a task had panicked, or the store had failed.
     pub async fn shutdown(&self) -> Result<(), TrackerShutdownError> {
         let inner = &self.0;
         inner.end.cancel();
-        inner.endpoint.close(CloseCode::ShuttingDown);
+        let ports = inner
+            .ports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(ports) = &ports {
+            ports.endpoint.close(CloseCode::ShuttingDown);
+        }
         let mut tasks = inner.tasks.lock().await;
         let mut panicked = false;
         while let Some(ended) = tasks.join_next().await {
             panicked |= ended.is_err_and(|error| error.is_panic());
         }
-        inner.endpoint.wait_idle().await;
+        if let Some(ports) = &ports {
+            ports.endpoint.wait_idle().await;
+        }
+        drop(ports);
         inner.dht.shutdown().await?;
         match panicked {
             true => Err(TrackerShutdownError::Panicked),
