@@ -107,11 +107,11 @@ fn a_port_in_use_is_refused() {
     let (code, stderr) =
         Daemon::start(temp.path(), &["--data-dir", "two", "--listen", &addr]).end();
     assert_eq!(code, Some(1));
-    assert!(
-        stderr.starts_with("error: ") && stderr.contains(&addr),
-        "{stderr}"
+    let port = addr.rsplit(':').next().unwrap();
+    assert_eq!(
+        stderr,
+        format!("error: port {port} of 127.0.0.1 is in use\n")
     );
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
 #[test]
@@ -202,7 +202,11 @@ fn what_is_wrong_is_one_clear_error_and_changes_nothing() {
         (&["one.txt", "0"], 1, "number 0 is out of range"),
         (&["one.txt", "first"], 2, "invalid value 'first'"),
         (&["three.txt"], 1, "say which of them this is"),
-        (&["three.txt", "1"], 1, "3 trackers"),
+        (
+            &["three.txt", "1"],
+            1,
+            "several trackers in one list are not supported by this version",
+        ),
         (&["empty.txt", "1"], 1, "the list has no tracker in it"),
         (&["pinned.txt", "1"], 1, "ring.key is missing"),
         (

@@ -1,9 +1,9 @@
 //! Each request, carried out on the session, and its answer in the words of the control protocol.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use p2pshare::{
-    Access, FileSummary, GroupSummary, JoinOutcome, Password, Role, Session, TrackerAddr, UserName,
+    Access, FileSummary, GroupSummary, JoinOutcome, Password, Peer, Role, Session, UserName,
 };
 
 use super::service::Shared;
@@ -109,11 +109,10 @@ async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<
     let tracker = session.tracker();
     let logged_in = LoggedIn {
         user: session.user().clone(),
-        peer: reachable_addr(shared.peer.local_addr(), tracker.as_ref()),
+        peer: address(&shared.peer),
         tracker: tracker.map(|tracker| tracker.to_string()),
         pid: std::process::id(),
     };
-    shared.set_session(Some(session));
     tracing::info!(user = %file.user, "logged in");
     Ok(Outcome::LoggedIn(logged_in))
 }
@@ -124,7 +123,6 @@ async fn logout(shared: &Shared, session: &Session) -> Result<Outcome, Failure> 
         .folder
         .remove_identity()
         .map_err(|error| Failure::io("cannot record the logout", &error))?;
-    shared.set_session(None);
     shared.stop();
     Ok(Outcome::LoggedOut {
         user: session.user().clone(),
@@ -144,7 +142,7 @@ fn status(shared: &Shared, session: &Session) -> PeerStatus {
     PeerStatus {
         user: session.user().clone(),
         ring: shared.ring,
-        peer: reachable_addr(shared.peer.local_addr(), tracker.as_ref()),
+        peer: address(&shared.peer),
         tracker: tracker.map(|tracker| tracker.to_string()),
         pid: std::process::id(),
         shared_files: u32::try_from(session.shares().len()).unwrap_or(u32::MAX),
@@ -152,29 +150,13 @@ fn status(shared: &Shared, session: &Session) -> PeerStatus {
     }
 }
 
-/// The address of the peer as others near the tracker would reach it: where the socket is bound to every
-/// interface, that of the interface on the way to the tracker.
-fn reachable_addr(local: SocketAddr, tracker: Option<&TrackerAddr>) -> SocketAddr {
-    if !local.ip().is_unspecified() {
-        return local;
-    }
-    let towards = tracker.and_then(TrackerAddr::socket_addr);
-    let ip = towards
-        .and_then(interface_towards)
-        .unwrap_or(IpAddr::from([127, 0, 0, 1]));
-    SocketAddr::new(ip, local.port())
-}
-
-/// Connecting a UDP socket sends nothing; it only picks the interface.
-fn interface_towards(addr: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = if addr.is_ipv4() {
-        [0; 4].into()
-    } else {
-        [0; 16].into()
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(addr).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+/// The address at which others reach the peer best.
+fn address(peer: &Peer) -> SocketAddr {
+    let announced = peer.announced_addrs();
+    announced
+        .first()
+        .copied()
+        .unwrap_or_else(|| peer.local_addr())
 }
 
 fn group_row(group: GroupSummary) -> GroupRow {

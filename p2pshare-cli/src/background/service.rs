@@ -30,7 +30,6 @@ pub(super) struct Shared {
     pub(super) folder: IdentityFolder,
     pub(super) ring: RingId,
     pub(super) trackers: Vec<TrackerAddr>,
-    session: Mutex<Option<Session>>,
     /// Logins under way.
     pub(super) logins: Gauge,
     /// Uploads and downloads under way.
@@ -47,9 +46,8 @@ impl Service {
         ring: RingId,
         trackers: Vec<TrackerAddr>,
     ) -> Result<Self, Failure> {
-        let peer = Peer::builder(folder.path())
+        let peer = Peer::builder(folder.path(), ring)
             .trackers(trackers.clone())
-            .ring_id(ring)
             .bind()
             .await?;
         let session = match folder.read_identity() {
@@ -69,7 +67,6 @@ impl Service {
             folder,
             ring,
             trackers,
-            session: Mutex::new(session),
             logins: Gauge::default(),
             transfers: Gauge::default(),
             stopping: watch::Sender::new(false),
@@ -146,13 +143,7 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
 impl Shared {
     /// The session of whoever is logged in.
     pub(super) fn session(&self) -> Result<Session, Failure> {
-        lock(&self.session)
-            .clone()
-            .ok_or_else(Failure::not_logged_in)
-    }
-
-    pub(super) fn set_session(&self, session: Option<Session>) {
-        *lock(&self.session) = session;
+        self.peer.session().ok_or_else(Failure::not_logged_in)
     }
 
     /// Makes the process end once the requests under way have been answered.

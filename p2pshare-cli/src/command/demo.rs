@@ -114,9 +114,8 @@ impl Stage {
         step.end(format_args!("User created: {user}"));
 
         let step = Step::begin(format_args!("p2pshare login {user} {password}"));
-        let peer = Peer::builder(self.temp.path().join(name))
+        let peer = Peer::builder(self.temp.path().join(name), tracker.ring_id())
             .trackers([addr])
-            .ring_id(tracker.ring_id())
             .listen(free_port())
             .bind()
             .await?;
