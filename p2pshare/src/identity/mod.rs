@@ -10,7 +10,9 @@ pub(crate) mod key_file;
 pub(crate) mod name;
 pub(crate) mod ring_key;
 pub(crate) mod token;
+pub(crate) mod tracker_list;
 
-pub use id::{MemberId, PeerId, RequestId, RingId, SessionId};
+pub use id::{IdError, MemberId, PeerId, RequestId, RingId, SessionId};
 pub use name::{FileName, GroupName, NameError, UserName};
 pub use token::Role;
+pub use tracker_list::{LineProblem, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError};

@@ -4,3 +4,6 @@
 //! removed or given another shape; what is stored or signed is an enum that starts at `V1`.
 
 pub(crate) mod frame;
+pub(crate) mod peer;
+pub(crate) mod ring;
+pub(crate) mod tracker;

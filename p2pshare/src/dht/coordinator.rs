@@ -1,0 +1,604 @@
+//! The coordinator of one read or one change of one row: a machine that is told what the replicas answer
+//! and what time it is, and says what to send and how it ended.
+//!
+//! A change asks a majority to promise (*prepare*), makes its change of the newest state that any of
+//! them had accepted, and asks a majority to take that (*accept*). A read is one round when a majority
+//! has accepted the same ballot; else it writes the newest state back as a change that changes nothing,
+//! so that nobody later reads an older one. Whoever is refused tries again above the ballot that refused
+//! it, after a random and growing pause, so that duels end.
+//!
+//! **Invariants.** An outcome is given only when the state that it rests on is chosen. A failure is
+//! called certain only if no replica was ever asked to accept the change. `Finish` is not the end: the
+//! machine goes on until every replica has answered or had its time.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::quorum::{Count, Quorum, majority};
+use super::register::{Attempt, Change, Decision};
+use crate::identity::MemberId;
+use crate::wire::ring::{
+    Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RowKey, RowState, Version,
+};
+
+/// Who proposes: one member in one of its lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Proposer {
+    /// The member.
+    pub(crate) member: MemberId,
+    /// Its life; no two share a number.
+    pub(crate) incarnation: u64,
+    /// Hands out the rounds of this life, each once.
+    pub(crate) rounds: Arc<Rounds>,
+}
+
+/// The rounds that one life of one member has used. A ballot is a round of it, so that two proposals
+/// share no ballot, even two of the same row at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds(AtomicU64);
+
+impl Rounds {
+    /// A round above `floor` that was never handed out before.
+    fn above(&self, floor: u64) -> u64 {
+        self.0.fetch_max(floor, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// What is wanted of a row.
+#[derive(Clone, Debug)]
+pub(crate) enum Intent {
+    /// Its state.
+    Read,
+    /// A change of it.
+    Change(Change),
+}
+
+/// What is wanted of which row, under which list of members.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub(crate) key: RowKey,
+    pub(crate) intent: Intent,
+    pub(crate) epoch: Epoch,
+    /// The members that hold the row.
+    pub(crate) replicas: Vec<MemberId>,
+    /// How many of them are thought alive.
+    pub(crate) reachable: usize,
+    /// The highest round that is known to be used at this row; zero if none is known.
+    pub(crate) round: u64,
+}
+
+/// What a coordinator is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    /// A replica answered.
+    Answer {
+        from: MemberId,
+        answer: ReplicaAnswer,
+    },
+    /// A replica could not be asked, or its connection broke before it answered.
+    Failed { from: MemberId },
+}
+
+/// What a coordinator wants done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Action {
+    /// Ask a replica.
+    Send {
+        to: MemberId,
+        request: ReplicaRequest,
+    },
+    /// Tell whoever asked; it comes once.
+    Finish(Result<Outcome, Failure>),
+}
+
+/// How it ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// The state that was read.
+    Read(RowState),
+    /// The change was made.
+    Applied(Version),
+    /// The change had been made before.
+    AlreadyApplied(Version),
+    /// The change was not made: the row has another version.
+    Conflict(RowState),
+}
+
+/// Why it did not end well.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Failure {
+    /// Nothing was changed: too few replicas.
+    InsufficientReplicas {
+        reachable: usize,
+        members: usize,
+        needed: usize,
+    },
+    /// Nothing was changed: others kept changing the row.
+    Contended,
+    /// Nothing was changed: the ring has a later epoch.
+    StaleEpoch(Epoch),
+    /// It may have been changed, or may yet be.
+    OutcomeUnknown,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    task: Task,
+    proposer: Proposer,
+    rng: SmallRng,
+    phase: Phase,
+    /// When the phase has had its time.
+    timeout: Instant,
+    /// When the whole has had its time.
+    deadline: Instant,
+    tries: u32,
+    /// Whether a replica was asked to accept the change.
+    exposed: bool,
+    actions: VecDeque<Action>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Asked what the replicas have.
+    Reading { answers: Answers, quorum: Quorum },
+    /// Asked for promises.
+    Preparing {
+        ballot: Ballot,
+        answers: Answers,
+        quorum: Quorum,
+        heard: Heard,
+    },
+    /// Asked to accept a state; a majority of that means the outcome.
+    Accepting {
+        ballot: Ballot,
+        outcome: Outcome,
+        quorum: Quorum,
+        heard: Heard,
+    },
+    /// Waits before it tries again.
+    Pausing,
+    /// Has finished, and lets the other replicas answer.
+    Settling { ballot: Ballot, quorum: Quorum },
+    /// There is nothing more to do.
+    Settled,
+}
+
+/// What replicas had accepted.
+type Answers = BTreeMap<MemberId, (Ballot, RowState)>;
+
+/// Why replicas refused.
+#[derive(Copy, Clone, Debug, Default)]
+struct Heard {
+    contended: bool,
+    epoch: Option<Epoch>,
+}
+
+impl Coordinator {
+    /// Begins a task. `seed` is for the pauses.
+    pub(crate) fn new(now: Instant, task: Task, proposer: Proposer, seed: u64) -> Self {
+        let mut this = Self {
+            proposer,
+            rng: SmallRng::seed_from_u64(seed),
+            phase: Phase::Pausing,
+            timeout: now,
+            deadline: now + DEADLINE,
+            tries: 0,
+            exposed: false,
+            actions: VecDeque::new(),
+            task,
+        };
+        if this.task.reachable < majority(this.task.replicas.len()) {
+            this.finish(Err(this.insufficient(this.task.reachable)));
+        } else {
+            this.begin(now);
+        }
+        this
+    }
+
+    /// Takes an answer, or the news that none will come. Late, repeated and stray ones do no harm.
+    pub(crate) fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Failed { from }
+            | Input::Answer {
+                from,
+                answer: ReplicaAnswer::Unavailable,
+            } => {
+                self.on_failure(now, from, None, Heard::default());
+            }
+            Input::Answer { from, answer } => match answer {
+                ReplicaAnswer::Row { accepted, state } => self.on_row(now, from, accepted, state),
+                ReplicaAnswer::Promised {
+                    ballot,
+                    accepted,
+                    state,
+                } => {
+                    self.on_promise(now, from, ballot, accepted, state);
+                }
+                ReplicaAnswer::Accepted { ballot } => self.on_accepted(from, ballot),
+                ReplicaAnswer::Refused { ballot, promised } => {
+                    self.task.round = self.task.round.max(promised.round);
+                    let heard = Heard {
+                        contended: true,
+                        epoch: None,
+                    };
+                    self.on_failure(now, from, Some(ballot), heard);
+                }
+                ReplicaAnswer::StaleEpoch { highest } => {
+                    let heard = Heard {
+                        contended: false,
+                        epoch: Some(highest),
+                    };
+                    self.on_failure(now, from, None, heard);
+                }
+                // Pages are not asked for here.
+                ReplicaAnswer::Rows { .. }
+                | ReplicaAnswer::Scanned { .. }
+                | ReplicaAnswer::Unavailable => {}
+            },
+        }
+    }
+
+    /// Lets time pass. Safe to call early, or twice.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_none_or(|timeout| now < timeout) {
+            return;
+        }
+        match &self.phase {
+            Phase::Settling { .. } => self.phase = Phase::Settled,
+            _ if now >= self.deadline => self.give_up(),
+            Phase::Reading { quorum, .. } if quorum.count() == Count::Reached => self.prepare(now),
+            Phase::Reading { .. } | Phase::Pausing => self.begin(now),
+            Phase::Preparing { .. } | Phase::Accepting { .. } => self.pause(now),
+            Phase::Settled => {}
+        }
+    }
+
+    /// When to call [`Coordinator::handle_timeout`] next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Settled => None,
+            Phase::Settling { .. } => Some(self.timeout),
+            _ => Some(self.timeout.min(self.deadline)),
+        }
+    }
+
+    /// What to do next.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Whether it may be dropped.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self.phase, Phase::Settled) && self.actions.is_empty()
+    }
+
+    /// The first round of a try: reads ask what there is, changes prepare at once.
+    fn begin(&mut self, now: Instant) {
+        match self.task.intent {
+            Intent::Read if self.tries == 0 => {
+                let quorum = self.ask(
+                    now,
+                    &ReplicaCall::Read {
+                        key: self.task.key.clone(),
+                    },
+                );
+                self.phase = Phase::Reading {
+                    answers: Answers::new(),
+                    quorum,
+                };
+            }
+            Intent::Read | Intent::Change(_) => self.prepare(now),
+        }
+    }
+
+    fn on_row(&mut self, now: Instant, from: MemberId, accepted: Ballot, state: RowState) {
+        let Phase::Reading { answers, quorum } = &mut self.phase else {
+            return;
+        };
+        let count = quorum.agree(from);
+        answers.insert(from, (accepted, state));
+        if count != Count::Reached {
+            return;
+        }
+        // Whichever ballot a majority has accepted was the newest chosen one at some moment since the
+        // read began.
+        let agreed = answers
+            .values()
+            .find(|(ballot, _)| is_chosen(answers, *ballot, quorum));
+        if let Some((_, state)) = agreed {
+            let outcome = Outcome::Read(state.clone());
+            self.finish(Ok(outcome));
+        } else if quorum.is_complete() {
+            self.prepare(now);
+        } else {
+            self.timeout = self.timeout.min(now + READ_PATIENCE);
+        }
+    }
+
+    fn prepare(&mut self, now: Instant) {
+        let ballot = Ballot {
+            round: self.proposer.rounds.above(self.task.round),
+            member: self.proposer.member,
+            incarnation: self.proposer.incarnation,
+        };
+        self.task.round = ballot.round;
+        let quorum = self.ask(
+            now,
+            &ReplicaCall::Prepare {
+                key: self.task.key.clone(),
+                ballot,
+            },
+        );
+        let (answers, heard) = (Answers::new(), Heard::default());
+        self.phase = Phase::Preparing {
+            ballot,
+            answers,
+            quorum,
+            heard,
+        };
+    }
+
+    fn on_promise(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        promised: Ballot,
+        accepted: Ballot,
+        state: RowState,
+    ) {
+        let Phase::Preparing {
+            ballot,
+            answers,
+            quorum,
+            ..
+        } = &mut self.phase
+        else {
+            return;
+        };
+        if *ballot != promised {
+            return;
+        }
+        answers.insert(from, (accepted, state));
+        if quorum.agree(from) != Count::Reached {
+            return;
+        }
+        let Some((newest, state)) = answers.values().max_by_key(|(ballot, _)| *ballot) else {
+            return;
+        };
+        let (chosen, state) = (is_chosen(answers, *newest, quorum), state.clone());
+        let (next, outcome) = match self.decide(&state) {
+            Some((next, outcome)) => (next, outcome),
+            None => return self.finish(Err(Failure::OutcomeUnknown)),
+        };
+        match next {
+            Some(next) => {
+                self.exposed = true;
+                self.accept(now, promised, next, outcome);
+            }
+            None if chosen => self.finish(Ok(outcome)),
+            None => self.accept(now, promised, state, outcome),
+        }
+    }
+
+    /// What the intent makes of a state: the next one, if it is another, and what that means. `None` if
+    /// it cannot be known.
+    fn decide(&self, state: &RowState) -> Option<(Option<RowState>, Outcome)> {
+        let change = match &self.task.intent {
+            Intent::Read => return Some((None, Outcome::Read(state.clone()))),
+            Intent::Change(change) => change,
+        };
+        let again;
+        let change = if self.exposed {
+            again = Change {
+                attempt: Attempt::Retry,
+                ..change.clone()
+            };
+            &again
+        } else {
+            change
+        };
+        match change.decide(state) {
+            Decision::Apply(next) => {
+                let version = next.version();
+                Some((Some(next), Outcome::Applied(version)))
+            }
+            // It is this coordinator's own change, of an earlier try.
+            Decision::AlreadyApplied(version) if self.exposed => {
+                Some((None, Outcome::Applied(version)))
+            }
+            Decision::AlreadyApplied(version) => Some((None, Outcome::AlreadyApplied(version))),
+            Decision::Conflict => Some((None, Outcome::Conflict(state.clone()))),
+            Decision::Unknown => None,
+        }
+    }
+
+    fn accept(&mut self, now: Instant, ballot: Ballot, state: RowState, outcome: Outcome) {
+        let key = self.task.key.clone();
+        let quorum = self.ask(now, &ReplicaCall::Accept { key, ballot, state });
+        self.phase = Phase::Accepting {
+            ballot,
+            outcome,
+            quorum,
+            heard: Heard::default(),
+        };
+    }
+
+    fn on_accepted(&mut self, from: MemberId, accepted: Ballot) {
+        let (ballot, quorum, outcome) = match &mut self.phase {
+            Phase::Accepting {
+                ballot,
+                quorum,
+                outcome,
+                ..
+            } => (*ballot, quorum, Some(outcome)),
+            Phase::Settling { ballot, quorum } => (*ballot, quorum, None),
+            _ => return,
+        };
+        if ballot != accepted || quorum.agree(from) != Count::Reached {
+            return;
+        }
+        let (outcome, quorum) = (outcome.cloned(), quorum.clone());
+        if let Some(outcome) = outcome {
+            self.finish(Ok(outcome));
+        }
+        self.settle(ballot, quorum);
+    }
+
+    fn settle(&mut self, ballot: Ballot, quorum: Quorum) {
+        self.phase = match quorum.is_complete() {
+            true => Phase::Settled,
+            false => Phase::Settling { ballot, quorum },
+        };
+    }
+
+    /// A replica will not take part in the phase that asked under `ballot`, or in any.
+    fn on_failure(&mut self, now: Instant, from: MemberId, asked: Option<Ballot>, why: Heard) {
+        match &mut self.phase {
+            Phase::Reading { quorum, .. } => {
+                let count = quorum.fail(from);
+                if let Some(epoch) = why.epoch {
+                    self.finish(Err(Failure::StaleEpoch(epoch)));
+                } else if count == Count::Impossible {
+                    self.pause(now);
+                } else if count == Count::Reached && quorum.is_complete() {
+                    self.prepare(now);
+                }
+            }
+            Phase::Preparing {
+                ballot,
+                quorum,
+                heard,
+                ..
+            }
+            | Phase::Accepting {
+                ballot,
+                quorum,
+                heard,
+                ..
+            } => {
+                if asked.is_some_and(|asked| asked != *ballot) {
+                    return;
+                }
+                heard.contended |= why.contended;
+                heard.epoch = heard.epoch.max(why.epoch);
+                let (count, epoch) = (quorum.fail(from), heard.epoch);
+                match (count, epoch) {
+                    (Count::Impossible, Some(_)) => self.give_up(),
+                    (Count::Impossible, None) => self.pause(now),
+                    (Count::Open | Count::Reached, _) => {}
+                }
+            }
+            Phase::Settling { ballot, quorum } => {
+                if asked.is_none_or(|asked| asked == *ballot) {
+                    quorum.fail(from);
+                    let (ballot, quorum) = (*ballot, quorum.clone());
+                    self.settle(ballot, quorum);
+                }
+            }
+            Phase::Pausing | Phase::Settled => {}
+        }
+    }
+
+    /// Waits a while, longer each time and never the same for two, before the next try.
+    fn pause(&mut self, now: Instant) {
+        let longest = PAUSE_FIRST
+            .saturating_mul(1 << self.tries.min(16))
+            .min(PAUSE_LONGEST);
+        let pause = self.rng.random_range(longest / 2..=longest);
+        self.tries += 1;
+        if now + pause >= self.deadline {
+            return self.give_up();
+        }
+        self.phase = Phase::Pausing;
+        self.timeout = now + pause;
+    }
+
+    fn give_up(&mut self) {
+        let (reachable, heard) = match &self.phase {
+            Phase::Reading { quorum, .. } => (quorum.reachable(), Heard::default()),
+            Phase::Preparing { quorum, heard, .. } | Phase::Accepting { quorum, heard, .. } => {
+                (quorum.reachable(), *heard)
+            }
+            Phase::Pausing | Phase::Settling { .. } | Phase::Settled => (0, Heard::default()),
+        };
+        let failure = match heard {
+            _ if self.exposed => Failure::OutcomeUnknown,
+            Heard {
+                epoch: Some(epoch), ..
+            } => Failure::StaleEpoch(epoch),
+            Heard {
+                contended: true, ..
+            } => Failure::Contended,
+            Heard {
+                contended: false,
+                epoch: None,
+            } => self.insufficient(reachable),
+        };
+        self.finish(Err(failure));
+    }
+
+    fn insufficient(&self, reachable: usize) -> Failure {
+        let members = self.task.replicas.len();
+        Failure::InsufficientReplicas {
+            reachable,
+            members,
+            needed: majority(members),
+        }
+    }
+
+    fn finish(&mut self, result: Result<Outcome, Failure>) {
+        debug_assert!(!matches!(
+            self.phase,
+            Phase::Settling { .. } | Phase::Settled
+        ));
+        self.actions.push_back(Action::Finish(result));
+        self.phase = Phase::Settled;
+    }
+
+    /// Asks every replica, and starts to count.
+    fn ask(&mut self, now: Instant, call: &ReplicaCall) -> Quorum {
+        self.timeout = now + PHASE_TIMEOUT;
+        for to in self.task.replicas.iter().copied() {
+            let request = ReplicaRequest {
+                epoch: self.task.epoch,
+                call: call.clone(),
+            };
+            self.actions.push_back(Action::Send { to, request });
+        }
+        Quorum::new(self.task.replicas.iter().copied())
+    }
+}
+
+/// Whether a majority has accepted this ballot.
+fn is_chosen(answers: &Answers, ballot: Ballot, quorum: &Quorum) -> bool {
+    let mut count = quorum.afresh();
+    answers
+        .iter()
+        .filter(|(_, (accepted, _))| *accepted == ballot)
+        .any(|(member, _)| count.agree(*member) == Count::Reached)
+}
+
+// limits
+
+/// How long one read or change may take before it is given up.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+/// How long the replicas have to answer one round.
+pub(crate) const PHASE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a read waits for the last replicas when those that answered do not agree.
+pub(crate) const READ_PATIENCE: Duration = Duration::from_millis(50);
+/// The first pause after a refusal, at most.
+pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// Any later pause, at most.
+pub(crate) const PAUSE_LONGEST: Duration = Duration::from_millis(320);
+
+const _: () = assert!(PHASE_TIMEOUT.as_millis() * 2 < DEADLINE.as_millis());

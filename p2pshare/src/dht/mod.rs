@@ -1,0 +1,26 @@
+//! The ring: a small replicated store of rows and leases, of which [`DhtNode`] is one member.
+//!
+//! **Rows** are durable and agreed: each, at a partition key and a sort key, is a register of its own
+//! under per-key Paxos, so that a row is created once and changed by compare-and-set, and a change that
+//! is asked for twice is made once. **Leases** are in memory and expire: each peer writes its own.
+//!
+//! The thinking is pure ([`placement`], [`quorum`], [`register`], [`coordinator`], [`lease`]): it takes
+//! time, randomness and messages as arguments. [`replica`] and [`node`] move the bytes.
+
+mod coordinator;
+mod founding;
+mod lease;
+mod node;
+mod placement;
+mod quorum;
+mod register;
+mod replica;
+mod row;
+mod row_key;
+
+pub use lease::{Lease, LeaseError};
+pub use node::{DhtBindError, DhtNode, DhtNodeBuilder, RingStatus};
+pub use register::Attempt;
+pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
+
+pub use crate::wire::ring::{KeyError, LeaseKey, RequestKey, RowKey, Version};
