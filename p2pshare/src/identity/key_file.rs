@@ -427,8 +427,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ring.key");
         let random = SystemRandom::new();
-        let one = RingKey::generate(&random, vec!["a:1".into()]).unwrap();
-        let two = RingKey::generate(&random, vec!["b:1".into()]).unwrap();
+        let one = RingKey::generate(&random, vec!["a:1".parse().unwrap()]).unwrap();
+        let two = RingKey::generate(&random, vec!["b:1".parse().unwrap()]).unwrap();
         assert!(read_ring_key(&path).unwrap().is_none());
         create_ring_key(&path, &one).unwrap();
         let error = create_ring_key(&path, &two).unwrap_err();

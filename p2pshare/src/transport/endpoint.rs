@@ -191,6 +191,10 @@ impl Endpoint {
             .connect_with(settings::client(alpn, tls), addr, SERVER_NAME)
             .map_err(|error| match error {
                 quinn::ConnectError::EndpointStopping => ConnectError::Closed,
+                quinn::ConnectError::InvalidRemoteAddress(_) => ConnectError::Unreachable {
+                    addr,
+                    reason: "this side's socket cannot send to such an address".to_owned(),
+                },
                 error => broken(error.to_string()),
             })?;
         let connected = tokio::select! {
