@@ -326,7 +326,6 @@ fn open_secrets(
             if let Some(folder) = ring_key.parent().filter(|dir| !dir.as_os_str().is_empty()) {
                 key_file::create_private_dir(folder)?;
             }
-            let founders = founders.iter().map(ToString::to_string).collect();
             let made = RingKey::generate(&ring::rand::SystemRandom::new(), founders)
                 .map_err(TrackerBindError::secret)?;
             match key_file::create_ring_key(ring_key, &made) {
