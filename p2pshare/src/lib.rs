@@ -95,7 +95,5 @@ pub use peer::{
 };
 pub use store::StoreError;
 pub use time::Timestamp;
-pub use tracker::{
-    DHT_PORT_OFFSET, Tracker, TrackerBindError, TrackerBuilder, TrackerShutdownError,
-};
+pub use tracker::{Tracker, TrackerBindError, TrackerBuilder, TrackerShutdownError};
 pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};
