@@ -50,7 +50,7 @@ fn assert_is_set(bitfield: &Bitfield, model: &BTreeSet<u32>) {
 
 /// Of a page of digests and its proof, as anybody may send them, nothing is believed but the truth, and that is.
 ///
-/// The first byte says how many pages the file has whose last page is claimed; a [`PageClaim`] follows.
+/// The first byte says how many pages the file has whose last page is claimed; a `PageClaim` follows.
 pub fn fuzz_hash_tree_proof(data: &[u8]) {
     let Some((&pages, data)) = data.split_first() else {
         return;

@@ -15,120 +15,19 @@
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::quorum::{Count, Quorum, majority};
 use super::register::{Attempt, Change, Decision};
+use super::task::{Action, Failure, Input, Intent, Outcome, Proposer, Task};
 use crate::identity::MemberId;
-use crate::wire::ring::{
-    Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RowKey, RowState, Version,
+use crate::limits::{
+    DUEL_PAUSE_FIRST, DUEL_PAUSE_LONGEST, ROW_DEADLINE, ROW_PHASE_TIMEOUT, ROW_READ_PATIENCE,
 };
-
-/// Who proposes: one member in one of its lives.
-#[derive(Clone, Debug)]
-pub(crate) struct Proposer {
-    /// The member.
-    pub(crate) member: MemberId,
-    /// Its life; no two share a number.
-    pub(crate) incarnation: u64,
-    /// Hands out the rounds of this life, each once.
-    pub(crate) rounds: Arc<Rounds>,
-}
-
-/// The rounds that one life of one member has used. A ballot is a round of it, so that two proposals
-/// share no ballot, even two of the same row at the same time.
-#[derive(Debug, Default)]
-pub(crate) struct Rounds(AtomicU64);
-
-impl Rounds {
-    /// A round above `floor` that was never handed out before.
-    fn above(&self, floor: u64) -> u64 {
-        self.0.fetch_max(floor, Ordering::Relaxed);
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
-    }
-}
-
-/// What is wanted of a row.
-#[derive(Clone, Debug)]
-pub(crate) enum Intent {
-    /// Its state.
-    Read,
-    /// A change of it.
-    Change(Change),
-}
-
-/// What is wanted of which row, under which list of members.
-#[derive(Clone, Debug)]
-pub(crate) struct Task {
-    pub(crate) key: RowKey,
-    pub(crate) intent: Intent,
-    pub(crate) epoch: Epoch,
-    /// The members that hold the row.
-    pub(crate) replicas: Vec<MemberId>,
-    /// How many of them are thought alive.
-    pub(crate) reachable: usize,
-    /// The highest round that is known to be used at this row; zero if none is known.
-    pub(crate) round: u64,
-}
-
-/// What a coordinator is told.
-#[derive(Clone, Debug)]
-pub(crate) enum Input {
-    /// A replica answered.
-    Answer {
-        from: MemberId,
-        answer: ReplicaAnswer,
-    },
-    /// A replica could not be asked, or its connection broke before it answered.
-    Failed { from: MemberId },
-}
-
-/// What a coordinator wants done.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Action {
-    /// Ask a replica.
-    Send {
-        to: MemberId,
-        request: ReplicaRequest,
-    },
-    /// Tell whoever asked; it comes once.
-    Finish(Result<Outcome, Failure>),
-}
-
-/// How it ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Outcome {
-    /// The state that was read.
-    Read(RowState),
-    /// The change was made.
-    Applied(Version),
-    /// The change had been made before.
-    AlreadyApplied(Version),
-    /// The change was not made: the row has another version.
-    Conflict(RowState),
-}
-
-/// Why it did not end well.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Failure {
-    /// Nothing was changed: too few replicas.
-    InsufficientReplicas {
-        reachable: usize,
-        members: usize,
-        needed: usize,
-    },
-    /// Nothing was changed: others kept changing the row.
-    Contended,
-    /// Nothing was changed: the ring has a later epoch.
-    StaleEpoch(Epoch),
-    /// It may have been changed, or may yet be.
-    OutcomeUnknown,
-}
+use crate::wire::ring::{Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RowState};
 
 /// The machine.
 #[derive(Debug)]
@@ -191,7 +90,7 @@ impl Coordinator {
             rng: SmallRng::seed_from_u64(seed),
             phase: Phase::Pausing,
             timeout: now,
-            deadline: now + DEADLINE,
+            deadline: now + ROW_DEADLINE,
             tries: 0,
             exposed: false,
             actions: VecDeque::new(),
@@ -321,7 +220,7 @@ impl Coordinator {
         } else if quorum.is_complete() {
             self.prepare(now);
         } else {
-            self.timeout = self.timeout.min(now + READ_PATIENCE);
+            self.timeout = self.timeout.min(now + ROW_READ_PATIENCE);
         }
     }
 
@@ -511,9 +410,9 @@ impl Coordinator {
 
     /// Waits a while, longer each time and never the same for two, before the next try.
     fn pause(&mut self, now: Instant) {
-        let longest = PAUSE_FIRST
+        let longest = DUEL_PAUSE_FIRST
             .saturating_mul(1 << self.tries.min(16))
-            .min(PAUSE_LONGEST);
+            .min(DUEL_PAUSE_LONGEST);
         let pause = self.rng.random_range(longest / 2..=longest);
         self.tries += 1;
         if now + pause >= self.deadline {
@@ -567,7 +466,7 @@ impl Coordinator {
 
     /// Asks every replica, and starts to count.
     fn ask(&mut self, now: Instant, call: &ReplicaCall) -> Quorum {
-        self.timeout = now + PHASE_TIMEOUT;
+        self.timeout = now + ROW_PHASE_TIMEOUT;
         for to in self.task.replicas.iter().copied() {
             let request = ReplicaRequest {
                 epoch: self.task.epoch,
@@ -587,18 +486,3 @@ fn is_chosen(answers: &Answers, ballot: Ballot, quorum: &Quorum) -> bool {
         .filter(|(_, (accepted, _))| *accepted == ballot)
         .any(|(member, _)| count.agree(*member) == Count::Reached)
 }
-
-// limits
-
-/// How long one read or change may take before it is given up.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
-/// How long the replicas have to answer one round.
-pub(crate) const PHASE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a read waits for the last replicas when those that answered do not agree.
-pub(crate) const READ_PATIENCE: Duration = Duration::from_millis(50);
-/// The first pause after a refusal, at most.
-pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(10);
-/// Any later pause, at most.
-pub(crate) const PAUSE_LONGEST: Duration = Duration::from_millis(320);
-
-const _: () = assert!(PHASE_TIMEOUT.as_millis() * 2 < DEADLINE.as_millis());

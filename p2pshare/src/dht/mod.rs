@@ -4,12 +4,15 @@
 //! under per-key Paxos, so that a row is created once and changed by compare-and-set, and a change that
 //! is asked for twice is made once. **Leases** are in memory and expire: each peer writes its own.
 //!
-//! The thinking is pure ([`placement`], [`quorum`], [`register`], [`coordinator`], [`lease`]): it takes
-//! time, randomness and messages as arguments. [`replica`] and [`node`] move the bytes.
+//! The thinking is pure ([`placement`], [`quorum`], [`register`], [`coordinator`], [`lease`], [`row_key`]):
+//! it takes time, randomness and messages as arguments. [`founding`], [`replica`] and [`member`] move the
+//! bytes.
 
+mod builder;
 mod coordinator;
 mod founding;
 mod lease;
+mod member;
 mod node;
 mod placement;
 mod quorum;
@@ -17,9 +20,11 @@ mod register;
 mod replica;
 mod row;
 mod row_key;
+mod task;
 
+pub use builder::{DhtBindError, DhtNodeBuilder};
 pub use lease::{Lease, LeaseError};
-pub use node::{DhtBindError, DhtNode, DhtNodeBuilder, RingStatus};
+pub use node::{DhtNode, RingStatus};
 pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 

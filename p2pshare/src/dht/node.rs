@@ -1,30 +1,16 @@
-//! The handle of one member of the ring: opens its folder, gives coordinators their replicas, and tells
-//! how it is.
-//!
-//! With one member, which is the only kind of ring that this version founds, a change is prepared and
-//! accepted inside one job of the writer, so that it costs one sync; the coordinator and the replica are
-//! those of any ring.
+//! The handle of one member of the ring.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
 
-use super::coordinator::{
-    Action, Coordinator, Failure, Input, Intent, Outcome, Proposer, Rounds, Task,
-};
-use super::founding::{self, Identity};
-use super::lease::{Lease, LeaseError, LeaseTable};
-use super::placement::{Placement, slice_of_row};
+use super::builder::DhtNodeBuilder;
+use super::lease::{Lease, LeaseError};
+use super::member::Member;
 use super::register::{Attempt, Change};
-use super::replica::{self, Replica};
 use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
-use crate::identity::{MemberId, PeerId, RingId, SessionId, TrackerAddr};
-use crate::store::{Store, StoreError, StoreKind, Transaction};
-use crate::wire::ring::{
-    LeaseKey, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RequestKey, RowKey, RowState,
-    Version,
-};
+use crate::identity::{MemberId, PeerId, RingId, SessionId};
+use crate::store::{Store, StoreError};
+use crate::wire::ring::{LeaseKey, RequestKey, RowKey, Version};
 
 /// A member of a ring: rows that are agreed and durable, leases that expire.
 ///
@@ -40,17 +26,7 @@ use crate::wire::ring::{
 /// change several rows, but each at most once.
 #[derive(Clone, Debug)]
 pub struct DhtNode {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    identity: Identity,
-    placement: Placement,
-    rounds: Arc<Rounds>,
-    store: Store,
-    replica: Replica,
-    leases: Mutex<LeaseTable>,
+    member: Arc<Member>,
 }
 
 /// How a ring is, as one of its members sees it.
@@ -65,131 +41,41 @@ pub struct RingStatus {
     pub epoch: u64,
 }
 
-/// Why a member could not start. Nothing was changed, unless it is the store that failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DhtBindError {
-    /// A ring of several was asked for.
-    #[error("several trackers in one list are not supported by this version ({count} were given)")]
-    SeveralFounders {
-        /// How many were asked for.
-        count: usize,
-    },
-    /// The folder belongs to another ring.
-    #[error("{} belongs to the ring {found}, not to {expected}", path.display())]
-    OtherRing {
-        /// The folder.
-        path: PathBuf,
-        /// The ring it belongs to.
-        found: RingId,
-        /// The ring that was asked for.
-        expected: RingId,
-    },
-    /// The store could not be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What a [`DhtNode`] needs to start.
-#[derive(Clone, Debug)]
-pub struct DhtNodeBuilder {
-    data_dir: PathBuf,
-    ring: RingId,
-    founders: Vec<TrackerAddr>,
-}
-
-impl DhtNodeBuilder {
-    /// The addresses of the founders of the ring, this one among them. Without any, this one founds the
-    /// ring alone. Several are refused by this version.
-    #[must_use]
-    pub fn founders(mut self, founders: impl IntoIterator<Item = TrackerAddr>) -> Self {
-        self.founders = founders.into_iter().collect();
-        self
-    }
-
-    /// Opens the folder, or founds a ring in an empty one, and starts.
-    ///
-    /// # Errors
-    ///
-    /// [`DhtBindError`]; nothing was started.
-    pub async fn bind(self) -> Result<DhtNode, DhtBindError> {
-        let Self {
-            data_dir,
-            ring,
-            founders,
-        } = self;
-        if founders.len() > 1 {
-            return Err(DhtBindError::SeveralFounders {
-                count: founders.len(),
-            });
-        }
-        let store = Store::open(&data_dir.join("db"), StoreKind::Tracker).await?;
-        DhtNode::start(store, data_dir, ring).await
-    }
-}
-
 impl DhtNode {
     /// A member of the ring `ring` whose rows live in the folder `data_dir`, which is created if need be.
     #[must_use]
     pub fn builder(data_dir: impl Into<PathBuf>, ring: RingId) -> DhtNodeBuilder {
-        DhtNodeBuilder {
-            data_dir: data_dir.into(),
-            ring,
-            founders: Vec::new(),
-        }
+        DhtNodeBuilder::new(data_dir.into(), ring)
     }
 
-    /// Starts over an open store.
-    pub(crate) async fn start(
-        store: Store,
-        path: PathBuf,
-        ring: RingId,
-    ) -> Result<Self, DhtBindError> {
-        let newcomer = MemberId::from_bytes(rand::random());
-        let identity = store
-            .write(move |tx| founding::begin(tx, ring, newcomer))
-            .await?;
-        let identity = identity.map_err(|found| DhtBindError::OtherRing {
-            path,
-            found,
-            expected: ring,
-        })?;
-        let placement = Placement::new(&identity.members.iter().copied().collect::<BTreeSet<_>>());
-        let replica = Replica::open(store.clone()).await?;
-        let (rounds, leases) = (Arc::default(), Mutex::default());
-        Ok(Self {
-            inner: Arc::new(Inner {
-                identity,
-                placement,
-                rounds,
-                store,
-                replica,
-                leases,
-            }),
-        })
+    /// The handle of a member that has started.
+    pub(super) fn new(member: Member) -> Self {
+        Self {
+            member: Arc::new(member),
+        }
     }
 
     /// The member that this is, the same in all its lives.
     #[must_use]
     pub fn member_id(&self) -> MemberId {
-        self.inner.identity.member
+        self.member.identity().member
     }
 
     /// The ring that it belongs to.
     #[must_use]
     pub fn ring_id(&self) -> RingId {
-        self.inner.identity.ring
+        self.member.identity().ring
     }
 
     /// How the ring is.
     #[must_use]
     pub fn status(&self) -> RingStatus {
-        let Identity { epoch, members, .. } = &self.inner.identity;
-        let trackers = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        let identity = self.member.identity();
+        let trackers = u32::try_from(identity.members.len()).unwrap_or(u32::MAX);
         RingStatus {
             trackers,
             reachable: trackers.min(1),
-            epoch: epoch.0,
+            epoch: identity.epoch.0,
         }
     }
 
@@ -202,12 +88,7 @@ impl DhtNode {
     ///
     /// [`RowError::InsufficientReplicas`], [`RowError::Store`].
     pub async fn read(&self, key: &RowKey) -> Result<Option<Row>, RowError> {
-        let mut machine = self.inner.coordinator(key, Intent::Read, 0);
-        match self.inner.drive(&mut machine).await? {
-            Ok(Outcome::Read(state)) => Ok(Row::from_state(state)),
-            Ok(outcome) => unreachable!("a read ended as {outcome:?}"),
-            Err(failure) => Err(failure.into()),
-        }
+        self.member.read(key).await
     }
 
     /// Creates a row that was never written before, also not deleted: a row is created once, ever.
@@ -227,18 +108,14 @@ impl DhtNode {
         request: RequestKey,
         attempt: Attempt,
     ) -> Result<RowChange, RowError> {
-        let value = Some(value.into());
-        self.inner
-            .change(
-                key,
-                Change {
-                    expected: Version::NEVER,
-                    value,
-                    request,
-                    attempt,
-                },
-            )
-            .await
+        let (expected, value) = (Version::NEVER, Some(value.into()));
+        let change = Change {
+            expected,
+            value,
+            request,
+            attempt,
+        };
+        self.member.change(key, change).await
     }
 
     /// Gives a row a new value, or with `None` deletes it, if its version is `expected`.
@@ -256,17 +133,13 @@ impl DhtNode {
         request: RequestKey,
         attempt: Attempt,
     ) -> Result<RowChange, RowError> {
-        self.inner
-            .change(
-                key,
-                Change {
-                    expected,
-                    value,
-                    request,
-                    attempt,
-                },
-            )
-            .await
+        let change = Change {
+            expected,
+            value,
+            request,
+            attempt,
+        };
+        self.member.change(key, change).await
     }
 
     /// The rows of a partition behind the sort key `after`, in the order of their sort keys. Of `limit`
@@ -284,32 +157,7 @@ impl DhtNode {
         after: Option<Vec<u8>>,
         limit: usize,
     ) -> Result<Listing, RowError> {
-        let partition = partition.to_vec();
-        if RowKey::new(partition.clone(), []).is_err() {
-            return Ok(Listing::default());
-        }
-        let call = ReplicaCall::List {
-            partition,
-            after,
-            limit: page_rows(limit),
-        };
-        match self.inner.ask_self(call).await? {
-            ReplicaAnswer::Rows { rows, more } => {
-                let next = rows
-                    .last()
-                    .filter(|_| more)
-                    .map(|row| row.key.sort().to_vec());
-                let rows = visible(rows)
-                    .map(|(key, row)| (key.sort().to_vec(), row))
-                    .collect();
-                Ok(Listing {
-                    rows,
-                    next,
-                    stale: false,
-                })
-            }
-            other => Err(unexpected(&other)),
-        }
+        self.member.list(partition, after, limit).await
     }
 
     /// Some rows of the whole ring, those behind `cursor`. A page may be empty and yet have a next one.
@@ -324,7 +172,7 @@ impl DhtNode {
         cursor: Option<ScanCursor>,
         limit: usize,
     ) -> Result<ScanPage, RowError> {
-        self.inner.scan(Vec::new(), false, cursor, limit).await
+        self.member.scan(Vec::new(), false, cursor, limit).await
     }
 
     /// Like [`DhtNode::scan`], of the partitions alone whose keys begin with `prefix`, and of each only
@@ -339,7 +187,7 @@ impl DhtNode {
         cursor: Option<ScanCursor>,
         limit: usize,
     ) -> Result<ScanPage, RowError> {
-        self.inner.scan(prefix.to_vec(), true, cursor, limit).await
+        self.member.scan(prefix.to_vec(), true, cursor, limit).await
     }
 
     /// Says something under a key until it expires, in place of what the same session said there before
@@ -349,13 +197,13 @@ impl DhtNode {
     ///
     /// [`LeaseError`]; what was known is unchanged.
     pub async fn put_lease(&self, key: &LeaseKey, lease: Lease) -> Result<bool, LeaseError> {
-        self.inner
+        self.member
             .with_leases(|leases, now| leases.put(now, key, lease))
     }
 
     /// Everything that is said under a key, in no order that means anything.
     pub async fn leases(&self, key: &LeaseKey) -> Vec<Lease> {
-        self.inner.with_leases(|leases, now| leases.get(now, key))
+        self.member.with_leases(|leases, now| leases.get(now, key))
     }
 
     /// Withdraws what a session said under a key, under the rule of [`DhtNode::put_lease`].
@@ -370,7 +218,7 @@ impl DhtNode {
         session: SessionId,
         number: u64,
     ) -> Result<bool, LeaseError> {
-        self.inner
+        self.member
             .with_leases(|leases, now| leases.withdraw(now, key, (peer, session), number))
     }
 
@@ -378,7 +226,7 @@ impl DhtNode {
     /// of its own. The process should end then; another one reads back what the disk has. Pending for
     /// ever on a healthy member. Cancel-safe.
     pub async fn failed(&self) -> StoreError {
-        self.inner.store.failed().await
+        self.member.store().failed().await
     }
 
     /// Finishes the changes that were handed in and releases the folder. Later calls fail with
@@ -388,206 +236,13 @@ impl DhtNode {
     ///
     /// [`StoreError::Poisoned`] when the store had failed; the folder is released even so.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
-        self.inner.store.shutdown().await
+        self.member.store().shutdown().await
     }
 
     /// The store under the rows, for what else a tracker has to remember.
     pub(crate) fn store(&self) -> &Store {
-        &self.inner.store
+        self.member.store()
     }
-}
-
-impl Inner {
-    fn coordinator(&self, key: &RowKey, intent: Intent, round: u64) -> Coordinator {
-        let Identity {
-            member,
-            incarnation,
-            epoch,
-            ..
-        } = self.identity;
-        let replicas = self.placement.preference_list(slice_of_row(key));
-        let reachable = replicas
-            .iter()
-            .filter(|replica| **replica == member)
-            .count();
-        let task = Task {
-            key: key.clone(),
-            intent,
-            epoch,
-            replicas,
-            reachable,
-            round,
-        };
-        let proposer = Proposer {
-            member,
-            incarnation,
-            rounds: self.rounds.clone(),
-        };
-        Coordinator::new(now(), task, proposer, rand::random())
-    }
-
-    /// Runs a coordinator against this replica, the only one there is.
-    async fn drive(
-        &self,
-        machine: &mut Coordinator,
-    ) -> Result<Result<Outcome, Failure>, StoreError> {
-        loop {
-            match machine.poll_action() {
-                Some(Action::Send { to: from, request }) if from == self.identity.member => {
-                    let answer = self.replica.handle(request).await?;
-                    machine.handle(now(), Input::Answer { from, answer });
-                }
-                Some(Action::Send { to: from, .. }) => {
-                    machine.handle(now(), Input::Failed { from });
-                }
-                Some(Action::Finish(result)) => return Ok(result),
-                None => {
-                    if let Some(timeout) = machine.poll_timeout() {
-                        tokio::time::sleep_until(timeout.into()).await;
-                    }
-                    machine.handle_timeout(now());
-                }
-            }
-        }
-    }
-
-    async fn change(self: &Arc<Self>, key: &RowKey, change: Change) -> Result<RowChange, RowError> {
-        let len = change.value.as_ref().map_or(0, Vec::len);
-        if len > RowState::VALUE_BYTES_MAX {
-            return Err(RowError::ValueTooLarge {
-                len,
-                max: RowState::VALUE_BYTES_MAX,
-            });
-        }
-        let (this, key) = (self.clone(), key.clone());
-        let result = self
-            .store
-            .write(move |tx| this.change_alone(tx, &key, change))
-            .await?;
-        match result {
-            Ok(Outcome::Applied(version)) => Ok(RowChange::Applied { version }),
-            Ok(Outcome::AlreadyApplied(version)) => Ok(RowChange::AlreadyApplied { version }),
-            Ok(Outcome::Conflict(state)) => Ok(RowChange::Conflict {
-                current: Row::from_state(state),
-            }),
-            Ok(outcome @ Outcome::Read(_)) => unreachable!("a change ended as {outcome:?}"),
-            Err(failure) => Err(failure.into()),
-        }
-    }
-
-    /// Runs the coordinator of a change inside the writer, against the replica of the same store. Its
-    /// outcome is answered when all of it is durable.
-    fn change_alone(
-        &self,
-        tx: &mut Transaction<'_>,
-        key: &RowKey,
-        change: Change,
-    ) -> Result<Result<Outcome, Failure>, StoreError> {
-        let round = replica::register(tx, key)?.promised.round;
-        let mut machine = self.coordinator(key, Intent::Change(change), round);
-        loop {
-            match machine.poll_action() {
-                Some(Action::Send { to: from, request }) if from == self.identity.member => {
-                    let answer = replica::answer(tx, request)?;
-                    machine.handle(now(), Input::Answer { from, answer });
-                }
-                Some(Action::Send { to: from, .. }) => {
-                    machine.handle(now(), Input::Failed { from });
-                }
-                Some(Action::Finish(result)) => return Ok(result),
-                // Nothing changes while a job waits, so that its pauses are cut short.
-                None => match machine.poll_timeout() {
-                    Some(timeout) => machine.handle_timeout(timeout),
-                    None => return Ok(Err(Failure::OutcomeUnknown)),
-                },
-            }
-        }
-    }
-
-    async fn scan(
-        &self,
-        prefix: Vec<u8>,
-        heads: bool,
-        cursor: Option<ScanCursor>,
-        limit: usize,
-    ) -> Result<ScanPage, RowError> {
-        let after = cursor.map(|cursor| cursor.key().clone());
-        let call = ReplicaCall::Scan {
-            prefix,
-            heads,
-            after,
-            limit: page_rows(limit),
-        };
-        match self.ask_self(call).await? {
-            ReplicaAnswer::Scanned { rows, next } => {
-                let next = next.map(ScanCursor::behind);
-                Ok(ScanPage {
-                    rows: visible(rows).collect(),
-                    next,
-                    stale: false,
-                })
-            }
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    async fn ask_self(&self, call: ReplicaCall) -> Result<ReplicaAnswer, StoreError> {
-        let epoch = self.identity.epoch;
-        self.replica.handle(ReplicaRequest { epoch, call }).await
-    }
-
-    fn with_leases<R>(&self, f: impl FnOnce(&mut LeaseTable, Instant) -> R) -> R {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut leases, now())
-    }
-}
-
-impl From<Failure> for RowError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::InsufficientReplicas {
-                reachable,
-                members,
-                needed,
-            } => Self::InsufficientReplicas {
-                reachable,
-                members,
-                needed,
-            },
-            Failure::Contended => Self::Contended,
-            Failure::StaleEpoch(_) => Self::StaleEpoch,
-            Failure::OutcomeUnknown => Self::OutcomeUnknown,
-        }
-    }
-}
-
-/// Keys and rows, without those that are deleted or were never written.
-fn visible(rows: Vec<ReplicaRow>) -> impl Iterator<Item = (RowKey, Row)> {
-    rows.into_iter()
-        .filter_map(|ReplicaRow { key, state, .. }| {
-            let row = Row::from_state(state).filter(|row| row.value.is_some())?;
-            Some((key, row))
-        })
-}
-
-/// What a replica of its own epoch never answers to a listing or a scan.
-fn unexpected(answer: &ReplicaAnswer) -> RowError {
-    debug_assert!(
-        matches!(answer, ReplicaAnswer::StaleEpoch { .. }),
-        "{answer:?}"
-    );
-    RowError::StaleEpoch
-}
-
-fn page_rows(limit: usize) -> u16 {
-    u16::try_from(limit)
-        .unwrap_or(u16::MAX)
-        .clamp(1, replica::PAGE_ROWS)
-}
-
-/// The monotonic clock of tokio, which tests can pause.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

@@ -88,6 +88,14 @@ mod tests {
             peer_id_of(certificate.der()),
             Err(CertificateError::NotEd25519)
         );
+        // A key of the same length on the same curve, but for another purpose: X25519.
+        let mut bytes = certificate_of(&SigningKey::from_seed(&[7; 32])).to_vec();
+        let start = bytes.windows(12).position(|at| at == ED25519_KEY_INFO);
+        bytes[start.unwrap() + 8] = 0x6e;
+        assert_eq!(
+            peer_id_of(&CertificateDer::from(bytes)),
+            Err(CertificateError::NotEd25519)
+        );
     }
 
     #[test]

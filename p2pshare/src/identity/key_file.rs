@@ -18,7 +18,8 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::key::{NoRandomness, SEED_LEN, SigningKey};
-use super::ring_key::{RING_KEY_FILE_BYTES_MAX, RingKey, RingKeyError};
+use super::ring_key::{RingKey, RingKeyError};
+use crate::limits::RING_KEY_FILE_BYTES_MAX;
 
 /// The signing key kept at `path`; a new one, kept there from now on, if there is no such file. Of
 /// several processes that come at once, all get the same key.
@@ -427,8 +428,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ring.key");
         let random = SystemRandom::new();
-        let one = RingKey::generate(&random, vec!["a:1".into()]).unwrap();
-        let two = RingKey::generate(&random, vec!["b:1".into()]).unwrap();
+        let one = RingKey::generate(&random, vec!["a:1".parse().unwrap()]).unwrap();
+        let two = RingKey::generate(&random, vec!["b:1".parse().unwrap()]).unwrap();
         assert!(read_ring_key(&path).unwrap().is_none());
         create_ring_key(&path, &one).unwrap();
         let error = create_ring_key(&path, &two).unwrap_err();

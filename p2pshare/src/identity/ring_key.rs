@@ -16,24 +16,26 @@ use zeroize::Zeroizing;
 
 use super::id::RingId;
 use super::key::{NoRandomness, SEED_LEN, SigningKey};
+use super::tracker_list::TrackerAddr;
+use crate::limits::{FOUNDERS_MAX, RING_KEY_FILE_BYTES_MAX};
 
 /// The secret of a ring, and who founds it.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) struct RingKey {
     secret: Zeroizing<[u8; SECRET_BYTES]>,
-    founders: Vec<String>,
+    founders: Vec<TrackerAddr>,
 }
 
 impl RingKey {
-    /// A new ring, founded by the trackers at `founders` (`host:port` each).
+    /// A new ring, founded by the trackers at `founders`.
     ///
     /// # Errors
     ///
-    /// If there are no founders or too many, if one of them is named twice or is not a short visible
-    /// ASCII word, or if the source of randomness fails.
+    /// If there are no founders or too many, if one of them is named twice, or if the source of
+    /// randomness fails.
     pub(crate) fn generate(
         random: &dyn SecureRandom,
-        founders: Vec<String>,
+        founders: Vec<TrackerAddr>,
     ) -> Result<Self, RingKeyError> {
         let mut secret = Zeroizing::new([0; SECRET_BYTES]);
         random.fill(secret.as_mut()).map_err(|_| NoRandomness)?;
@@ -42,7 +44,7 @@ impl RingKey {
 
     fn new(
         secret: Zeroizing<[u8; SECRET_BYTES]>,
-        founders: Vec<String>,
+        founders: Vec<TrackerAddr>,
     ) -> Result<Self, RingKeyError> {
         if founders.is_empty() || founders.len() > FOUNDERS_MAX {
             return Err(RingKeyError::FounderCount {
@@ -50,9 +52,7 @@ impl RingKey {
             });
         }
         for (index, founder) in founders.iter().enumerate() {
-            let visible = founder.bytes().all(|byte| byte.is_ascii_graphic());
-            let short = (1..=FOUNDER_BYTES_MAX).contains(&founder.len());
-            if !(visible && short) || founders[..index].contains(founder) {
+            if founders[..index].contains(founder) {
                 return Err(RingKeyError::Founder { index: index + 1 });
             }
         }
@@ -74,8 +74,8 @@ impl RingKey {
         self.authority().verifying_key().into()
     }
 
-    /// The addresses of the founding trackers, as `host:port`, in the order of the list.
-    pub(crate) fn founders(&self) -> &[String] {
+    /// The addresses of the founding trackers, in the order of the list.
+    pub(crate) fn founders(&self) -> &[TrackerAddr] {
         &self.founders
     }
 
@@ -88,7 +88,7 @@ impl RingKey {
         text.push('\n');
         for founder in &self.founders {
             text.push_str("founder ");
-            text.push_str(founder);
+            text.push_str(&founder.to_string());
             text.push('\n');
         }
         let check = check_of(&text);
@@ -133,9 +133,10 @@ impl RingKey {
         };
         let founders = lines
             .enumerate()
-            .map(|(index, line)| match line.strip_prefix("founder ") {
-                Some(founder) => Ok(founder.to_owned()),
-                None => Err(RingKeyError::Malformed { line: index + 3 }),
+            .map(|(index, line)| {
+                line.strip_prefix("founder ")
+                    .and_then(|founder| founder.parse().ok())
+                    .ok_or(RingKeyError::Malformed { line: index + 3 })
             })
             .collect::<Result<_, _>>()?;
         Self::new(secret, founders)
@@ -188,13 +189,13 @@ pub(crate) enum RingKeyError {
         line: usize,
     },
     /// There must be at least one founder, and not more than [`FOUNDERS_MAX`].
-    #[error("it names {found} founding trackers, and a ring has 1 to {FOUNDERS_MAX}")]
+    #[error("it names {found} founding trackers, and there can be 1 to {FOUNDERS_MAX}")]
     FounderCount {
         /// How many there are.
         found: usize,
     },
-    /// A founder is named twice, is empty or too long, or is not visible ASCII.
-    #[error("its founding tracker {index} is malformed or named twice")]
+    /// A founder is named twice.
+    #[error("it names its founding tracker {index} twice")]
     Founder {
         /// Counted from 1.
         index: usize,
@@ -228,16 +229,6 @@ const SALT: &[u8] = b"p2pshare/ring-key/1";
 const AUTHORITY_LABEL: &[u8] = b"p2pshare/authority/1\0";
 const TOKEN_LABEL: &[u8] = b"p2pshare/token/1\0";
 
-// limits
-
-/// Trackers that can found a ring together.
-pub(crate) const FOUNDERS_MAX: usize = 64;
-/// Bytes in the address of a founder: a DNS name of 253, brackets, a colon and a port.
-pub(crate) const FOUNDER_BYTES_MAX: usize = 261;
-/// Bytes in the file of a ring key.
-pub(crate) const RING_KEY_FILE_BYTES_MAX: usize =
-    FOUNDERS_MAX * (FOUNDER_BYTES_MAX + "founder \n".len()) + 256;
-
 #[cfg(test)]
 mod tests {
     use ring::rand::SystemRandom;
@@ -246,7 +237,8 @@ mod tests {
 
     fn key() -> RingKey {
         let secret = std::array::from_fn(|index| index as u8);
-        let founders = vec!["127.0.0.1:9000".to_owned(), "[::1]:9000".to_owned()];
+        let founders = ["127.0.0.1:9000", "[::1]:9000"].map(|addr| addr.parse().unwrap());
+        let founders = founders.into();
         RingKey::new(Zeroizing::new(secret), founders).unwrap()
     }
 
@@ -276,6 +268,10 @@ mod tests {
         assert_eq!(
             key().ring_id().to_string(),
             "3c766e899013c3b7df1186715b5417f99bbbd2aee99c23e9786029b0b602e49f"
+        );
+        assert_eq!(
+            HEXLOWER.encode(key().token_key().verifying_key().as_bytes()),
+            "97287d47c5da129c396fe4f18e4618b24bfa1cdcab67aa02a21a9bb587d03698"
         );
     }
 
@@ -325,18 +321,20 @@ mod tests {
             ))),
             RingKeyError::Malformed { line: 5 }
         );
-        for founders in ["founder a:1\nfounder a:1\n", "founder a:1\nfounder b c\n"] {
-            assert_eq!(
-                decode(&sealed(&format!("{secret}{founders}"))),
-                RingKeyError::Founder { index: 2 }
-            );
-        }
+        assert_eq!(
+            decode(&sealed(&format!("{secret}founder a:1\nfounder a:1\n"))),
+            RingKeyError::Founder { index: 2 }
+        );
+        let nobody = RingKey::generate(&SystemRandom::new(), Vec::new());
+        assert_eq!(nobody, Err(RingKeyError::FounderCount { found: 0 }));
     }
 
     #[test]
     fn the_largest_key_fits_its_bound() {
+        let label = "x".repeat(63);
         let founders = (0..FOUNDERS_MAX)
-            .map(|index| format!("{index:0>FOUNDER_BYTES_MAX$}"))
+            .map(|index| format!("{label}.{label}.{label}.{}{index:03}:64535", "x".repeat(58)))
+            .map(|addr| addr.parse().unwrap())
             .collect();
         let key = RingKey::generate(&SystemRandom::new(), founders).unwrap();
         let text = key.encode();
@@ -348,6 +346,6 @@ mod tests {
     fn debug_hides_the_secret() {
         let shown = format!("{:?}", key());
         assert!(!shown.contains("000102"), "{shown}");
-        assert!(shown.contains("127.0.0.1:9000"), "{shown}");
+        assert!(shown.contains("127.0.0.1"), "{shown}");
     }
 }

@@ -31,13 +31,10 @@ use crate::{
         ring_key::RingKey,
         token::{Signed, TrackerCertificate},
     },
-    limits::TRACKER_CONNECTIONS_MAX,
+    limits::{DHT_PORT_OFFSET, TRACKER_CONNECTIONS_MAX},
     store::StoreError,
     transport::{Alpn, BindError, CloseCode, Endpoint, EndpointConfig, Profile},
 };
-
-/// How far the port between trackers is above the one for peers.
-pub const DHT_PORT_OFFSET: u16 = 1000;
 
 /// A tracker. A cheap clone; [`Tracker::shutdown`] ends it, and dropping the last clone ends it without
 /// waiting.
@@ -121,7 +118,7 @@ pub struct TrackerBuilder {
 }
 
 impl TrackerBuilder {
-    /// The UDP address to listen on; [`DHT_PORT_OFFSET`] above it is the port between trackers. By default
+    /// The UDP address to listen on; 1000 above it is the port between trackers. By default
     /// 127.0.0.1:9000. Port 0 takes a free pair.
     #[must_use]
     pub const fn listen(mut self, listen: SocketAddr) -> Self {
@@ -326,7 +323,6 @@ fn open_secrets(
             if let Some(folder) = ring_key.parent().filter(|dir| !dir.as_os_str().is_empty()) {
                 key_file::create_private_dir(folder)?;
             }
-            let founders = founders.iter().map(ToString::to_string).collect();
             let made = RingKey::generate(&ring::rand::SystemRandom::new(), founders)
                 .map_err(TrackerBindError::secret)?;
             match key_file::create_ring_key(ring_key, &made) {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::close::{CloseCode, ConnectionLost, ReceivedCode};
 use super::connection::Connection;
+use crate::limits::BODY_BYTES_AT_ONCE;
 use crate::wire::frame::{FrameError, HEADER_BYTES, Message, decode_body, decode_header, encode};
 
 /// The writing half of a stream. Dropping it unfinished resets it with [`CloseCode::Cancelled`].
@@ -316,8 +317,3 @@ fn no_early_data() -> ConnectionLost {
         reason: "early data was refused".to_owned(),
     }
 }
-
-// limits
-
-/// Bytes that are set aside for a body before any of it has arrived.
-pub(crate) const BODY_BYTES_AT_ONCE: usize = 16 * 1024;

@@ -4,9 +4,9 @@
 //! * [`endpoint`] binds a UDP port, dials from it and accepts on it; [`settings`] holds every number and
 //!   choice of QUIC, [`tls`] what is asked of a certificate, [`reset`] what lets a restarted process be
 //!   noticed at once, and [`probe`] what lets a dead port on this machine be.
-//! * [`connection`] is one connection, [`message`] the frames on its streams, [`serve`] the side that
+//! * [`connection`] is one connection, [`message`] the frames on its streams, [`mod@serve`] the side that
 //!   answers, [`pool`] the connections kept for reuse, and [`close`] why they end.
-//! * [`memory`] is a network without a machine, for tests.
+//! * `memory` is a network without a machine, for tests.
 //!
 //! What a remote can make this room hold is bounded by [`settings::Windows`] and the stream and connection
 //! counts beside it; a frame costs memory as its bytes arrive, not as its header promises.

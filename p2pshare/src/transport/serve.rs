@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::close::{CloseCode, ConnectionLost};
 use super::connection::Connection;
 use super::message::{ReceiveError, RecvStream, SendError, SendStream};
+use crate::limits::REQUEST_TIMEOUT;
 use crate::wire::frame::Message;
 
 /// Hands every request of `connection` to `handler`, at most `at_once` at a time, until the connection is
@@ -122,8 +123,3 @@ fn abandon(connection: &Connection, mut send: SendStream, error: &ReceiveError) 
         None => send.reset(CloseCode::Cancelled),
     }
 }
-
-// limits
-
-/// How long a request may take to arrive, once its stream was opened.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

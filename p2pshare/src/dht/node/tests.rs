@@ -1,15 +1,16 @@
 //! A ring of one through its handle, on a real disk and on one that can be cut off.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::dht::DhtBindError;
 use crate::identity::RequestId;
-use crate::store::MemoryDisk;
+use crate::store::{MemoryDisk, StoreKind};
+use crate::wire::ring::RowState;
 
 const RING: RingId = RingId::from_bytes([1; 32]);
 
@@ -32,7 +33,7 @@ async fn on_disk(folder: &TempDir) -> DhtNode {
 
 async fn in_memory(disk: &MemoryDisk) -> DhtNode {
     let store = Store::open_memory(disk, StoreKind::Tracker).await.unwrap();
-    DhtNode::start(store, "memory".into(), RING).await.unwrap()
+    DhtNode::new(Member::start(store, "memory".into(), RING).await.unwrap())
 }
 
 fn applied(version: u64) -> RowChange {

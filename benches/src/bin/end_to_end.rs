@@ -1,0 +1,274 @@
+//! The whole way of a file, by the real programs on loopback, beside plain quinn in the same run.
+//!
+//! `cargo run --release -p p2pshare-benches --bin end_to_end -- [--mib N] [--rounds N] [--dir DIR]`, after
+//! `cargo build --release`. It starts a tracker and two background peers in a folder of its own, uploads a
+//! random file, downloads it, and reports rates, CPU and peak memory of both ends; then two processes of
+//! plain quinn move as many bytes from memory to nowhere, with the same windows and path MTU. Rounds
+//! alternate between the two, so that a machine that drifts drifts for both.
+
+use std::{
+    error::Error,
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use p2pshare_benches::{plain_quinn, process::Usage};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> Outcome<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("quinn-sender") => return plain_quinn::send(number(&args, 1)? << 20),
+        Some("quinn-receiver") => {
+            let addr = args.get(1).ok_or("where is the sender?")?.parse()?;
+            return plain_quinn::receive(addr, args.get(2).ok_or("which certificate?")?);
+        }
+        _ => {}
+    }
+    let mib = flag(&args, "--mib").map_or(Ok(1024), |text| text.parse())?;
+    let rounds = flag(&args, "--rounds").map_or(Ok(3), |text| text.parse::<usize>())?;
+    let dir = match flag(&args, "--dir") {
+        Some(dir) => tempfile::tempdir_in(dir)?,
+        None => tempfile::tempdir()?,
+    };
+    let world = World::start(dir.path())?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..rounds.max(1) {
+        ours.push(world.transfer(round, mib)?);
+        theirs.push(quinn(mib)?);
+    }
+    world.latency()?;
+    let ratio = median(&mut ours) / median(&mut theirs);
+    println!("download beside plain quinn, medians: {ratio:.2}");
+    Ok(())
+}
+
+/// A tracker and two background peers.
+struct World {
+    dir: PathBuf,
+    tracker: Child,
+    address: String,
+}
+
+impl World {
+    fn start(dir: &Path) -> Outcome<Self> {
+        let mut tracker = Command::new(program("p2pshare-tracker")?)
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(dir.join("tracker"))
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()?;
+        let output = tracker.stdout.take().ok_or("the tracker has no output")?;
+        let mut address = None;
+        for line in BufReader::new(output).lines() {
+            if let Some(listens) = line?.strip_prefix("Tracker listening on ") {
+                address = Some(listens.to_owned());
+                break;
+            }
+        }
+        let world = Self {
+            dir: dir.to_owned(),
+            tracker,
+            address: address.ok_or("the tracker did not start")?,
+        };
+        for user in ["alice", "bob"] {
+            world.run(user, &["create_user", user, "pass123"])?;
+            world.run(user, &["login", user, "pass123"])?;
+        }
+        world.run("alice", &["create_group", "bench", "--open"])?;
+        Ok(world)
+    }
+
+    /// One upload and one download; the download's MB/s.
+    fn transfer(&self, round: usize, mib: u64) -> Outcome<f64> {
+        let (source, dest) = (self.dir.join("source"), self.dir.join("dest"));
+        make_file(&source, mib)?;
+        let name = format!("file{round}");
+        let bytes = (mib << 20) as f64;
+        let (alice, bob) = (self.pid("alice")?, self.pid("bob")?);
+        let path = |path: &Path| path.display().to_string();
+
+        let before = Usage::of(alice)?;
+        let started = Instant::now();
+        self.run(
+            "alice",
+            &["upload_file", &path(&source), "bench", "--name", &name],
+        )?;
+        let elapsed = started.elapsed();
+        let cpu = Usage::of(alice)?.cpu - before.cpu;
+        println!("round {round}: upload    {}", rate(bytes, elapsed, cpu));
+
+        let before = (Usage::of(alice)?, Usage::of(bob)?);
+        let started = Instant::now();
+        self.run("bob", &["download_file", "bench", &name, &path(&dest)])?;
+        let elapsed = started.elapsed();
+        let after = (Usage::of(alice)?, Usage::of(bob)?);
+        let cpu = after.0.cpu - before.0.cpu + after.1.cpu - before.1.cpu;
+        println!(
+            "round {round}: download  {}, peak memory {} and {} MiB",
+            rate(bytes, elapsed, cpu),
+            after.0.peak_mib,
+            after.1.peak_mib,
+        );
+        if !same(&source, &dest)? {
+            return Err("the download is not the file".into());
+        }
+        self.run("bob", &["stop_sharing", "bench", &name])?;
+        self.run("alice", &["stop_sharing", "bench", &name])?;
+        std::fs::remove_file(dest)?;
+        Ok(bytes / 1e6 / elapsed.as_secs_f64())
+    }
+
+    /// How long a command takes against a warm background peer.
+    fn latency(&self) -> Outcome<()> {
+        for command in [&["status"][..], &["list_groups"], &["list_files", "bench"]] {
+            let mut times = Vec::new();
+            for _ in 0..21 {
+                let started = Instant::now();
+                self.run("bob", command)?;
+                times.push(started.elapsed().as_secs_f64() * 1e3);
+            }
+            println!(
+                "command {}: median {:.1} ms",
+                command[0],
+                median(&mut times)
+            );
+        }
+        Ok(())
+    }
+
+    fn run(&self, user: &str, args: &[&str]) -> Outcome<String> {
+        let output = Command::new(program("p2pshare")?)
+            .args(["--trackers", &self.address, "--home"])
+            .arg(self.dir.join(user))
+            .args(args)
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("p2pshare {args:?} failed: {said}").into());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The process of a user's background peer.
+    fn pid(&self, user: &str) -> Outcome<u32> {
+        let status = self.run(user, &["status"])?;
+        let (_, rest) = status.split_once("pid ").ok_or("no background peer")?;
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        Ok(digits.parse()?)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for user in ["alice", "bob"] {
+            if let Err(error) = self.run(user, &["logout"]) {
+                eprintln!("{user}: {error}");
+            }
+        }
+        if self.tracker.kill().is_ok() {
+            let _ = self.tracker.wait();
+        }
+    }
+}
+
+/// Plain quinn between two processes; its MB/s.
+fn quinn(mib: u64) -> Outcome<f64> {
+    let this = std::env::current_exe()?;
+    let mut sender = Command::new(&this)
+        .args(["quinn-sender", &mib.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = BufReader::new(sender.stdout.take().ok_or("no output")?);
+    let mut line = String::new();
+    said.read_line(&mut line)?;
+    let args: Vec<&str> = line.split_whitespace().collect();
+    let started = Instant::now();
+    let received = Command::new(&this)
+        .arg("quinn-receiver")
+        .args(&args)
+        .output()?;
+    let elapsed = started.elapsed();
+    if !received.status.success() {
+        return Err(String::from_utf8_lossy(&received.stderr).into());
+    }
+    let mut rest = String::new();
+    said.read_to_string(&mut rest)?;
+    sender.wait()?;
+    let (one, two) = (
+        Usage::parse(&rest)?,
+        Usage::parse(&String::from_utf8(received.stdout)?)?,
+    );
+    let bytes = (mib << 20) as f64;
+    println!(
+        "         quinn     {}, peak memory {} and {} MiB",
+        rate(bytes, elapsed, one.cpu + two.cpu),
+        one.peak_mib,
+        two.peak_mib,
+    );
+    Ok(bytes / 1e6 / elapsed.as_secs_f64())
+}
+
+fn rate(bytes: f64, elapsed: Duration, cpu: f64) -> String {
+    let per_gib = cpu * f64::from(1 << 30) / bytes;
+    format!(
+        "{:6.0} MB/s, {per_gib:.2} CPU s/GiB",
+        bytes / 1e6 / elapsed.as_secs_f64()
+    )
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Fills `path` with random bytes, unless it has as many already.
+fn make_file(path: &Path, mib: u64) -> Outcome<()> {
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == mib << 20) {
+        return Ok(());
+    }
+    let mut file = std::fs::File::create(path)?;
+    let mut block = vec![0; 1 << 20];
+    for _ in 0..mib {
+        rand::fill(&mut block[..]);
+        file.write_all(&block)?;
+    }
+    Ok(())
+}
+
+fn same(one: &Path, two: &Path) -> Outcome<bool> {
+    let (mut one, mut two) = (std::fs::File::open(one)?, std::fs::File::open(two)?);
+    let (mut a, mut b) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    loop {
+        let length = one.read(&mut a)?;
+        if length == 0 {
+            return Ok(two.read(&mut b)? == 0);
+        }
+        two.read_exact(&mut b[..length])?;
+        if a[..length] != b[..length] {
+            return Ok(false);
+        }
+    }
+}
+
+/// A program that was built beside this one.
+fn program(name: &str) -> Outcome<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    match path.exists() {
+        true => Ok(path),
+        false => Err(format!("{} is missing: run `cargo build --release`", path.display()).into()),
+    }
+}
+
+fn flag<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
+    let place = args.iter().position(|arg| arg == name)?;
+    args.get(place + 1).map(String::as_str)
+}
+
+fn number(args: &[String], place: usize) -> Outcome<u64> {
+    Ok(args.get(place).ok_or("a number is missing")?.parse()?)
+}

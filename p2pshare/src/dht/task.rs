@@ -1,0 +1,131 @@
+//! What a coordinator is given and what it gives: who proposes, what is wanted of which row, what it is
+//! told and wants done, and how it ended.
+//!
+//! **Invariant.** A round of one life of one member is handed out once, so that no two proposals share a
+//! ballot.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::register::Change;
+use crate::identity::MemberId;
+use crate::wire::ring::{Epoch, ReplicaAnswer, ReplicaRequest, RowKey, RowState, Version};
+
+/// Who proposes: one member in one of its lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Proposer {
+    /// The member.
+    pub(crate) member: MemberId,
+    /// Its life; no two share a number.
+    pub(crate) incarnation: u64,
+    /// Hands out the rounds of this life, each once.
+    pub(crate) rounds: Arc<Rounds>,
+}
+
+/// The rounds that one life of one member has used. A ballot is a round of it, so that two proposals
+/// share no ballot, even two of the same row at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds(AtomicU64);
+
+impl Rounds {
+    /// A round above `floor` that was never handed out before.
+    pub(crate) fn above(&self, floor: u64) -> u64 {
+        self.0.fetch_max(floor, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// What is wanted of a row.
+#[derive(Clone, Debug)]
+pub(crate) enum Intent {
+    /// Its state.
+    Read,
+    /// A change of it.
+    Change(Change),
+}
+
+/// What is wanted of which row, under which list of members.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub(crate) key: RowKey,
+    pub(crate) intent: Intent,
+    pub(crate) epoch: Epoch,
+    /// The members that hold the row.
+    pub(crate) replicas: Vec<MemberId>,
+    /// How many of them are thought alive.
+    pub(crate) reachable: usize,
+    /// The highest round that is known to be used at this row; zero if none is known.
+    pub(crate) round: u64,
+}
+
+/// What a coordinator is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    /// A replica answered.
+    Answer {
+        from: MemberId,
+        answer: ReplicaAnswer,
+    },
+    /// A replica could not be asked, or its connection broke before it answered.
+    Failed { from: MemberId },
+}
+
+/// What a coordinator wants done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Action {
+    /// Ask a replica.
+    Send {
+        to: MemberId,
+        request: ReplicaRequest,
+    },
+    /// Tell whoever asked; it comes once.
+    Finish(Result<Outcome, Failure>),
+}
+
+/// How it ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// The state that was read.
+    Read(RowState),
+    /// The change was made.
+    Applied(Version),
+    /// The change had been made before.
+    AlreadyApplied(Version),
+    /// The change was not made: the row has another version.
+    Conflict(RowState),
+}
+
+/// Why it did not end well.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Failure {
+    /// Nothing was changed: too few replicas.
+    InsufficientReplicas {
+        reachable: usize,
+        members: usize,
+        needed: usize,
+    },
+    /// Nothing was changed: others kept changing the row.
+    Contended,
+    /// Nothing was changed: the ring has a later epoch.
+    StaleEpoch(Epoch),
+    /// It may have been changed, or may yet be.
+    OutcomeUnknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_round_is_handed_out_once_and_is_above_what_it_has_to_pass() {
+        let rounds = Rounds::default();
+        let mut seen = BTreeSet::new();
+        for floor in [0, 0, 7, 3, 7, 7, 100, 0] {
+            let round = rounds.above(floor);
+            assert!(round > floor);
+            assert!(seen.insert(round));
+        }
+    }
+}
