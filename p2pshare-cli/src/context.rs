@@ -1,6 +1,9 @@
 //! What a command works with: the home, the trackers, and the background peer of the identity that it acts as.
 
-use p2pshare::{TrackerList, UserName};
+use std::time::Duration;
+
+use p2pshare::{SessionError, TrackerClient, TrackerList, UserName};
+use tokio::time::{Instant, sleep};
 
 use crate::args::Global;
 use crate::background::{Background, restore_all};
@@ -35,6 +38,24 @@ impl Context {
     /// The list of trackers in force.
     pub(crate) fn trackers(&self) -> Result<TrackerList, Failure> {
         find_trackers(self.chosen_trackers.as_deref(), &self.home)
+    }
+
+    /// Connects to a tracker without an identity, and makes sure that its ring may be trusted. A tracker that is only
+    /// just starting is given a moment.
+    pub(crate) async fn connect_to_tracker(&self) -> Result<(TrackerClient, TrackerList), Failure> {
+        let list = self.trackers()?;
+        let started = Instant::now();
+        let client = loop {
+            match TrackerClient::connect(list.addrs(), None).await {
+                Err(SessionError::Unreachable { .. }) if started.elapsed() < TRACKER_PATIENCE => {
+                    sleep(TRACKER_RETRY).await;
+                }
+                result => break result?,
+            }
+        };
+        self.home
+            .trust_ring(&list, client.tracker(), client.ring_id())?;
+        Ok((client, list))
     }
 
     /// Brings every background peer back that should run, and connects to that of the identity to act as.
@@ -123,3 +144,9 @@ pub(crate) fn unexpected(outcome: &Outcome) -> Failure {
         "the background peer gave an answer that makes no sense: {outcome:?}"
     ))
 }
+
+/// How long a tracker that cannot be reached is tried again.
+const TRACKER_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How long until it is tried again.
+const TRACKER_RETRY: Duration = Duration::from_millis(100);

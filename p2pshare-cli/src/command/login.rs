@@ -2,7 +2,7 @@
 //!
 //! A login that fails leaves no process and no folder that was not there before.
 
-use p2pshare::{Password, RingId, TrackerClient, TrackerList};
+use p2pshare::Password;
 
 use crate::args::Account;
 use crate::background::{Background, restore_all};
@@ -13,9 +13,10 @@ use crate::password;
 
 pub(crate) async fn run(context: &Context, account: &Account) -> Result<String, Failure> {
     let password = password::obtain(account, false)?;
-    let list = context.trackers()?;
     restore_all(&context.home, &context.home.identities()).await;
-    let ring = find_ring(context, &list).await?;
+    let (client, list) = context.connect_to_tracker().await?;
+    let ring = client.ring_id();
+    drop(client);
     let background = Background {
         folder: context.home.folder(ring, &account.user),
         ring,
@@ -38,15 +39,6 @@ pub(crate) async fn run(context: &Context, account: &Account) -> Result<String, 
         "Logged in as {}\n{tracker}\nPeer server {} (pid {})",
         logged_in.user, logged_in.peer, logged_in.pid
     ))
-}
-
-/// The ring behind the trackers, if it may be trusted.
-async fn find_ring(context: &Context, list: &TrackerList) -> Result<RingId, Failure> {
-    let client = TrackerClient::connect(list.addrs(), None).await?;
-    context
-        .home
-        .trust_ring(list, client.tracker(), client.ring_id())?;
-    Ok(client.ring_id())
 }
 
 async fn log_in(
