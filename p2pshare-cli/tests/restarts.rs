@@ -1,5 +1,11 @@
 //! What outlives what: trackers that are stopped or killed, background peers that are killed, identities side by side.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod world;
 
 use rustix::process::{Signal, kill_process, test_kill_process};
@@ -63,6 +69,34 @@ fn any_command_brings_back_what_was_killed() {
     assert!(same_content(&file, &world.work("b.bin")));
     let after = [world.peer_pid("Alice"), world.peer_pid("Bob")];
     assert!(before.iter().all(|pid| !after.contains(pid)));
+}
+
+#[test]
+fn many_commands_at_once_bring_back_one_background_peer() {
+    let world = World::new();
+    world.users(&["Alice"]);
+    kill_process(world.peer_pid("Alice"), Signal::KILL).unwrap();
+    let mut running: Vec<_> = (0..8)
+        .map(|_| Process::spawn(world.command(&["status"])))
+        .collect();
+    let mut pids: Vec<_> = running
+        .iter_mut()
+        .map(|process| process.wait().expect_ok(&["status"]))
+        .map(|status| status.split_once("(pid ").expect("a pid").1.to_owned())
+        .collect();
+    pids.dedup();
+    assert_eq!(pids.len(), 1, "{pids:?}");
+}
+
+#[test]
+fn a_background_peer_that_lost_its_socket_is_replaced() {
+    let world = World::new();
+    world.users(&["Alice"]);
+    let before = world.peer_pid("Alice");
+    // As when the system clears its runtime folder under a peer that goes on.
+    std::fs::remove_dir_all(world.path("run")).unwrap();
+    std::fs::create_dir(world.path("run")).unwrap();
+    assert_ne!(world.peer_pid("Alice"), before);
 }
 
 #[test]

@@ -49,11 +49,11 @@ pub(super) async fn perform(
         }
         Request::JoinGroup { group } => Outcome::Joined(joined(session.join(&group).await?)?),
         Request::ListRequests { group } => Outcome::Users(session.requests(&group).await?),
-        Request::AcceptRequest { group, user } => {
+        Request::Accept { group, user } => {
             session.accept(&group, &user).await?;
             Outcome::Done
         }
-        Request::RejectRequest { group, user } => {
+        Request::Reject { group, user } => {
             session.reject(&group, &user).await?;
             Outcome::Done
         }

@@ -10,7 +10,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -85,24 +85,16 @@ impl World {
         self.path("work").join(name)
     }
 
-    /// Writes a file of `len` bytes that no other has.
+    /// Writes a file of `len` bytes, no two chunks of which are the same.
     pub(crate) fn write_file(&self, name: &str, len: usize) -> PathBuf {
+        const BLOCK: usize = 64 * 1024;
         let path = self.work(name);
-        let seed = name.bytes().fold(0x9e37_79b9_u32, |seed, byte| {
-            seed.rotate_left(5) ^ u32::from(byte)
-        }) | 1;
-        let next = |state: &u32| {
-            let mut x = *state;
-            x ^= x << 13;
-            x ^= x >> 17;
-            x ^= x << 5;
-            Some(x)
-        };
-        let bytes: Vec<u8> = std::iter::successors(Some(seed), next)
-            .flat_map(u32::to_le_bytes)
-            .take(len)
-            .collect();
-        fs::write(&path, bytes).unwrap();
+        let mut block: Vec<u8> = name.bytes().cycle().take(BLOCK).collect();
+        let mut file = fs::File::create(&path).unwrap();
+        for (number, at) in (0..len).step_by(BLOCK).enumerate() {
+            block[..8].copy_from_slice(&number.to_le_bytes());
+            file.write_all(&block[..BLOCK.min(len - at)]).unwrap();
+        }
         path
     }
 
