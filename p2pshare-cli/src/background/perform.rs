@@ -1,6 +1,6 @@
 //! Each request, carried out on the session, and its answer in the words of the control protocol.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use p2pshare::{
     Access, FileSummary, GroupSummary, JoinOutcome, Password, Peer, Role, Session, UserName,
@@ -150,13 +150,13 @@ fn status(shared: &Shared, session: &Session) -> PeerStatus {
     }
 }
 
-/// The address at which others reach the peer best.
+/// The address at which others reach the peer best; on this machine, as long as no tracker was told of it.
 fn address(peer: &Peer) -> SocketAddr {
-    let announced = peer.announced_addrs();
-    announced
-        .first()
-        .copied()
-        .unwrap_or_else(|| peer.local_addr())
+    let mut local = peer.local_addr();
+    if local.ip().is_unspecified() {
+        local.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    peer.announced_addrs().first().copied().unwrap_or(local)
 }
 
 fn group_row(group: GroupSummary) -> GroupRow {

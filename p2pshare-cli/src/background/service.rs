@@ -11,7 +11,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::perform;
 use crate::control::{Asked, Listener, PROTOCOL, ServerHello, VERSION, accept};
@@ -58,6 +58,9 @@ impl Service {
             let _ = folder.remove_identity();
             let _ = peer.shutdown().await;
             return Err(Failure::not_logged_in());
+        }
+        if session.is_some() {
+            settle(&peer).await;
         }
         let listener = Listener::bind(&folder)
             .map_err(|error| Failure::io("cannot open the control socket", &error))?;
@@ -166,6 +169,17 @@ impl Shared {
     }
 }
 
+/// Waits until a tracker has been told of a restored peer, so that the command that brought it back finds it as it was
+/// before; not for long, since it serves without a tracker too.
+async fn settle(peer: &Peer) {
+    let told = async {
+        while peer.announced_addrs().is_empty() {
+            sleep(SETTLE_INTERVAL).await;
+        }
+    };
+    let _ = timeout(SETTLE_TIMEOUT, told).await;
+}
+
 /// How many of something are under way.
 #[derive(Default)]
 pub(super) struct Gauge(Arc<AtomicU32>);
@@ -199,6 +213,12 @@ fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// How long a restored peer may take to reach a tracker before it is used all the same.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often that is looked at.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Most requests at once; further commands wait.
 const REQUESTS_MAX: usize = 64;
