@@ -62,8 +62,6 @@
 //! Nothing here reads flags, the environment or files that it was not given, installs a subscriber for
 //! `tracing`, or ends the process.
 
-#![allow(dead_code)]
-
 mod content;
 mod dht;
 mod identity;

@@ -177,6 +177,10 @@ impl Coordinator {
     }
 
     /// Whether it may be dropped.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn is_settled(&self) -> bool {
         matches!(self.phase, Phase::Settled) && self.actions.is_empty()
     }

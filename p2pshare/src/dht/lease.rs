@@ -125,6 +125,10 @@ impl LeaseTable {
     }
 
     /// Takes what another tracker knows, under the same rule.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn merge(
         &mut self,
         now: Instant,
@@ -219,6 +223,10 @@ impl LeaseTable {
     }
 
     /// What is known of a slice: the highest number of each session.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn vector(&self, slice: Slice) -> VersionVector {
         let mut vector = VersionVector::new();
         for (owner, entry) in self
@@ -235,6 +243,10 @@ impl LeaseTable {
     }
 
     /// What is known of a slice and `vector` lacks, behind the key `after` and at most `limit` entries.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn lacking(
         &self,
         now: Instant,
@@ -258,6 +270,10 @@ impl LeaseTable {
     }
 
     /// How many entries there are, and their bytes.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.ends.len(), self.bytes)
     }

@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -113,7 +112,7 @@ impl Endpoint {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[cfg(any(test, feature = "__internals"))]
+    #[cfg(test)]
     pub(crate) fn bind_on(
         socket: Arc<dyn AsyncUdpSocket>,
         config: EndpointConfig,
@@ -382,6 +381,10 @@ pub(crate) enum ConnectError {
 
 impl ConnectError {
     /// Whether another try, there and later, may succeed.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. }

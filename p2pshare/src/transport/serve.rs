@@ -3,7 +3,6 @@
 //! sends what is no request loses the connection, and nobody else notices.
 
 use std::future::Future;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -69,6 +68,10 @@ impl Responder {
     }
 
     /// Refuses to answer: the one who asked gets `code`.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn refuse(self, code: CloseCode) {
         self.into_stream().reset(code);
     }

@@ -10,8 +10,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::close::ConnectionLost;
 use super::connection::DatagramError;
+use super::endpoint::ConnectError;
 use super::memory::{Link, Network};
+use super::pool::Pool;
+use super::serve::Responder;
 use super::*;
 use crate::identity::id::PeerId;
 use crate::identity::key::SigningKey;
