@@ -23,6 +23,7 @@ pub(super) async fn perform(
 ) -> Result<Outcome, Failure> {
     match request {
         Request::Login { user, password } => return login(shared, &user, &password).await,
+        Request::Logout => return logout(shared).await,
         Request::Retire => return Ok(retire(shared)),
         Request::Upload(request) => {
             return transfer::upload(shared, request, reporter, cancelled).await;
@@ -34,10 +35,11 @@ pub(super) async fn perform(
     }
     let session = shared.session()?;
     Ok(match request {
-        Request::Login { .. } | Request::Retire | Request::Upload(_) | Request::Download(_) => {
-            Outcome::Done
-        }
-        Request::Logout => logout(shared, &session).await?,
+        Request::Login { .. }
+        | Request::Logout
+        | Request::Retire
+        | Request::Upload(_)
+        | Request::Download(_) => Outcome::Done,
         Request::Status => Outcome::Status(status(shared, &session)),
         Request::CreateGroup { group, open } => {
             let access = if open { Access::Open } else { Access::Members };
@@ -117,15 +119,19 @@ async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<
     Ok(Outcome::LoggedIn(logged_in))
 }
 
-async fn logout(shared: &Shared, session: &Session) -> Result<Outcome, Failure> {
-    session.logout().await?;
+/// Ends the session and the process; the process also where the trackers have ended the session before.
+async fn logout(shared: &Shared) -> Result<Outcome, Failure> {
+    let session = shared.session();
+    if let Ok(session) = &session {
+        session.logout().await?;
+    }
     shared
         .folder
         .remove_identity()
         .map_err(|error| Failure::io("cannot record the logout", &error))?;
     shared.stop();
     Ok(Outcome::LoggedOut {
-        user: session.user().clone(),
+        user: session?.user().clone(),
     })
 }
 

@@ -93,7 +93,10 @@ impl Service {
             tokio::select! {
                 accepted = accept(&listener), if tasks.len() < REQUESTS_MAX => match accepted {
                     Ok(stream) => { tasks.spawn(serve(shared.clone(), stream)); }
-                    Err(error) => return Err(Failure::io("the control socket failed", &error)),
+                    Err(error) => {
+                        tracing::warn!(%error, "a command could not be heard");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
                 },
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 _ = stopping.wait_for(|stopping| *stopping) => break,
@@ -221,7 +224,10 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Most requests at once; further commands wait.
-const REQUESTS_MAX: usize = 64;
+const REQUESTS_MAX: usize = 256;
+
+/// How long to wait when the system has no room for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long requests under way may take to be cancelled and answered at the end.
 const REQUESTS_END_TIMEOUT: Duration = Duration::from_secs(5);

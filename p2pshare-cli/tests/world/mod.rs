@@ -17,7 +17,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 
 /// How long anything may take before the test gives up on it.
@@ -167,6 +167,26 @@ impl World {
         let status = self.ok_as(user, &["status"]);
         let (_, rest) = status.split_once("(pid ").expect(&status);
         Pid::from_raw(rest.split(')').next().unwrap().parse().unwrap()).unwrap()
+    }
+
+    /// The process that holds the lock of a user's folder.
+    pub(crate) fn lock_holder(&self, user: &str) -> Pid {
+        let folders = self.identity_folders();
+        let folder = folders
+            .iter()
+            .find(|folder| folder.ends_with(user))
+            .unwrap();
+        let holder = fs::read_to_string(folder.join("lock")).unwrap();
+        Pid::from_raw(holder.parse().unwrap()).unwrap()
+    }
+
+    /// Waits until a process of this world has ended.
+    pub(crate) fn wait_until_gone(&self, pid: Pid) {
+        let deadline = Instant::now() + PATIENCE;
+        while test_kill_process(pid).is_ok() {
+            assert!(Instant::now() < deadline, "process {pid:?} still runs");
+            thread::yield_now();
+        }
     }
 
     /// The folders of all identities of all homes.
