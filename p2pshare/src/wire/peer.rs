@@ -6,6 +6,9 @@
 //! [`crate::limits::CHUNK_REQUESTS_MAX`] unanswered, and the holder answers the chunk requests in their
 //! order, each by a [`ChunkHeader`] and, if it has the chunk, its bytes raw. A chunk is never in postcard.
 
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use super::{frame::Message, tracker::Holding};
