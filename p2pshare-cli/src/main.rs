@@ -1,2 +1,25 @@
-//! Front.
-fn main() {}
+//! The command line of p2pshare: commands that last as long as what they do, and a background peer for each
+//! identity that serves its files in between. What they can do is the library's; how it is said is theirs.
+
+mod args;
+mod background;
+mod command;
+mod context;
+mod control;
+mod exit_code;
+mod explain;
+mod failure;
+mod home;
+mod log;
+mod password;
+mod progress;
+mod render;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    command::run(args::Cli::parse())
+}

@@ -62,8 +62,6 @@
 //! Nothing here reads flags, the environment or files that it was not given, installs a subscriber for
 //! `tracing`, or ends the process.
 
-#![allow(dead_code)]
-
 mod content;
 mod dht;
 #[cfg(test)]
@@ -97,7 +95,5 @@ pub use peer::{
 };
 pub use store::StoreError;
 pub use time::Timestamp;
-pub use tracker::{
-    DHT_PORT_OFFSET, Tracker, TrackerBindError, TrackerBuilder, TrackerShutdownError,
-};
+pub use tracker::{Tracker, TrackerBindError, TrackerBuilder, TrackerShutdownError};
 pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};

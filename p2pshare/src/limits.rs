@@ -134,6 +134,98 @@ pub(crate) const SESSION_FILE_BYTES_MAX: usize = 4096;
 /// Connections of peers that a tracker serves at once.
 pub(crate) const TRACKER_CONNECTIONS_MAX: usize = 4096;
 
+/// How far the DHT port of a tracker lies above its port.
+pub(crate) const DHT_PORT_OFFSET: u16 = 1000;
+/// Longest host name in bytes, as DNS has it.
+pub(crate) const HOST_BYTES_MAX: usize = 253;
+/// Trackers that can found a ring together: as many as a list can name.
+pub(crate) const FOUNDERS_MAX: usize = 128;
+/// Bytes in the file of a ring key.
+pub(crate) const RING_KEY_FILE_BYTES_MAX: usize =
+    FOUNDERS_MAX * (HOST_BYTES_MAX + "founder []:65535\n".len()) + 256;
+
+/// The longest key, in bytes; the shortest is one.
+pub(crate) const STORE_KEY_BYTES_MAX: usize = 1024;
+/// The longest value, in bytes.
+pub(crate) const STORE_VALUE_BYTES_MAX: usize = 1 << 20;
+/// Jobs that wait for the writer or are in it; the next caller waits for a place.
+pub(crate) const STORE_JOBS_WAITING_MAX: usize = 4096;
+/// Jobs that share one commit.
+pub(crate) const STORE_BATCH_JOBS_MAX: usize = 1024;
+/// Bytes of keys and values after which a batch takes no further job.
+pub(crate) const STORE_BATCH_BYTES_MAX: usize = 4 << 20;
+/// Reads under way at once, each on a blocking thread.
+pub(crate) const STORE_READS_MAX: usize = 32;
+
+/// Bytes that are set aside for a body before any of it has arrived.
+pub(crate) const BODY_BYTES_AT_ONCE: usize = 16 * 1024;
+/// Connections that a pool keeps; beyond them each is dialed for the one who asks.
+pub(crate) const POOLED_CONNECTIONS_MAX: usize = 256;
+/// Characters that are kept of the other side's reason for closing.
+pub(crate) const CLOSE_REASON_CHARS_MAX: usize = 200;
+/// How long a dial may take: the first packet and two repetitions of it.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the handshake of somebody who dials in may take.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes under way beyond which newcomers have to prove their address first.
+pub(crate) const HANDSHAKES_UNPROVEN_MAX: usize = 32;
+/// Handshakes under way beyond which newcomers have to wait.
+pub(crate) const HANDSHAKES_MAX: usize = 256;
+/// How long closing connections are waited for.
+pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes in a UDP datagram, once discovery has found that the path carries them. A send of ten
+/// datagrams at once has to fit into 65,500 bytes.
+pub(crate) const UDP_PAYLOAD_BYTES_MAX: u16 = 6500;
+/// Bytes that are asked for each of a socket's two buffers.
+pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Bytes of datagrams, one way, that wait on a connection of the ring.
+pub(crate) const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
+/// After how long a dialer says something on a connection that is otherwise quiet.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// After how long without a word a connection is lost.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// The round trip that is assumed before one was measured: what is lost of a handshake is sent again
+/// after three of them.
+pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Connection attempts that wait to be looked at.
+pub(crate) const INCOMING_MAX: usize = 256;
+/// Bytes that are kept of one such attempt.
+pub(crate) const INCOMING_BYTES_MAX: u64 = 16 << 10;
+
+/// How long one read or change may take before it is given up.
+pub(crate) const ROW_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the replicas have to answer one round.
+pub(crate) const ROW_PHASE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a read waits for the last replicas when those that answered do not agree.
+pub(crate) const ROW_READ_PATIENCE: Duration = Duration::from_millis(50);
+/// The first pause after a refusal, at most.
+pub(crate) const DUEL_PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// Any later pause, at most.
+pub(crate) const DUEL_PAUSE_LONGEST: Duration = Duration::from_millis(320);
+/// Replicas of a slice, in a ring that has as many members.
+pub(crate) const REPLICAS_MAX: usize = 3;
+/// Points of one member on the circle: with as many, the busiest of three members holds about a tenth
+/// more than its share.
+pub(crate) const TOKENS_PER_MEMBER: u16 = 256;
+/// Rows in one page of a listing or a scan.
+pub(crate) const REPLICA_PAGE_ROWS: u16 = 1000;
+/// Bytes in one page of a listing or a scan, more or less one row.
+pub(crate) const REPLICA_PAGE_BYTES: usize = 256 * 1024;
+/// Pages that a scan reads for one answer.
+pub(crate) const SCAN_PAGES_MAX: usize = 16;
+/// The longest that a lease counts.
+pub(crate) const LEASE_LIFE_MAX: Duration = Duration::from_secs(120);
+/// Bytes in what a lease says: the bitfield of a file of 1 TiB, nearly.
+pub(crate) const LEASE_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Entries under one key.
+pub(crate) const LEASES_PER_KEY_MAX: usize = 16 * 1024;
+/// Bytes of all entries, as counted here.
+pub(crate) const LEASE_TABLE_BYTES_MAX: usize = 512 << 20;
+
+const _: () = assert!(HANDSHAKES_UNPROVEN_MAX < HANDSHAKES_MAX);
+const _: () = assert!(UDP_PAYLOAD_BYTES_MAX as usize * 10 <= 65_500);
+const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
+const _: () = assert!(ROW_PHASE_TIMEOUT.as_millis() * 2 < ROW_DEADLINE.as_millis());
 const _: () = assert!(TOKEN_BYTES_MAX > 4 * NAME_BYTES_MAX);
 const _: () = assert!(2 * LEASE_RENEWAL.as_secs() < LEASE_LIFE.as_secs());
 const _: () = assert!(TOKEN_BYTES_MAX + 256 < PEER_REQUEST_BYTES_MAX);

@@ -1,6 +1,8 @@
 //! The main job through the public API: accounts, a group, and a real file from one peer to another over
 //! loopback, with everything that can be refused on the way.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::{Path, PathBuf};
 
 use p2pshare::{

@@ -85,6 +85,9 @@ const PURE: &[&str] = &[
     "dht/hash_tree.rs",
     "dht/lease.rs",
     "dht/coordinator.rs",
+    "dht/task.rs",
+    "dht/row_key.rs",
+    "tracker/throttle.rs",
     "peer/picker.rs",
 ];
 
@@ -506,6 +509,9 @@ mod bites {
                 "wire/mod.rs",
                 "dht/register.rs",
                 "dht/coordinator.rs",
+                "dht/task.rs",
+                "dht/row_key.rs",
+                "tracker/throttle.rs",
                 "peer/picker.rs",
             ];
             for path in pure {

@@ -15,7 +15,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -24,6 +24,9 @@ use super::quorum::{Count, Quorum, majority};
 use super::register::{Attempt, Change, Decision};
 use super::task::{Action, Failure, Input, Intent, Outcome, Proposer, Task};
 use crate::identity::MemberId;
+use crate::limits::{
+    DUEL_PAUSE_FIRST, DUEL_PAUSE_LONGEST, ROW_DEADLINE, ROW_PHASE_TIMEOUT, ROW_READ_PATIENCE,
+};
 use crate::wire::ring::{Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RowState};
 
 /// The machine.
@@ -87,7 +90,7 @@ impl Coordinator {
             rng: SmallRng::seed_from_u64(seed),
             phase: Phase::Pausing,
             timeout: now,
-            deadline: now + DEADLINE,
+            deadline: now + ROW_DEADLINE,
             tries: 0,
             exposed: false,
             actions: VecDeque::new(),
@@ -174,6 +177,10 @@ impl Coordinator {
     }
 
     /// Whether it may be dropped.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn is_settled(&self) -> bool {
         matches!(self.phase, Phase::Settled) && self.actions.is_empty()
     }
@@ -217,7 +224,7 @@ impl Coordinator {
         } else if quorum.is_complete() {
             self.prepare(now);
         } else {
-            self.timeout = self.timeout.min(now + READ_PATIENCE);
+            self.timeout = self.timeout.min(now + ROW_READ_PATIENCE);
         }
     }
 
@@ -407,9 +414,9 @@ impl Coordinator {
 
     /// Waits a while, longer each time and never the same for two, before the next try.
     fn pause(&mut self, now: Instant) {
-        let longest = PAUSE_FIRST
+        let longest = DUEL_PAUSE_FIRST
             .saturating_mul(1 << self.tries.min(16))
-            .min(PAUSE_LONGEST);
+            .min(DUEL_PAUSE_LONGEST);
         let pause = self.rng.random_range(longest / 2..=longest);
         self.tries += 1;
         if now + pause >= self.deadline {
@@ -463,7 +470,7 @@ impl Coordinator {
 
     /// Asks every replica, and starts to count.
     fn ask(&mut self, now: Instant, call: &ReplicaCall) -> Quorum {
-        self.timeout = now + PHASE_TIMEOUT;
+        self.timeout = now + ROW_PHASE_TIMEOUT;
         for to in self.task.replicas.iter().copied() {
             let request = ReplicaRequest {
                 epoch: self.task.epoch,
@@ -483,18 +490,3 @@ fn is_chosen(answers: &Answers, ballot: Ballot, quorum: &Quorum) -> bool {
         .filter(|(_, (accepted, _))| *accepted == ballot)
         .any(|(member, _)| count.agree(*member) == Count::Reached)
 }
-
-// limits
-
-/// How long one read or change may take before it is given up.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
-/// How long the replicas have to answer one round.
-pub(crate) const PHASE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a read waits for the last replicas when those that answered do not agree.
-pub(crate) const READ_PATIENCE: Duration = Duration::from_millis(50);
-/// The first pause after a refusal, at most.
-pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(10);
-/// Any later pause, at most.
-pub(crate) const PAUSE_LONGEST: Duration = Duration::from_millis(320);
-
-const _: () = assert!(PHASE_TIMEOUT.as_millis() * 2 < DEADLINE.as_millis());

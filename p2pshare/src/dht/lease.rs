@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::placement::slice_of_lease;
 use crate::identity::{PeerId, SessionId};
+use crate::limits::{
+    LEASE_LIFE_MAX, LEASE_PAYLOAD_BYTES_MAX, LEASE_TABLE_BYTES_MAX, LEASES_PER_KEY_MAX,
+};
 use crate::wire::ring::{LeaseEntry, LeaseKey, Slice};
 
 /// What one session of one peer says under a key.
@@ -115,13 +118,17 @@ impl LeaseTable {
             owner,
             Entry {
                 number,
-                ends: ends(now, LIFE_MAX),
+                ends: ends(now, LEASE_LIFE_MAX),
                 payload: None,
             },
         )
     }
 
     /// Takes what another tracker knows, under the same rule.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn merge(
         &mut self,
         now: Instant,
@@ -153,10 +160,10 @@ impl LeaseTable {
     ) -> Result<bool, LeaseError> {
         self.expire(now);
         let len = entry.payload.as_ref().map_or(0, |payload| payload.len());
-        if len > PAYLOAD_MAX {
+        if len > LEASE_PAYLOAD_BYTES_MAX {
             return Err(LeaseError::TooLarge {
                 len,
-                max: PAYLOAD_MAX,
+                max: LEASE_PAYLOAD_BYTES_MAX,
             });
         }
         let entries = self.entries(key);
@@ -166,9 +173,10 @@ impl LeaseTable {
         }
         let (before_bytes, before_ends) =
             before.map_or((0, None), |before| (before.bytes(), Some(before.ends)));
-        let crowded = before.is_none() && entries.is_some_and(|entries| entries.len() >= PER_KEY);
+        let crowded =
+            before.is_none() && entries.is_some_and(|entries| entries.len() >= LEASES_PER_KEY_MAX);
         let bytes = self.bytes - before_bytes + entry.bytes();
-        if crowded || bytes > BYTES_MAX {
+        if crowded || bytes > LEASE_TABLE_BYTES_MAX {
             return Err(LeaseError::Full);
         }
         self.bytes = bytes;
@@ -215,6 +223,10 @@ impl LeaseTable {
     }
 
     /// What is known of a slice: the highest number of each session.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn vector(&self, slice: Slice) -> VersionVector {
         let mut vector = VersionVector::new();
         for (owner, entry) in self
@@ -231,6 +243,10 @@ impl LeaseTable {
     }
 
     /// What is known of a slice and `vector` lacks, behind the key `after` and at most `limit` entries.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn lacking(
         &self,
         now: Instant,
@@ -254,6 +270,10 @@ impl LeaseTable {
     }
 
     /// How many entries there are, and their bytes.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.ends.len(), self.bytes)
     }
@@ -296,19 +316,9 @@ fn news(now: Instant, (peer, session): (PeerId, SessionId), entry: &Entry) -> Op
 }
 
 fn ends(now: Instant, life: Duration) -> Instant {
-    now + life.min(LIFE_MAX)
+    now + life.min(LEASE_LIFE_MAX)
 }
 
-// limits
-
-/// The longest that a lease counts.
-pub(crate) const LIFE_MAX: Duration = Duration::from_secs(120);
-/// Bytes in what a lease says: the bitfield of a file of 1 TiB, nearly.
-pub(crate) const PAYLOAD_MAX: usize = 256 * 1024;
-/// Entries under one key.
-pub(crate) const PER_KEY: usize = 16 * 1024;
-/// Bytes of all entries, as counted here.
-pub(crate) const BYTES_MAX: usize = 512 << 20;
 /// What one entry takes beside its payload, roughly: its places in two trees, and its key twice.
 const ENTRY_BYTES: usize = 512;
 
@@ -376,8 +386,8 @@ mod tests {
             ["a", "b"]
         );
         assert_eq!(said(&table, later + Duration::from_secs(60), "k"), ["b"]);
-        assert_eq!(said(&table, now + LIFE_MAX, "k"), [""; 0]);
-        table.expire(now + LIFE_MAX);
+        assert_eq!(said(&table, now + LEASE_LIFE_MAX, "k"), [""; 0]);
+        table.expire(now + LEASE_LIFE_MAX);
         assert_eq!(table.size(), (0, 0));
         assert!(table.slices.is_empty());
     }
@@ -397,15 +407,15 @@ mod tests {
     fn it_is_bounded_by_key_and_by_payload() {
         let (mut table, now) = (LeaseTable::default(), Instant::now());
         let huge = Lease {
-            payload: vec![0; PAYLOAD_MAX + 1].into(),
+            payload: vec![0; LEASE_PAYLOAD_BYTES_MAX + 1].into(),
             ..lease(1, 1, 60, "")
         };
         let refused = LeaseError::TooLarge {
-            len: PAYLOAD_MAX + 1,
-            max: PAYLOAD_MAX,
+            len: LEASE_PAYLOAD_BYTES_MAX + 1,
+            max: LEASE_PAYLOAD_BYTES_MAX,
         };
         assert_eq!(table.put(now, &key("k"), huge), Err(refused));
-        for i in 0..PER_KEY {
+        for i in 0..LEASES_PER_KEY_MAX {
             let mut session = [0; 16];
             session[..8].copy_from_slice(&i.to_be_bytes());
             let session = SessionId::from_bytes(session);
@@ -442,7 +452,7 @@ mod tests {
     #[test]
     fn it_is_bounded_in_all() {
         let (mut table, now) = (LeaseTable::default(), Instant::now());
-        let payload: Arc<[u8]> = vec![0; PAYLOAD_MAX].into();
+        let payload: Arc<[u8]> = vec![0; LEASE_PAYLOAD_BYTES_MAX].into();
         let mut put = |i: usize, number| {
             let lease = Lease {
                 payload: payload.clone(),
@@ -450,7 +460,7 @@ mod tests {
             };
             table.put(now, &key(&i.to_string()), lease)
         };
-        let fit = BYTES_MAX / (PAYLOAD_MAX + ENTRY_BYTES);
+        let fit = LEASE_TABLE_BYTES_MAX / (LEASE_PAYLOAD_BYTES_MAX + ENTRY_BYTES);
         for i in 0..fit {
             assert_eq!(put(i, 1), Ok(true));
         }

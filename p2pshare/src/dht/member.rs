@@ -302,7 +302,7 @@ fn unexpected(answer: &ReplicaAnswer) -> RowError {
 fn page_rows(limit: usize) -> u16 {
     u16::try_from(limit)
         .unwrap_or(u16::MAX)
-        .clamp(1, replica::PAGE_ROWS)
+        .clamp(1, crate::limits::REPLICA_PAGE_ROWS)
 }
 
 /// The monotonic clock of tokio, which tests can pause.

@@ -9,7 +9,7 @@ use super::member::Member;
 use super::register::{Attempt, Change};
 use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 use crate::identity::{MemberId, PeerId, RingId, SessionId};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use crate::wire::ring::{LeaseKey, RequestKey, RowKey, Version};
 
 /// A member of a ring: rows that are agreed and durable, leases that expire.
@@ -237,11 +237,6 @@ impl DhtNode {
     /// [`StoreError::Poisoned`] when the store had failed; the folder is released even so.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.member.store().shutdown().await
-    }
-
-    /// The store under the rows, for what else a tracker has to remember.
-    pub(crate) fn store(&self) -> &Store {
-        self.member.store()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where a row lives: consistent hashing with virtual nodes.
 //!
 //! The circle is the first 64 bits of SHA-256. A partition key falls into one of 2^14 slices, the first
-//! 14 bits of its hash; a member stands at [`TOKENS`] points of its own; a slice belongs to the first
+//! 14 bits of its hash; a member stands at [`TOKENS_PER_MEMBER`] points of its own; a slice belongs to the first
 //! members met clockwise from its start. Members and the key alone decide this, so that every tracker
 //! comes to the same answer, and one member more or fewer moves only what becomes, or was, its own.
 
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::MemberId;
+use crate::limits::{REPLICAS_MAX, TOKENS_PER_MEMBER};
 use crate::wire::ring::{LeaseKey, RowKey, Slice};
 
 /// The slice of a partition key.
@@ -42,15 +43,17 @@ impl Placement {
     pub(crate) fn new(members: &BTreeSet<MemberId>) -> Self {
         let points = members
             .iter()
-            .flat_map(|member| (0..TOKENS).map(move |token| (point(*member, token), *member)))
+            .flat_map(|member| {
+                (0..TOKENS_PER_MEMBER).map(move |token| (point(*member, token), *member))
+            })
             .collect();
         Self {
             points,
-            replicas: members.len().min(REPLICAS),
+            replicas: members.len().min(REPLICAS_MAX),
         }
     }
 
-    /// The members that hold a slice: the first [`REPLICAS`] different ones clockwise from its start, or
+    /// The members that hold a slice: the first [`REPLICAS_MAX`] different ones clockwise from its start, or
     /// all when there are fewer. The first of them is where coordinators meet.
     pub(crate) fn preference_list(&self, slice: Slice) -> Vec<MemberId> {
         let start = u64::from(slice.index()) << (u64::BITS - Slice::BITS);
@@ -89,14 +92,6 @@ fn hash(parts: &[&[u8]]) -> [u8; 32] {
     }
     hasher.finalize().into()
 }
-
-// limits
-
-/// Replicas of a slice, in a ring that has as many members.
-pub(crate) const REPLICAS: usize = 3;
-/// Points of one member on the circle: with as many, the busiest of three members holds about a tenth
-/// more than its share.
-pub(crate) const TOKENS: u16 = 256;
 
 #[cfg(test)]
 mod tests {
@@ -174,7 +169,7 @@ mod tests {
             for slice in Slice::all() {
                 let list = placement.preference_list(slice);
                 let different: BTreeSet<_> = list.iter().copied().collect();
-                prop_assert_eq!(list.len(), usize::from(count).min(REPLICAS));
+                prop_assert_eq!(list.len(), usize::from(count).min(REPLICAS_MAX));
                 prop_assert_eq!(different.len(), list.len());
                 prop_assert!(different.is_subset(&members));
             }

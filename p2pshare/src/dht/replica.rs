@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::row_key;
+use crate::limits::{REPLICA_PAGE_BYTES, REPLICA_PAGE_ROWS, SCAN_PAGES_MAX, STORE_VALUE_BYTES_MAX};
 use crate::store::{KeyRange, PageLimit, Store, StoreError, Table, Transaction};
 use crate::wire::ring::{
     Epoch, Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey, RowState,
@@ -108,7 +109,7 @@ impl Replica {
     ) -> Result<ReplicaAnswer, StoreError> {
         let (mut rows, mut bytes, mut seen) = (Vec::new(), 0, after);
         // Rows that are skipped cost time too, so that they bound the page as well.
-        for _ in 0..SCAN_PAGES {
+        for _ in 0..SCAN_PAGES_MAX {
             let range = match &seen {
                 None => KeyRange::all(),
                 Some(key) if heads => {
@@ -131,7 +132,7 @@ impl Replica {
                     bytes += stored_bytes;
                     rows.push(row);
                 }
-                if rows.len() >= usize::from(limit) || bytes >= PAGE_BYTES {
+                if rows.len() >= usize::from(limit) || bytes >= REPLICA_PAGE_BYTES {
                     return Ok(ReplicaAnswer::Scanned { rows, next: seen });
                 }
             }
@@ -273,26 +274,17 @@ pub(crate) fn decode<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<
 
 fn page_limit(rows: u16) -> PageLimit {
     PageLimit {
-        rows: usize::from(rows.clamp(1, PAGE_ROWS)),
-        bytes: PAGE_BYTES,
+        rows: usize::from(rows.clamp(1, REPLICA_PAGE_ROWS)),
+        bytes: REPLICA_PAGE_BYTES,
     }
 }
 
 const FENCE_KEY: &[u8] = b"fence";
 
-// limits
-
-/// Rows in one page of a listing or a scan.
-pub(crate) const PAGE_ROWS: u16 = 1000;
-/// Bytes in one page of a listing or a scan, more or less one row.
-pub(crate) const PAGE_BYTES: usize = 256 * 1024;
-/// Pages that a scan reads for one answer.
-pub(crate) const SCAN_PAGES: usize = 16;
-
-const _: () = assert!(RowState::VALUE_BYTES_MAX + 2 * 1024 < crate::store::VALUE_MAX);
+const _: () = assert!(RowState::VALUE_BYTES_MAX + 2 * 1024 < STORE_VALUE_BYTES_MAX);
 const _: () = {
     use crate::wire::frame::Message;
-    assert!(2 * PAGE_BYTES <= ReplicaAnswer::BODY_BYTES_MAX);
+    assert!(2 * REPLICA_PAGE_BYTES <= ReplicaAnswer::BODY_BYTES_MAX);
 };
 
 #[cfg(test)]

@@ -50,8 +50,9 @@ fn push_partition(bytes: &mut Vec<u8>, partition: &[u8]) {
     bytes.extend(partition);
 }
 
-const _: () =
-    assert!(3 + RowKey::PARTITION_BYTES_MAX + RowKey::SORT_BYTES_MAX <= crate::store::KEY_MAX);
+const _: () = assert!(
+    3 + RowKey::PARTITION_BYTES_MAX + RowKey::SORT_BYTES_MAX <= crate::limits::STORE_KEY_BYTES_MAX
+);
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,8 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::key::{NoRandomness, SEED_LEN, SigningKey};
-use super::ring_key::{RING_KEY_FILE_BYTES_MAX, RingKey, RingKeyError};
+use super::ring_key::{RingKey, RingKeyError};
+use crate::limits::RING_KEY_FILE_BYTES_MAX;
 
 /// The signing key kept at `path`; a new one, kept there from now on, if there is no such file. Of
 /// several processes that come at once, all get the same key.

@@ -16,7 +16,8 @@ use zeroize::Zeroizing;
 
 use super::id::RingId;
 use super::key::{NoRandomness, SEED_LEN, SigningKey};
-use super::tracker_list::{TrackerAddr, TrackerList};
+use super::tracker_list::TrackerAddr;
+use crate::limits::{FOUNDERS_MAX, RING_KEY_FILE_BYTES_MAX};
 
 /// The secret of a ring, and who founds it.
 #[derive(Clone, Eq, PartialEq)]
@@ -74,6 +75,7 @@ impl RingKey {
     }
 
     /// The addresses of the founding trackers, in the order of the list.
+    #[expect(dead_code, reason = "a ring of several trackers uses it")]
     pub(crate) fn founders(&self) -> &[TrackerAddr] {
         &self.founders
     }
@@ -227,16 +229,6 @@ const FIRST_LINE: &str = "p2pshare ring key 1";
 const SALT: &[u8] = b"p2pshare/ring-key/1";
 const AUTHORITY_LABEL: &[u8] = b"p2pshare/authority/1\0";
 const TOKEN_LABEL: &[u8] = b"p2pshare/token/1\0";
-
-// limits
-
-/// Trackers that can found a ring together: as many as a list can name.
-pub(crate) const FOUNDERS_MAX: usize = TrackerList::MAX_LEN;
-/// Bytes in the address of a founder: a DNS name of 253, brackets, a colon and a port.
-pub(crate) const FOUNDER_BYTES_MAX: usize = 261;
-/// Bytes in the file of a ring key.
-pub(crate) const RING_KEY_FILE_BYTES_MAX: usize =
-    FOUNDERS_MAX * (FOUNDER_BYTES_MAX + "founder \n".len()) + 256;
 
 #[cfg(test)]
 mod tests {

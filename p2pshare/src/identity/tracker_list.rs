@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use super::id::RingId;
+use crate::limits::{DHT_PORT_OFFSET, FOUNDERS_MAX, HOST_BYTES_MAX};
 
 /// Address of a tracker: a host and the port that its clients connect to.
 ///
@@ -113,7 +114,7 @@ pub struct TrackerList {
 
 impl TrackerList {
     /// Most entries that a list may have.
-    pub const MAX_LEN: usize = 128;
+    pub const MAX_LEN: usize = FOUNDERS_MAX;
 
     /// Reads a list.
     ///
@@ -315,7 +316,7 @@ impl Host {
             .rsplit('.')
             .next()
             .is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
-        if name.len() > MAX_HOST_LEN || last_is_number || !name.split('.').all(is_label) {
+        if name.len() > HOST_BYTES_MAX || last_is_number || !name.split('.').all(is_label) {
             return Err(bad());
         }
         Ok(Self::Name(name.to_ascii_lowercase()))
@@ -344,14 +345,6 @@ fn pinned_ring(text: &str) -> Option<&str> {
     let rest = text.strip_prefix("ring")?;
     (rest.is_empty() || rest.starts_with(char::is_whitespace)).then(|| rest.trim())
 }
-
-// limits
-
-/// How far the DHT port of a tracker lies above its port.
-const DHT_PORT_OFFSET: u16 = 1000;
-
-/// Longest host name in bytes, as DNS has it.
-const MAX_HOST_LEN: usize = 253;
 
 #[cfg(test)]
 mod tests {

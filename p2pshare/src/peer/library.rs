@@ -44,7 +44,6 @@ pub(super) struct Share {
     pub(super) name: FileName,
     pub(super) id: FileId,
     pub(super) layout: Layout,
-    pub(super) sha256: Digest,
     pub(super) path: PathBuf,
     pub(super) stamp: Stamp,
     changed: AtomicBool,
@@ -343,16 +342,15 @@ fn from_row(row: ShareRow, published: bool) -> Result<Share, StoreError> {
         group,
         name,
         id,
-        sha256,
         path,
         stamp,
+        ..
     } = row;
     Ok(Share {
         group,
         name,
         id,
         layout: Layout::new(stamp.size).map_err(|_| damaged(Table::Shares))?,
-        sha256,
         path: path_from(path),
         stamp,
         changed: AtomicBool::new(false),

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::error::SessionError;
 use crate::{
     identity::{
-        PeerId, RingId, TrackerAddr,
+        RingId, TrackerAddr,
         key::VerifyingKey,
         token::{Credential, Signed},
     },
@@ -174,20 +174,20 @@ impl TrackerLink {
                     self.set_credential(None);
                     return Err(SessionError::LoggedOut);
                 }
-                Ok(Response::Refused(Refusal::OutcomeUnknown)) => {}
+                Ok(Response::Refused(Refusal::OutcomeUnknown)) => sent = true,
                 Ok(Response::Refused(refusal)) => return Err(refusal.into()),
                 Ok(response) => return Ok(response),
                 Err(error) => {
                     tracing::debug!(%error, tracker = %self.0.trackers[live.tracker], "a request failed");
+                    sent |= error.may_have_arrived();
                     self.drop_live(&live).await;
                 }
             }
-            sent = true;
             query.mark_retry();
         }
         match query.change() {
-            Some(_) => Err(SessionError::OutcomeUnknown),
-            None => Err(SessionError::Unreachable {
+            Some(_) if sent => Err(SessionError::OutcomeUnknown),
+            _ => Err(SessionError::Unreachable {
                 tried: self.0.trackers.clone(),
             }),
         }
@@ -399,7 +399,7 @@ impl TrackerLink {
         let mut slot = self.0.live.lock().await;
         if slot
             .as_ref()
-            .is_some_and(|live| !live.connection.close_reason().is_none())
+            .is_some_and(|live| live.connection.close_reason().is_some())
         {
             *slot = None;
             self.0.connected.send_replace(None);
@@ -408,11 +408,6 @@ impl TrackerLink {
 
     fn knowledge(&self) -> MutexGuard<'_, RingKnowledge> {
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// This peer's own id.
-    pub(super) fn peer_id(&self) -> PeerId {
-        self.0.endpoint.peer_id()
     }
 }
 

@@ -246,8 +246,8 @@ impl Peer {
     #[must_use]
     pub fn tracker(&self) -> Option<TrackerAddr> {
         let connected = self.link().connected();
-        let tracker = connected.borrow().as_ref().map(|now| now.tracker.clone());
-        tracker
+        let now = connected.borrow();
+        now.as_ref().map(|now| now.tracker.clone())
     }
 
     /// Bytes of chunks that were sent to others since it started.

@@ -110,6 +110,10 @@ impl KeyRange {
     }
 
     /// Keys from `start` (inclusive) to `end` (exclusive).
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn new(start: impl Into<Vec<u8>>, end: impl Into<Vec<u8>>) -> Self {
         Self {
             start: start.into(),

@@ -277,18 +277,3 @@ impl Table {
         }
     }
 }
-
-// limits
-
-/// The longest key, in bytes; the shortest is one.
-pub(crate) const KEY_MAX: usize = 1024;
-/// The longest value, in bytes.
-pub(crate) const VALUE_MAX: usize = 1 << 20;
-/// Jobs that wait for the writer or are in it; the next caller waits for a place.
-pub(crate) const WRITE_QUEUE: usize = 4096;
-/// Jobs that share one commit.
-pub(crate) const BATCH_JOBS: usize = 1024;
-/// Bytes of keys and values after which a batch takes no further job.
-pub(crate) const BATCH_BYTES: usize = 4 << 20;
-/// Reads under way at once, each on a blocking thread.
-pub(crate) const READS: usize = 32;

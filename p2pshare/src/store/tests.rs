@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::backend::{Change, Changes};
 use super::*;
+use crate::limits::STORE_KEY_BYTES_MAX;
 
 /// Something that can be opened as a store, closed, and opened again.
 enum Medium {
@@ -177,7 +178,7 @@ async fn a_job_that_fails_takes_back_its_own_writes_alone() {
                 tx.remove(Table::Rows, "b")?;
                 tx.put(Table::Rows, "b", "lost")?;
                 tx.put(Table::Rows, "c", "lost")?;
-                tx.put(Table::Rows, vec![0; KEY_MAX + 1], "")
+                tx.put(Table::Rows, vec![0; STORE_KEY_BYTES_MAX + 1], "")
             };
             let refused = second.write(job).await;
             assert!(matches!(

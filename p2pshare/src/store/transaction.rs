@@ -6,7 +6,8 @@
 use std::ops::ControlFlow;
 
 use super::backend::{Backend, Change, Changes, KeyRange, Page, PageBuilder, PageLimit};
-use super::{KEY_MAX, StoreError, Table, VALUE_MAX};
+use super::{StoreError, Table};
+use crate::limits::{STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX};
 
 /// The view of one job.
 pub(crate) struct Transaction<'a> {
@@ -55,6 +56,10 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// As [`Transaction::get`].
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn range(
         &self,
         table: Table,
@@ -114,11 +119,11 @@ impl<'a> Transaction<'a> {
         value: impl Into<Vec<u8>>,
     ) -> Result<(), StoreError> {
         let value = value.into();
-        if value.len() > VALUE_MAX {
+        if value.len() > STORE_VALUE_BYTES_MAX {
             return Err(StoreError::TooLarge {
                 what: "value",
                 len: value.len(),
-                max: VALUE_MAX,
+                max: STORE_VALUE_BYTES_MAX,
             });
         }
         self.set(table, key.into(), Change::Put(value))
@@ -139,11 +144,11 @@ impl<'a> Transaction<'a> {
 
     fn set(&mut self, table: Table, key: Vec<u8>, change: Change) -> Result<(), StoreError> {
         self.check(table)?;
-        if key.is_empty() || key.len() > KEY_MAX {
+        if key.is_empty() || key.len() > STORE_KEY_BYTES_MAX {
             return Err(StoreError::TooLarge {
                 what: "key",
                 len: key.len(),
-                max: KEY_MAX,
+                max: STORE_KEY_BYTES_MAX,
             });
         }
         let before = self.changes.set(table, key.clone(), change);

@@ -15,7 +15,10 @@ use tracing::error;
 
 use super::backend::{Backend, Changes, Durability};
 use super::transaction::Transaction;
-use super::{BATCH_BYTES, BATCH_JOBS, READS, StoreError, Table, WRITE_QUEUE, format};
+use super::{StoreError, Table, format};
+use crate::limits::{
+    STORE_BATCH_BYTES_MAX, STORE_BATCH_JOBS_MAX, STORE_JOBS_WAITING_MAX, STORE_READS_MAX,
+};
 
 /// The state that all clones of a store share.
 pub(super) struct Inner {
@@ -64,8 +67,8 @@ impl Inner {
             engine: RwLock::new(Some(engine)),
             tables,
             queue: Mutex::default(),
-            places: Arc::new(Semaphore::new(WRITE_QUEUE)),
-            reads: Arc::new(Semaphore::new(READS)),
+            places: Arc::new(Semaphore::new(STORE_JOBS_WAITING_MAX)),
+            reads: Arc::new(Semaphore::new(STORE_READS_MAX)),
             failure: watch::Sender::new(None),
             commits: AtomicU64::new(commits),
         }
@@ -161,7 +164,10 @@ impl Inner {
     }
 
     pub(super) async fn shutdown(&self) -> Result<(), StoreError> {
-        let (Ok(places), Ok(reads)) = (u32::try_from(WRITE_QUEUE), u32::try_from(READS)) else {
+        let (Ok(places), Ok(reads)) = (
+            u32::try_from(STORE_JOBS_WAITING_MAX),
+            u32::try_from(STORE_READS_MAX),
+        ) else {
             return Err(StoreError::Closed);
         };
         // Whoever asks while the places are being collected stands behind this in line, as does a
@@ -237,7 +243,7 @@ impl Inner {
                 answer,
                 _place: job.place,
             });
-            let full = answers.len() >= BATCH_JOBS || bytes >= BATCH_BYTES;
+            let full = answers.len() >= STORE_BATCH_JOBS_MAX || bytes >= STORE_BATCH_BYTES_MAX;
             next = if full {
                 None
             } else {

@@ -31,13 +31,10 @@ use crate::{
         ring_key::RingKey,
         token::{Signed, TrackerCertificate},
     },
-    limits::TRACKER_CONNECTIONS_MAX,
+    limits::{DHT_PORT_OFFSET, TRACKER_CONNECTIONS_MAX},
     store::StoreError,
     transport::{Alpn, BindError, CloseCode, Endpoint, EndpointConfig, Profile},
 };
-
-/// How far the port between trackers is above the one for peers.
-pub const DHT_PORT_OFFSET: u16 = 1000;
 
 /// A tracker. A cheap clone; [`Tracker::shutdown`] ends it, and dropping the last clone ends it without
 /// waiting.
@@ -121,7 +118,7 @@ pub struct TrackerBuilder {
 }
 
 impl TrackerBuilder {
-    /// The UDP address to listen on; [`DHT_PORT_OFFSET`] above it is the port between trackers. By default
+    /// The UDP address to listen on; 1000 above it is the port between trackers. By default
     /// 127.0.0.1:9000. Port 0 takes a free pair.
     #[must_use]
     pub const fn listen(mut self, listen: SocketAddr) -> Self {

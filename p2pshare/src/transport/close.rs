@@ -6,6 +6,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::message::ReceiveError;
+use crate::limits::CLOSE_REASON_CHARS_MAX;
 use crate::wire::frame::FrameError;
 
 /// What is said with a closed connection, a reset stream or a stopped one. Append-only: the number is on
@@ -146,7 +147,7 @@ pub(crate) enum ConnectionLost {
     #[error("the connection was closed on this side")]
     ClosedHere,
     /// Nothing was heard for the idle timeout.
-    #[error("nothing was heard from the other side for {} s", super::settings::IDLE_TIMEOUT.as_secs())]
+    #[error("nothing was heard from the other side for {} s", crate::limits::IDLE_TIMEOUT.as_secs())]
     TimedOut,
     /// The other side does not know the connection: it was restarted.
     #[error("the other side was restarted")]
@@ -161,6 +162,10 @@ pub(crate) enum ConnectionLost {
 
 impl ConnectionLost {
     /// What the other side said when it closed the connection, if it did and this version knows the code.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn code(&self) -> Option<CloseCode> {
         match self {
             Self::ClosedByPeer { code, .. } => code.known(),
@@ -195,7 +200,7 @@ fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
-        .take(REASON_CHARS_MAX)
+        .take(CLOSE_REASON_CHARS_MAX)
         .collect()
 }
 
@@ -205,11 +210,6 @@ fn in_brackets(reason: &str) -> String {
         reason => format!(" ({reason})"),
     }
 }
-
-// limits
-
-/// Characters that are kept of the other side's reason for closing.
-pub(crate) const REASON_CHARS_MAX: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -247,7 +247,7 @@ mod tests {
             lost.to_string(),
             "the other side closed the connection: code 77 (a [2Jb \u{fffd})"
         );
-        assert_eq!(printable(&[b'x'; 5000]).len(), REASON_CHARS_MAX);
+        assert_eq!(printable(&[b'x'; 5000]).len(), CLOSE_REASON_CHARS_MAX);
         let lost = ConnectionLost::ClosedByPeer {
             code: CloseCode::ShuttingDown.number().into(),
             reason: String::new(),

@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -26,6 +25,9 @@ use crate::identity::certificate::CertificateError;
 use crate::identity::id::PeerId;
 use crate::identity::key::{NoRandomness, SigningKey};
 use crate::identity::key_file::KeyFileError;
+use crate::limits::{
+    CONNECT_TIMEOUT, GOODBYE_TIMEOUT, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX,
+};
 
 /// What an endpoint is.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ pub(crate) struct EndpointConfig {
     /// How much it takes from those who dial it.
     pub(crate) profile: Profile,
     /// An existing folder for the secrets by which a restart is noticed, which only one endpoint of a
-    /// profile may use at a time; without one, the others wait for [`IDLE_TIMEOUT`](settings::IDLE_TIMEOUT).
+    /// profile may use at a time; without one, the others wait for [`IDLE_TIMEOUT`](crate::limits::IDLE_TIMEOUT).
     pub(crate) reset_keys: Option<PathBuf>,
     /// Makes what QUIC draws from its own generator repeatable, for tests.
     pub(crate) rng_seed: Option<[u8; 32]>,
@@ -110,7 +112,7 @@ impl Endpoint {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[cfg(any(test, feature = "__internals"))]
+    #[cfg(test)]
     pub(crate) fn bind_on(
         socket: Arc<dyn AsyncUdpSocket>,
         config: EndpointConfig,
@@ -213,7 +215,7 @@ impl Endpoint {
     }
 
     /// The next connection that somebody has made, or `None` once the endpoint is closed. Attempts are only
-    /// looked at while this is called; beyond [`UNPROVEN_MAX`] handshakes that are under way, a newcomer has
+    /// looked at while this is called; beyond [`HANDSHAKES_UNPROVEN_MAX`] handshakes that are under way, a newcomer has
     /// to prove his address first, and beyond [`HANDSHAKES_MAX`] he has to wait. Cancel-safe.
     pub(crate) async fn accept(&self) -> Option<Connection> {
         let mut handshakes = self.0.handshakes.lock().await;
@@ -238,7 +240,7 @@ impl Endpoint {
             return incoming.refuse();
         }
         let proven = incoming.remote_address_validated();
-        if handshakes.len() >= UNPROVEN_MAX && !proven && incoming.may_retry() {
+        if handshakes.len() >= HANDSHAKES_UNPROVEN_MAX && !proven && incoming.may_retry() {
             // It fails only where it may not be done.
             _ = incoming.retry();
             return;
@@ -379,6 +381,10 @@ pub(crate) enum ConnectError {
 
 impl ConnectError {
     /// Whether another try, there and later, may succeed.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. }
@@ -443,18 +449,3 @@ const SERVER_NAME: &str = "p2pshare";
 
 /// QUIC's code for the TLS alert 120.
 const NO_APPLICATION_PROTOCOL: u64 = 0x178;
-
-// limits
-
-/// How long a dial may take: the first packet and two repetitions of it.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the handshake of somebody who dials in may take.
-pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes under way beyond which newcomers have to prove their address first.
-pub(crate) const UNPROVEN_MAX: usize = 32;
-/// Handshakes under way beyond which newcomers have to wait.
-pub(crate) const HANDSHAKES_MAX: usize = 256;
-/// How long closing connections are waited for.
-pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-
-const _: () = assert!(UNPROVEN_MAX < HANDSHAKES_MAX);

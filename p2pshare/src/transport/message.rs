@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::close::{CloseCode, ConnectionLost, ReceivedCode};
 use super::connection::Connection;
+use crate::limits::BODY_BYTES_AT_ONCE;
 use crate::wire::frame::{FrameError, HEADER_BYTES, Message, decode_body, decode_header, encode};
 
 /// The writing half of a stream. Dropping it unfinished resets it with [`CloseCode::Cancelled`].
@@ -65,6 +66,10 @@ impl SendStream {
     /// # Errors
     ///
     /// If the connection is lost.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) async fn stopped(&self) -> Result<Option<ReceivedCode>, ConnectionLost> {
         match self.quinn.stopped().await {
             Ok(code) => Ok(code.map(Into::into)),
@@ -148,19 +153,6 @@ impl RecvStream {
         pieces: &mut [Bytes],
     ) -> Result<Option<usize>, ReceiveError> {
         Ok(self.0.read_chunks(pieces).await?)
-    }
-
-    /// The next at most `bytes_max` bytes of the stream, or `None` at its end. Cancel-safe.
-    ///
-    /// # Errors
-    ///
-    /// If the stream or the connection ends early.
-    pub(crate) async fn receive_piece(
-        &mut self,
-        bytes_max: usize,
-    ) -> Result<Option<Bytes>, ReceiveError> {
-        let chunk = self.0.read_chunk(bytes_max, true).await?;
-        Ok(chunk.map(|chunk| chunk.bytes))
     }
 
     /// Tells the other side to send no more, and why.
@@ -316,8 +308,3 @@ fn no_early_data() -> ConnectionLost {
         reason: "early data was refused".to_owned(),
     }
 }
-
-// limits
-
-/// Bytes that are set aside for a body before any of it has arrived.
-pub(crate) const BODY_BYTES_AT_ONCE: usize = 16 * 1024;

@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::endpoint::{ConnectError, Endpoint};
 use super::settings::Alpn;
 use super::tls::Expect;
+use crate::limits::POOLED_CONNECTIONS_MAX;
 
 /// Connections of one endpoint. Clones are the same pool.
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ impl Pool {
             Slot::Dialing(_) => true,
         });
         let (outcome, dial) = watch::channel(None);
-        let keep = slots.len() < POOLED_MAX;
+        let keep = slots.len() < POOLED_CONNECTIONS_MAX;
         if keep {
             slots.insert(key, Slot::Dialing(dial.clone()));
         }
@@ -97,8 +98,3 @@ impl Pool {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-// limits
-
-/// Connections that a pool keeps; beyond them each is dialed for the one who asks.
-pub(crate) const POOLED_MAX: usize = 256;

@@ -3,7 +3,6 @@
 //! sends what is no request loses the connection, and nobody else notices.
 
 use std::future::Future;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -11,6 +10,7 @@ use tokio::time::timeout;
 use super::close::{CloseCode, ConnectionLost};
 use super::connection::Connection;
 use super::message::{ReceiveError, RecvStream, SendError, SendStream};
+use crate::limits::REQUEST_TIMEOUT;
 use crate::wire::frame::Message;
 
 /// Hands every request of `connection` to `handler`, at most `at_once` at a time, until the connection is
@@ -68,6 +68,10 @@ impl Responder {
     }
 
     /// Refuses to answer: the one who asked gets `code`.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn refuse(self, code: CloseCode) {
         self.into_stream().reset(code);
     }
@@ -122,8 +126,3 @@ fn abandon(connection: &Connection, mut send: SendStream, error: &ReceiveError) 
         None => send.reset(CloseCode::Cancelled),
     }
 }
-
-// limits
-
-/// How long a request may take to arrive, once its stream was opened.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,6 +13,10 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, NoneTokenStore, TransportConfig, Va
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::reset::ResetKeys;
+use crate::limits::{
+    DATAGRAM_BUFFER_BYTES, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_MAX, INITIAL_RTT, KEEP_ALIVE,
+    SOCKET_BUFFER_BYTES, UDP_PAYLOAD_BYTES_MAX,
+};
 
 /// The protocol that a connection speaks, with its version.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -120,7 +124,7 @@ pub(super) fn endpoint(keys: &ResetKeys, rng_seed: Option<[u8; 32]>) -> quinn::E
         .rng_seed(rng_seed);
     #[expect(clippy::expect_used, reason = "quinn takes 1,200 to 65,527")]
     config
-        .max_udp_payload_size(UDP_PAYLOAD_MAX)
+        .max_udp_payload_size(UDP_PAYLOAD_BYTES_MAX)
         .expect("within quinn's bounds");
     config
 }
@@ -182,7 +186,7 @@ pub(super) fn socket(listen: SocketAddr) -> io::Result<UdpSocket> {
 
 fn transport(windows: &Windows) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(UDP_PAYLOAD_MAX);
+    mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX);
     let idle = VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32);
     let mut transport = TransportConfig::default();
     transport
@@ -221,30 +225,6 @@ const PEER: Windows = Windows {
     send: 64 * MIB,
     streams: 64,
 };
-
-// limits
-
-/// Bytes in a UDP datagram, once discovery has found that the path carries them. A send of ten
-/// datagrams at once has to fit into 65,500 bytes.
-pub(crate) const UDP_PAYLOAD_MAX: u16 = 6500;
-/// Bytes that are asked for each of a socket's two buffers.
-pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 * MIB as usize;
-/// Bytes of datagrams, one way, that wait on a connection of the ring.
-pub(crate) const DATAGRAM_BUFFER_BYTES: usize = 64 * KIB as usize;
-/// After how long a dialer says something on a connection that is otherwise quiet.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// After how long without a word a connection is lost.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// The round trip that is assumed before one was measured: what is lost of a handshake is sent again
-/// after three of them.
-pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// Connection attempts that wait to be looked at.
-pub(crate) const INCOMING_MAX: usize = 256;
-/// Bytes that are kept of one such attempt.
-pub(crate) const INCOMING_BYTES_MAX: u64 = 16 * KIB as u64;
-
-const _: () = assert!(UDP_PAYLOAD_MAX as usize * 10 <= 65_500);
-const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
 
 #[cfg(test)]
 mod tests {

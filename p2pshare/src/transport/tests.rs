@@ -10,13 +10,18 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::close::ConnectionLost;
 use super::connection::DatagramError;
-use super::endpoint::{CONNECT_TIMEOUT, UNPROVEN_MAX};
+use super::endpoint::ConnectError;
 use super::memory::{Link, Network};
-use super::settings::{IDLE_TIMEOUT, UDP_PAYLOAD_MAX};
+use super::pool::Pool;
+use super::serve::Responder;
 use super::*;
 use crate::identity::id::PeerId;
 use crate::identity::key::SigningKey;
+use crate::limits::{
+    CONNECT_TIMEOUT, HANDSHAKES_UNPROVEN_MAX, IDLE_TIMEOUT, UDP_PAYLOAD_BYTES_MAX,
+};
 use crate::wire::frame::{FrameError, Message};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -474,7 +479,7 @@ async fn half_open_connections_are_bounded_and_the_honest_get_through() {
     let (flood, honest) = (dialer(&network, 2), dialer(&network, 3));
     network.mute(ip(1), ip(2));
     let mut attempts = tokio::task::JoinSet::new();
-    for _ in 0..2 * UNPROVEN_MAX {
+    for _ in 0..2 * HANDSHAKES_UNPROVEN_MAX {
         let flood = flood.clone();
         attempts.spawn(async move { flood.connect(addr(1), Alpn::Tracker, Expect::Any).await });
     }
@@ -486,7 +491,10 @@ async fn half_open_connections_are_bounded_and_the_honest_get_through() {
     let (accepted, dialed) = tokio::join!(accepted, dialed);
     assert_eq!(accepted.unwrap().remote_peer(), id(3));
     assert_eq!(dialed.unwrap().remote_peer(), id(1));
-    assert_eq!(tracker.handshakes_under_way().await, UNPROVEN_MAX);
+    assert_eq!(
+        tracker.handshakes_under_way().await,
+        HANDSHAKES_UNPROVEN_MAX
+    );
     while let Some(attempt) = attempts.join_next().await {
         assert!(attempt.unwrap().is_err());
     }
@@ -595,7 +603,7 @@ async fn loopback_finds_its_mtu_and_moves_large_answers() {
     let bytes = vec![7; 1 << 20];
     for _ in 0..200 {
         assert_eq!(ask(&dialed, &bytes).await.unwrap(), bytes);
-        if dialed.mtu() == UDP_PAYLOAD_MAX {
+        if dialed.mtu() == UDP_PAYLOAD_BYTES_MAX {
             return;
         }
     }

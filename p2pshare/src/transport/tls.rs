@@ -279,8 +279,9 @@ mod tests {
 
     use super::*;
     use crate::transport::close::CloseCode;
+    use crate::transport::endpoint::ConnectError;
     use crate::transport::memory::Network;
-    use crate::transport::{ConnectError, Endpoint, EndpointConfig, Profile};
+    use crate::transport::{Endpoint, EndpointConfig, Profile};
 
     /// A self-signed certificate with an RSA key of 1,024 bits.
     const RSA: &str = "MIIB3jCCAUegAwIBAgIUeR8+BoD3C6+uPs0cpCIbUV1qFX8wDQYJKoZIhvcNAQELBQAwADAgFw0yNjExMjMxOTEz\

@@ -36,6 +36,10 @@ impl Slice {
     }
 
     /// Every slice, in order.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..Self::COUNT).map(Self)
     }
@@ -189,6 +193,10 @@ impl RowState {
     }
 
     /// Its value; `None` if it was never written, or deleted.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) fn value(&self) -> Option<&[u8]> {
         self.value.as_deref()
     }

@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use super::*;
 use crate::identity::{PeerId, RequestId};
+use crate::limits::ROW_DEADLINE;
 use crate::wire::ring::{Register, RequestKey, RowKey, Version};
 
 const SEEDS: u64 = 400;
@@ -413,7 +416,7 @@ fn duels_end() {
         world.run();
         let won = |result: &&Result<_, _>| matches!(result, Ok(Outcome::Applied(_)));
         assert_eq!(world.results.values().filter(won).count(), 1, "seed {seed}");
-        assert!(world.now - world.start < DEADLINE, "seed {seed}");
+        assert!(world.now - world.start < ROW_DEADLINE, "seed {seed}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A ring of one through its handle, on a real disk and on one that can be cut off.
 
+use crate::store::Store;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

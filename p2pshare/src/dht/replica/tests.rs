@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::identity::{MemberId, PeerId, RequestId};
+use crate::limits::SCAN_PAGES_MAX;
 use crate::store::{MemoryDisk, StoreKind};
 use crate::wire::ring::{Ballot, RequestKey};
 
@@ -223,5 +224,5 @@ async fn one_answer_to_a_scan_reads_a_bounded_number_of_rows() {
         panic!()
     };
     assert!(rows.is_empty());
-    assert_eq!(next.sort(), [SCAN_PAGES as u8 - 1]);
+    assert_eq!(next.sort(), [SCAN_PAGES_MAX as u8 - 1]);
 }

@@ -262,6 +262,7 @@ impl Job {
         refresh.reset();
         let mut without_source = Some(Instant::now());
         sources.start(first_look);
+        self.show_sources(&sources);
         loop {
             let journal = self.session.peer().journal();
             tokio::select! {

@@ -1,0 +1,213 @@
+//! What can be typed: the flags and the commands, and nothing of what they do.
+//!
+//! Commands are spelled with `_` as they always were, and answer to `-` too.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use p2pshare::{FileName, GroupName, RingId, TrackerAddr, UserName};
+
+/// Share large files within groups, directly from machine to machine.
+#[derive(Parser, Debug)]
+#[command(
+    name = "p2pshare",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not logged in, 4 denied, 5 not found, \
+                        6 unreachable, 7 integrity, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Folder of the identities [default: the platform's data folder]
+    #[arg(long, global = true, value_name = "DIR", env = "P2PSHARE_HOME")]
+    pub(crate) home: Option<PathBuf>,
+    /// The trackers: a list file, or addresses separated by commas
+    /// [default: ./tracker_info.txt, then that of the home, else 127.0.0.1:9000]
+    #[arg(long, global = true, value_name = "LIST", env = "P2PSHARE_TRACKERS")]
+    pub(crate) trackers: Option<String>,
+    /// Act as this user of the home rather than the one who logged in last
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub(crate) as_user: Option<UserName>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Make an account
+    #[command(name = "create_user", visible_alias = "create-user")]
+    CreateUser(Account),
+    /// Log in, start the background peer, and be the current identity
+    Login(Account),
+    /// End the session and stop the background peer
+    Logout,
+    /// Who is logged in, and what the background peer does
+    Status,
+    /// Make a group that you own
+    #[command(name = "create_group", visible_alias = "create-group")]
+    CreateGroup {
+        group: GroupName,
+        /// Let every user list and download without joining, and join without being accepted
+        #[arg(long)]
+        open: bool,
+    },
+    /// List all groups
+    #[command(name = "list_groups", visible_alias = "list-groups")]
+    ListGroups,
+    /// Ask to become a member
+    #[command(name = "join_group", visible_alias = "join-group")]
+    JoinGroup { group: GroupName },
+    /// Who asks to join a group of yours
+    #[command(name = "list_requests", visible_alias = "list-requests")]
+    ListRequests { group: GroupName },
+    /// Let somebody into a group of yours
+    #[command(name = "accept_request", visible_alias = "accept-request")]
+    AcceptRequest { group: GroupName, user: UserName },
+    /// Turn a request to join down
+    #[command(name = "reject_request", visible_alias = "reject-request")]
+    RejectRequest { group: GroupName, user: UserName },
+    /// Leave a group
+    #[command(name = "leave_group", visible_alias = "leave-group")]
+    LeaveGroup { group: GroupName },
+    /// Put a member out of a group of yours
+    #[command(name = "remove_member", visible_alias = "remove-member")]
+    RemoveMember { group: GroupName, user: UserName },
+    /// Make another member the owner of a group of yours
+    #[command(name = "transfer_group", visible_alias = "transfer-group")]
+    TransferGroup { group: GroupName, user: UserName },
+    /// Share a file with a group, in place
+    #[command(name = "upload_file", visible_alias = "upload-file")]
+    UploadFile {
+        path: PathBuf,
+        group: GroupName,
+        /// What the group sees it called [default: the name of the file]
+        #[arg(long)]
+        name: Option<FileName>,
+    },
+    /// List the files of a group
+    #[command(name = "list_files", visible_alias = "list-files")]
+    ListFiles { group: GroupName },
+    /// Fetch a file, resuming where an earlier attempt stopped, and seed it from then on
+    #[command(name = "download_file", visible_alias = "download-file")]
+    DownloadFile(DownloadFile),
+    /// Downloads and shared files, and how far they are
+    #[command(name = "show_downloads", visible_alias = "show-downloads")]
+    ShowDownloads,
+    /// Share a file no longer; the file itself stays
+    #[command(name = "stop_sharing", visible_alias = "stop-sharing")]
+    StopSharing {
+        group: GroupName,
+        name: FileName,
+        /// Withdraw it for everybody; for its uploader and the group's owner
+        #[arg(long)]
+        for_all: bool,
+    },
+    /// See it all at work: a tracker, two peers and a transfer, in this process, leaving nothing behind
+    Demo {
+        /// The file to send [default: a made one of 64 MiB]
+        file: Option<PathBuf>,
+    },
+    /// The background peer of one identity; started by the other commands
+    #[command(name = "__peer", hide = true)]
+    Peer(BackgroundPeer),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Account {
+    pub(crate) user: UserName,
+    /// Asked for without echo if left out here, on standard input and in P2PSHARE_PASSWORD
+    pub(crate) password: Option<String>,
+    /// Read the password from the first line of standard input
+    #[arg(long, conflicts_with = "password")]
+    pub(crate) password_stdin: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DownloadFile {
+    pub(crate) group: GroupName,
+    pub(crate) name: FileName,
+    /// Where to write it: a file, or a folder to keep its name [default: ./NAME]
+    pub(crate) dest: Option<PathBuf>,
+    /// Replace DEST if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Check the SHA-256 that the uploader published as well
+    #[arg(long)]
+    pub(crate) sha256: bool,
+    /// Wait for somebody who has the file to come online
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BackgroundPeer {
+    #[arg(long)]
+    pub(crate) folder: PathBuf,
+    #[arg(long)]
+    pub(crate) ring: RingId,
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub(crate) tracker: Vec<TrackerAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_answers_to_both_spellings() {
+        for command in Cli::command()
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+        {
+            let dashed = command.get_name().replace('_', "-");
+            let aliases: Vec<_> = command.get_visible_aliases().collect();
+            let expected = if dashed == command.get_name() {
+                vec![]
+            } else {
+                vec![dashed.as_str()]
+            };
+            assert_eq!(aliases, expected);
+        }
+    }
+
+    #[test]
+    fn flags_may_follow_the_command() {
+        let cli =
+            Cli::try_parse_from(["p2pshare", "leave-group", "photos", "--as", "Bob"]).unwrap();
+        assert_eq!(cli.global.as_user.unwrap().as_str(), "Bob");
+        assert!(matches!(cli.command, Command::LeaveGroup { group } if group.as_str() == "photos"));
+    }
+
+    #[test]
+    fn an_unknown_command_is_answered_with_the_nearest() {
+        let error = Cli::try_parse_from(["p2pshare", "creat_group", "x"]).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.exit_code()),
+            (ErrorKind::InvalidSubcommand, 2)
+        );
+        assert!(error.to_string().contains("create_group"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_name_is_an_error_of_usage() {
+        let error = Cli::try_parse_from(["p2pshare", "create_group", "a b"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("cannot contain ' '"), "{error}");
+    }
+}

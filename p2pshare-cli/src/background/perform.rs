@@ -1,0 +1,197 @@
+//! Each request, carried out on the session, and its answer in the words of the control protocol.
+
+use std::net::SocketAddr;
+
+use p2pshare::{
+    Access, FileSummary, GroupSummary, JoinOutcome, Password, Peer, Role, Session, UserName,
+};
+
+use super::service::Shared;
+use super::transfer;
+use crate::control::{
+    Cancelled, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Reporter, Request,
+};
+use crate::failure::Failure;
+use crate::home::IdentityFile;
+
+/// Carries out one request.
+pub(super) async fn perform(
+    shared: &Shared,
+    request: Request,
+    reporter: &mut Reporter,
+    cancelled: Cancelled,
+) -> Result<Outcome, Failure> {
+    match request {
+        Request::Login { user, password } => return login(shared, &user, &password).await,
+        Request::Retire => return Ok(retire(shared)),
+        Request::Upload(request) => {
+            return transfer::upload(shared, request, reporter, cancelled).await;
+        }
+        Request::Download(request) => {
+            return transfer::download(shared, request, reporter, cancelled).await;
+        }
+        _ => {}
+    }
+    let session = shared.session()?;
+    Ok(match request {
+        Request::Login { .. } | Request::Retire | Request::Upload(_) | Request::Download(_) => {
+            Outcome::Done
+        }
+        Request::Logout => logout(shared, &session).await?,
+        Request::Status => Outcome::Status(status(shared, &session)),
+        Request::CreateGroup { group, open } => {
+            let access = if open { Access::Open } else { Access::Members };
+            session.create_group(&group, access).await?;
+            Outcome::Done
+        }
+        Request::ListGroups => {
+            Outcome::Groups(session.groups().await?.into_iter().map(group_row).collect())
+        }
+        Request::JoinGroup { group } => Outcome::Joined(joined(session.join(&group).await?)?),
+        Request::ListRequests { group } => Outcome::Users(session.requests(&group).await?),
+        Request::AcceptRequest { group, user } => {
+            session.accept(&group, &user).await?;
+            Outcome::Done
+        }
+        Request::RejectRequest { group, user } => {
+            session.reject(&group, &user).await?;
+            Outcome::Done
+        }
+        Request::LeaveGroup { group } => {
+            session.leave(&group).await?;
+            Outcome::Done
+        }
+        Request::RemoveMember { group, user } => {
+            session.remove_member(&group, &user).await?;
+            Outcome::Done
+        }
+        Request::TransferGroup { group, user } => {
+            session.transfer(&group, &user).await?;
+            Outcome::Done
+        }
+        Request::ListFiles { group } => Outcome::Files(
+            session
+                .files(&group)
+                .await?
+                .into_iter()
+                .map(file_row)
+                .collect(),
+        ),
+        Request::ShowDownloads => Outcome::Transfers(transfer::rows(&session)),
+        Request::StopSharing {
+            group,
+            name,
+            for_all,
+        } => {
+            let stopped = session.stop_sharing(&group, &name, for_all).await?;
+            Outcome::Stopped {
+                entry_removed: stopped.entry_removed,
+            }
+        }
+    })
+}
+
+async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<Outcome, Failure> {
+    let _entered = shared.logins.enter();
+    let session = shared.peer.login(user, password).await?;
+    let file = IdentityFile {
+        user: session.user().clone(),
+        ring: shared.ring,
+        trackers: shared.trackers.clone(),
+    };
+    if let Err(error) = shared.folder.write_identity(&file) {
+        let _ = session.logout().await;
+        return Err(Failure::io(
+            "cannot record the login; it was undone",
+            &error,
+        ));
+    }
+    let tracker = session.tracker();
+    let logged_in = LoggedIn {
+        user: session.user().clone(),
+        peer: address(&shared.peer),
+        tracker: tracker.map(|tracker| tracker.to_string()),
+        pid: std::process::id(),
+    };
+    tracing::info!(user = %file.user, "logged in");
+    Ok(Outcome::LoggedIn(logged_in))
+}
+
+async fn logout(shared: &Shared, session: &Session) -> Result<Outcome, Failure> {
+    session.logout().await?;
+    shared
+        .folder
+        .remove_identity()
+        .map_err(|error| Failure::io("cannot record the logout", &error))?;
+    shared.stop();
+    Ok(Outcome::LoggedOut {
+        user: session.user().clone(),
+    })
+}
+
+fn retire(shared: &Shared) -> Outcome {
+    let ending = shared.session().is_err() && shared.logins.count() == 0;
+    if ending {
+        shared.stop();
+    }
+    Outcome::Retired { ending }
+}
+
+fn status(shared: &Shared, session: &Session) -> PeerStatus {
+    let tracker = session.tracker();
+    PeerStatus {
+        user: session.user().clone(),
+        ring: shared.ring,
+        peer: address(&shared.peer),
+        tracker: tracker.map(|tracker| tracker.to_string()),
+        pid: std::process::id(),
+        shared_files: u32::try_from(session.shares().len()).unwrap_or(u32::MAX),
+        transfers: shared.transfers.count(),
+    }
+}
+
+/// The address at which others reach the peer best.
+fn address(peer: &Peer) -> SocketAddr {
+    let announced = peer.announced_addrs();
+    announced
+        .first()
+        .copied()
+        .unwrap_or_else(|| peer.local_addr())
+}
+
+fn group_row(group: GroupSummary) -> GroupRow {
+    let my_role = match group.role {
+        Some(Role::Owner) => "owner",
+        Some(Role::Member) => "member",
+        _ if group.pending => "pending",
+        _ => "",
+    };
+    GroupRow {
+        name: group.name,
+        owner: group.owner,
+        open: group.access == Access::Open,
+        members: group.members,
+        my_role: my_role.to_owned(),
+    }
+}
+
+fn joined(outcome: JoinOutcome) -> Result<Joined, Failure> {
+    match outcome {
+        JoinOutcome::Joined => Ok(Joined::Member),
+        JoinOutcome::Requested { owner } => Ok(Joined::Requested { owner }),
+        JoinOutcome::AlreadyPending { owner } => Ok(Joined::AlreadyPending { owner }),
+        _ => Err(Failure::failed(
+            "the tracker gave an answer that this version does not know",
+        )),
+    }
+}
+
+fn file_row(file: FileSummary) -> FileRow {
+    FileRow {
+        name: file.name,
+        size: file.size,
+        uploader: file.uploader,
+        holders_online: file.holders_online,
+        sha256: file.sha256.to_string(),
+    }
+}

@@ -1,0 +1,17 @@
+//! `accept_request`: lets somebody who asked into a group of the user's.
+
+use p2pshare::{GroupName, UserName};
+
+use crate::context::Context;
+use crate::control::Request;
+use crate::failure::Failure;
+
+pub(crate) async fn run(
+    context: &Context,
+    group: GroupName,
+    user: UserName,
+) -> Result<String, Failure> {
+    let text = format!("Accepted {user} into '{group}'");
+    context.ask(&Request::AcceptRequest { group, user }).await?;
+    Ok(text)
+}

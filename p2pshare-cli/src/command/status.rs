@@ -1,0 +1,44 @@
+//! `status`: who is logged in, and what the background peer does.
+
+use crate::context::{Connected, Context, unexpected};
+use crate::control::{Outcome, Request};
+use crate::failure::Failure;
+
+pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
+    let Some(Connected {
+        identity,
+        mut client,
+    }) = context.connect_if_logged_in().await?
+    else {
+        return Ok("Not logged in".to_owned());
+    };
+    let status = match client.ask(&Request::Status).await? {
+        Outcome::Status(status) => status,
+        other => return Err(unexpected(&other)),
+    };
+    let tracker = status.tracker.unwrap_or_else(|| {
+        let tried: Vec<_> = identity
+            .file
+            .trackers
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        format!("none reached (of {})", tried.join(", "))
+    });
+    let mut text = format!("Logged in as {}\n", status.user);
+    text += &format!("  tracker        {tracker}\n");
+    text += &format!("  ring           {}\n", status.ring);
+    text += &format!("  peer server    {} (pid {})\n", status.peer, status.pid);
+    text += &format!("  files shared   {}\n", status.shared_files);
+    text += &format!("  transfers      {} running", status.transfers);
+    let others = context
+        .home
+        .identities()
+        .into_iter()
+        .filter(|other| other.folder != identity.folder);
+    let others: Vec<_> = others.map(|other| other.file.user.to_string()).collect();
+    if !others.is_empty() {
+        text += &format!("\nAlso logged in: {}", others.join(", "));
+    }
+    Ok(text)
+}

@@ -1,0 +1,152 @@
+//! What a command works with: the home, the trackers, and the background peer of the identity that it acts as.
+
+use std::time::Duration;
+
+use p2pshare::{SessionError, TrackerClient, TrackerList, UserName};
+use tokio::time::{Instant, sleep};
+
+use crate::args::Global;
+use crate::background::{Background, restore_all};
+use crate::control::{Client, Outcome, Request};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::home::{Home, Identity, find_trackers};
+
+/// The surroundings of one command.
+pub(crate) struct Context {
+    pub(crate) home: Home,
+    chosen_trackers: Option<String>,
+    as_user: Option<UserName>,
+}
+
+/// An identity, and a connection to its background peer.
+pub(crate) struct Connected {
+    pub(crate) identity: Identity,
+    pub(crate) client: Client,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Result<Self, Failure> {
+        let home = Home::locate(global.home.as_deref())?;
+        Ok(Self {
+            home,
+            chosen_trackers: global.trackers,
+            as_user: global.as_user,
+        })
+    }
+
+    /// The list of trackers in force.
+    pub(crate) fn trackers(&self) -> Result<TrackerList, Failure> {
+        find_trackers(self.chosen_trackers.as_deref(), &self.home)
+    }
+
+    /// Connects to a tracker without an identity, and makes sure that its ring may be trusted. A tracker that is only
+    /// just starting is given a moment.
+    pub(crate) async fn connect_to_tracker(&self) -> Result<(TrackerClient, TrackerList), Failure> {
+        let list = self.trackers()?;
+        let started = Instant::now();
+        let client = loop {
+            match TrackerClient::connect(list.addrs(), None).await {
+                Err(SessionError::Unreachable { .. }) if started.elapsed() < TRACKER_PATIENCE => {
+                    sleep(TRACKER_RETRY).await;
+                }
+                result => break result?,
+            }
+        };
+        self.home
+            .trust_ring(&list, client.tracker(), client.ring_id())?;
+        Ok((client, list))
+    }
+
+    /// Brings every background peer back that should run, and connects to that of the identity to act as.
+    pub(crate) async fn connect(&self) -> Result<Connected, Failure> {
+        match self.connect_if_logged_in().await? {
+            Some(connected) => Ok(connected),
+            None => Err(self.not_logged_in()),
+        }
+    }
+
+    /// Like [`connect`](Self::connect); `None` if nobody is logged in.
+    pub(crate) async fn connect_if_logged_in(&self) -> Result<Option<Connected>, Failure> {
+        let identities = self.home.identities();
+        let failed = restore_all(&self.home, &identities).await;
+        let Some(identity) = self.choose(&identities)? else {
+            warn(&failed);
+            return Ok(None);
+        };
+        let (mine, others): (Vec<_>, Vec<_>) = failed
+            .into_iter()
+            .partition(|(folder, _)| *folder == identity.folder);
+        warn(&others);
+        if let Some((_, failure)) = mine.into_iter().next() {
+            return Err(failure);
+        }
+        let client = Background::from(&identity).connect(&self.home).await?;
+        Ok(Some(Connected { identity, client }))
+    }
+
+    /// Asks the background peer of the identity to act as, for commands that need nothing in between.
+    pub(crate) async fn ask(&self, request: &Request) -> Result<Outcome, Failure> {
+        self.connect().await?.client.ask(request).await
+    }
+
+    /// The identity to act as: the one named, or the current one; of the ring of the trackers in force, where that
+    /// is known.
+    fn choose(&self, identities: &[Identity]) -> Result<Option<Identity>, Failure> {
+        let rings = self.home.rings_of(&self.trackers()?);
+        let fits = |identity: &&Identity| rings.is_empty() || rings.contains(&identity.file.ring);
+        let current = self.home.current();
+        let found = match &self.as_user {
+            Some(user) => identities
+                .iter()
+                .filter(fits)
+                .find(|identity| identity.file.user == *user),
+            None => identities
+                .iter()
+                .filter(fits)
+                .find(|identity| Some(&identity.folder) == current.as_ref()),
+        };
+        Ok(found.cloned())
+    }
+
+    fn not_logged_in(&self) -> Failure {
+        let users: Vec<_> = self
+            .home
+            .identities()
+            .into_iter()
+            .map(|identity| identity.file.user.to_string())
+            .collect();
+        match &self.as_user {
+            Some(user) => Failure::new(ExitCode::NotLoggedIn, format!("not logged in as {user}"))
+                .hint(format!("log in with: p2pshare login {user}")),
+            None if users.is_empty() => Failure::not_logged_in(),
+            None => Failure::not_logged_in().hint(format!(
+                "log in with: p2pshare login USER; or act as one who is logged in with --as ({})",
+                users.join(", ")
+            )),
+        }
+    }
+}
+
+fn warn(failed: &[(crate::home::IdentityFolder, Failure)]) {
+    for (folder, failure) in failed {
+        eprintln!(
+            "warning: the background peer in {} was not restored: {}",
+            folder.path().display(),
+            failure
+        );
+    }
+}
+
+/// The background peer answered with something else than what was asked for.
+pub(crate) fn unexpected(outcome: &Outcome) -> Failure {
+    Failure::failed(format!(
+        "the background peer gave an answer that makes no sense: {outcome:?}"
+    ))
+}
+
+/// How long a tracker that cannot be reached is tried again.
+const TRACKER_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How long until it is tried again.
+const TRACKER_RETRY: Duration = Duration::from_millis(100);

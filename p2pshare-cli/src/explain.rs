@@ -1,0 +1,130 @@
+//! The errors of the library in the words of the command line: which exit code, and what the user can do.
+
+use p2pshare::{DownloadError, PeerBindError, Refusal, SessionError, ShareError};
+
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        let (code, hint) = match &error {
+            SessionError::Refused(refusal) => explain_refusal(refusal),
+            SessionError::Unreachable { .. } => (ExitCode::Unreachable, Some(FIND_TRACKERS)),
+            SessionError::OutcomeUnknown => (ExitCode::Unreachable, None),
+            SessionError::WrongRing { .. } | SessionError::NotATracker { .. } => {
+                (ExitCode::Denied, None)
+            }
+            SessionError::LoggedOut => (ExitCode::NotLoggedIn, Some(LOG_IN)),
+            _ => (ExitCode::Failed, None),
+        };
+        failure(code, &error, hint)
+    }
+}
+
+impl From<ShareError> for Failure {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::Session(error) => error.into(),
+            ShareError::Cancelled => Self::new(
+                ExitCode::Interrupted,
+                "the upload was cancelled; nothing was shared",
+            ),
+            ShareError::Name(_) => failure(
+                ExitCode::Usage,
+                &error,
+                Some("choose the name in the group with --name"),
+            ),
+            ShareError::Changed { .. } => failure(
+                ExitCode::Integrity,
+                &error,
+                Some("repeat it once nobody writes to the file"),
+            ),
+            _ => failure(ExitCode::Failed, &error, None),
+        }
+    }
+}
+
+impl From<DownloadError> for Failure {
+    fn from(error: DownloadError) -> Self {
+        let (code, hint) = match error {
+            DownloadError::Session(error) => return error.into(),
+            DownloadError::Cancelled => {
+                return Self::new(
+                    ExitCode::Interrupted,
+                    "the download was cancelled; what is verified is kept",
+                )
+                .hint("the same command goes on from there");
+            }
+            DownloadError::NoPeersOnline { .. } => (
+                ExitCode::Unreachable,
+                Some("--wait waits for somebody who has it"),
+            ),
+            DownloadError::NoUsablePeer { .. } => (ExitCode::Unreachable, None),
+            DownloadError::DestinationExists { .. } => (
+                ExitCode::Failed,
+                Some("--force replaces it; DEST names another place"),
+            ),
+            DownloadError::Sha256Mismatch { .. } => (ExitCode::Integrity, None),
+            _ => (ExitCode::Failed, None),
+        };
+        failure(code, &error, hint)
+    }
+}
+
+impl From<PeerBindError> for Failure {
+    fn from(error: PeerBindError) -> Self {
+        failure(ExitCode::Failed, &error, None)
+    }
+}
+
+fn explain_refusal(refusal: &Refusal) -> (ExitCode, Option<&'static str>) {
+    match refusal {
+        Refusal::NotLoggedIn => (ExitCode::NotLoggedIn, Some(LOG_IN)),
+        Refusal::OwnerCannotLeave { .. } => (
+            ExitCode::Denied,
+            Some("make another member the owner first: p2pshare transfer_group GROUP USER"),
+        ),
+        Refusal::NotAMember { .. } => (
+            ExitCode::Denied,
+            Some("ask to become one: p2pshare join_group GROUP"),
+        ),
+        Refusal::InvalidCredentials
+        | Refusal::TooManyAttempts { .. }
+        | Refusal::NotOwner { .. }
+        | Refusal::NotUploader { .. } => (ExitCode::Denied, None),
+        Refusal::GroupNotFound { .. } => (
+            ExitCode::NotFound,
+            Some("p2pshare list_groups shows what there is"),
+        ),
+        Refusal::FileNotFound { .. } => (
+            ExitCode::NotFound,
+            Some("p2pshare list_files GROUP shows what there is"),
+        ),
+        Refusal::NoPendingRequest { .. } => (
+            ExitCode::NotFound,
+            Some("p2pshare list_requests GROUP shows who asks"),
+        ),
+        Refusal::UserNotAMember { .. } | Refusal::NotSharing { .. } => (ExitCode::NotFound, None),
+        Refusal::InsufficientReplicas { .. }
+        | Refusal::OutcomeUnknown
+        | Refusal::NotFounded
+        | Refusal::Busy => (ExitCode::Unreachable, None),
+        Refusal::FileExists { .. } => (
+            ExitCode::Failed,
+            Some("choose another name in the group with --name"),
+        ),
+        _ => (ExitCode::Failed, None),
+    }
+}
+
+fn failure(code: ExitCode, error: &dyn std::error::Error, hint: Option<&str>) -> Failure {
+    let failure = Failure::new(code, error.to_string());
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+const LOG_IN: &str = "log in with: p2pshare login USER";
+
+const FIND_TRACKERS: &str = "is a tracker running there? The list is taken from --trackers, P2PSHARE_TRACKERS or tracker_info.txt";

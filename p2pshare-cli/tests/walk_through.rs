@@ -1,0 +1,233 @@
+//! The walk-through of the README, as it is written: from nothing to "Bob has Alice's file".
+
+mod world;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+use world::{Process, World, same_content, tracker_binary};
+
+#[test]
+fn the_walk_through_of_the_readme_works_as_written() {
+    let world = World::new();
+    world.write_file("alice.txt", 3_000_000);
+    let mut script = walk_through();
+    let mut command = if can_isolate() {
+        // A network of its own, so that the port of the README is free, and a process namespace, so that what the
+        // script leaves in the background ends with it.
+        script = format!("ip link set lo up\n{script}");
+        let mut command = Command::new("unshare");
+        command.args([
+            "--map-root-user",
+            "--net",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-e",
+            "-c",
+            &script,
+        ]);
+        command
+    } else {
+        script = script.replace("p2pshare-tracker &\n", "");
+        let mut command = Command::new("sh");
+        command
+            .args(["-e", "-c", &script])
+            .env("P2PSHARE_TRACKERS", &world.addr);
+        command
+    };
+    let binaries = tracker_binary().parent().unwrap().display().to_string();
+    command
+        .current_dir(world.path("work"))
+        .env("HOME", world.path("home"))
+        .env(
+            "PATH",
+            format!("{binaries}:{}", std::env::var("PATH").unwrap()),
+        )
+        .env("TMPDIR", world.path("tmp"))
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("P2PSHARE_HOME");
+    let stdout = Process::spawn(command).wait().expect_ok(&[script]);
+    let said = [
+        "User created: Alice",
+        "Logged in as Alice",
+        "Peer server 127.0.0.1:",
+        "Group 'testgroup' created (owner: Alice, members only)",
+        "Uploaded alice.txt to 'testgroup'",
+        "Logged in as Bob",
+        "Join request sent to 'testgroup'; Alice has to accept it",
+        "Accepted Bob into 'testgroup'",
+        "Download complete: downloaded_alice.txt",
+        "file id verified",
+    ];
+    for text in said {
+        assert!(stdout.contains(text), "{text:?} is missing in\n{stdout}");
+    }
+    assert!(same_content(
+        &world.work("alice.txt"),
+        &world.work("downloaded_alice.txt")
+    ));
+}
+
+#[test]
+fn each_step_says_what_it_did() {
+    let world = World::new();
+    let file = world.write_file("alice.txt", 1_200_000);
+    assert_eq!(
+        world.ok(&["create_user", "Alice", "pass123"]),
+        "User created: Alice\n"
+    );
+    let login = world.ok(&["login", "Alice", "pass123"]);
+    let lines: Vec<_> = login.lines().collect();
+    assert_eq!(
+        lines[..2],
+        [
+            "Logged in as Alice".to_owned(),
+            format!("Tracker {} ok", world.addr)
+        ]
+    );
+    assert!(
+        lines[2].starts_with("Peer server 127.0.0.1:") && lines[2].contains(" (pid "),
+        "{login}"
+    );
+    assert_eq!(lines.len(), 3);
+    assert_eq!(world.ok(&["list_groups"]), "No groups yet\n");
+    assert_eq!(
+        world.ok(&["create_group", "testgroup"]),
+        "Group 'testgroup' created (owner: Alice, members only)\n"
+    );
+    assert_eq!(
+        world.ok(&["list_files", "testgroup"]),
+        "No files in 'testgroup'\n"
+    );
+    assert_eq!(world.ok(&["show_downloads"]), "No downloads yet\n");
+    let uploaded = world.ok(&["upload_file", "alice.txt", "testgroup"]);
+    assert!(
+        uploaded.starts_with("Uploaded alice.txt to 'testgroup'\n"),
+        "{uploaded}"
+    );
+    let sha256 = sha256sum(&file);
+    for text in ["1200000 bytes", "chunks    3\n", &sha256, "p2pshare:"] {
+        assert!(
+            uploaded.contains(text),
+            "{text:?} is missing in\n{uploaded}"
+        );
+    }
+
+    world.users(&["Bob"]);
+    let groups = world.ok(&["list-groups"]);
+    let row: Vec<_> = groups.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["testgroup", "Alice", "members", "1"]);
+    assert_eq!(
+        world.ok(&["join_group", "testgroup"]),
+        "Join request sent to 'testgroup'; Alice has to accept it\n"
+    );
+    assert!(
+        world
+            .ok(&["join_group", "testgroup"])
+            .contains("already pending")
+    );
+    assert_eq!(
+        world.ok_as("Alice", &["list_requests", "testgroup"]),
+        "Bob\n"
+    );
+    assert_eq!(
+        world.ok_as("Alice", &["accept_request", "testgroup", "Bob"]),
+        "Accepted Bob into 'testgroup'\n"
+    );
+    assert_eq!(
+        world.ok_as("Alice", &["list_requests", "testgroup"]),
+        "No pending requests\n"
+    );
+    let files = world.ok(&["list_files", "testgroup"]);
+    let row: Vec<_> = files.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(
+        row,
+        ["alice.txt", "1.20", "MB", "Alice", "1", &sha256[..16]]
+    );
+    let downloaded = world.ok(&[
+        "download_file",
+        "testgroup",
+        "alice.txt",
+        "copy.txt",
+        "--sha256",
+    ]);
+    assert!(
+        downloaded.starts_with("Download complete: copy.txt\n  1200000 bytes, "),
+        "{downloaded}"
+    );
+    assert!(
+        downloaded.ends_with("  file id verified\n  SHA-256 verified\n"),
+        "{downloaded}"
+    );
+    assert!(same_content(&file, &world.work("copy.txt")));
+    let transfers = world.ok(&["show_downloads"]);
+    assert!(
+        transfers.contains("alice.txt") && transfers.contains("100 %"),
+        "{transfers}"
+    );
+    assert!(
+        transfers.contains(&world.work("copy.txt").display().to_string()),
+        "{transfers}"
+    );
+}
+
+#[test]
+fn an_open_group_needs_no_joining() {
+    let world = World::new();
+    let file = world.write_file("song.ogg", 700_000);
+    world.users(&["Alice"]);
+    assert_eq!(
+        world.ok(&["create_group", "music", "--open"]),
+        "Group 'music' created (owner: Alice, open to everybody)\n"
+    );
+    world.ok(&["upload_file", "song.ogg", "music"]);
+    world.users(&["Bob"]);
+    assert!(world.ok(&["list_files", "music"]).contains("song.ogg"));
+    world.ok(&["download_file", "music", "song.ogg", "copy.ogg"]);
+    assert!(same_content(&file, &world.work("copy.ogg")));
+    assert_eq!(
+        world.ok(&["join_group", "music"]),
+        "Bob is a member of 'music' now\n"
+    );
+    world.refused(&["join_group", "music"], 1, "already a member of 'music'");
+}
+
+/// The README's block, between the fences that follow its heading.
+fn walk_through() -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme
+        .split_once("## Walk-through")
+        .expect("the README has a walk-through");
+    let (_, rest) = rest.split_once("```sh\n").expect("it is a block of sh");
+    let (block, _) = rest.split_once("```").expect("the block ends");
+    assert!(block.contains("p2pshare-tracker &\n"), "{block}");
+    block.to_owned()
+}
+
+/// Whether this machine lets a test have a network of its own.
+fn can_isolate() -> bool {
+    let probe = [
+        "--map-root-user",
+        "--net",
+        "--pid",
+        "--fork",
+        "sh",
+        "-c",
+        "ip link set lo up",
+    ];
+    let probed = Command::new("unshare").args(probe).output();
+    probed.is_ok_and(|output| output.status.success())
+}
+
+fn sha256sum(path: &Path) -> String {
+    Sha256::digest(fs::read(path).unwrap())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

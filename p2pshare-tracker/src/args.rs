@@ -1,0 +1,48 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Run a tracker: accounts, groups, and who has which file.
+#[derive(Parser, Debug, Default)]
+#[command(name = "p2pshare-tracker", version, max_term_width = 100)]
+#[command(
+    after_help = "Without LIST it is a ring of one on 127.0.0.1:9000. SIGINT, SIGTERM, or 'quit' on its \
+                        terminal stop it."
+)]
+pub(crate) struct Args {
+    /// The list of the ring's trackers, one address a line
+    pub(crate) list: Option<PathBuf>,
+    /// Which of them this is, counted from 1; may be left out where there is only one
+    pub(crate) number: Option<usize>,
+    /// Where its data lies [default: tracker-<port> beside LIST, or in the platform's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The address to listen on where it is not that of the list; port 0 takes a free one (and that 1000 above)
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_list_comes_before_the_number() {
+        let args = Args::try_parse_from(["p2pshare-tracker", "tracker_info.txt", "2"]).unwrap();
+        assert_eq!(
+            (args.list, args.number),
+            (Some("tracker_info.txt".into()), Some(2))
+        );
+        assert!(Args::try_parse_from(["p2pshare-tracker", "tracker_info.txt", "one"]).is_err());
+    }
+}
