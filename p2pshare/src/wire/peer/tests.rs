@@ -167,3 +167,50 @@ fn the_largest_messages_fit_their_frames() {
     let holding = Holding::Partial(bits);
     encode(&SwarmAnswer::Opened { holding }).unwrap();
 }
+
+/// Everything that a reader finds in a stream that comes in pieces of so many bytes.
+fn read(stream: &[u8], cut: usize) -> Result<Vec<ChunkPart>, BadChunkHeader> {
+    let (mut reader, mut parts) = (ChunkReader::default(), Vec::new());
+    for piece in stream.chunks(cut) {
+        let mut piece = Bytes::copy_from_slice(piece);
+        while let Some(part) = reader.next(&mut piece)? {
+            match (parts.last_mut(), part) {
+                (Some(ChunkPart::Bytes(last)), ChunkPart::Bytes(more)) => {
+                    *last = [last.as_ref(), more.as_ref()].concat().into();
+                }
+                (_, part) => parts.push(part),
+            }
+        }
+        assert!(piece.is_empty());
+    }
+    Ok(parts)
+}
+
+#[test]
+fn a_stream_is_read_the_same_wherever_it_is_cut() {
+    let chunk = |index, length| ChunkHeader::Chunk { index, length };
+    let lacking = ChunkHeader::Lacking { index: 1 };
+    let stream = [
+        &chunk(0, 3).encode()[..],
+        b"abc",
+        &lacking.encode(),
+        &chunk(2, 12).encode(),
+        b"defghijklmno",
+        &[1, 2, 3],
+    ]
+    .concat();
+    let parts = [
+        ChunkPart::Header(chunk(0, 3)),
+        ChunkPart::Bytes(Bytes::from_static(b"abc")),
+        ChunkPart::Header(lacking),
+        ChunkPart::Header(chunk(2, 12)),
+        ChunkPart::Bytes(Bytes::from_static(b"defghijklmno")),
+    ];
+    for cut in 1..=stream.len() {
+        assert_eq!(read(&stream, cut).as_deref(), Ok(&parts[..]), "{cut}");
+    }
+    let garbage = [&stream[..], &[0; 6]].concat();
+    for cut in 1..=garbage.len() {
+        assert_eq!(read(&garbage, cut), Err(BadChunkHeader), "{cut}");
+    }
+}
