@@ -3,8 +3,15 @@
 //! It exists only with the private feature `__internals`, lives inside the crate so that nothing else has to be public
 //! for it, and promises nothing to anybody else. A fuzz target panics when a promise of the library is broken.
 
+mod decoders;
+
 use std::collections::BTreeSet;
 use std::hint::black_box;
+
+pub use decoders::{
+    fuzz_chunk_stream, fuzz_frame, fuzz_peer_message, fuzz_ring_key, fuzz_ring_message, fuzz_token,
+    fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
+};
 
 use serde::{Deserialize, Serialize};
 

@@ -64,6 +64,8 @@
 
 mod content;
 mod dht;
+#[cfg(test)]
+mod golden;
 mod identity;
 #[cfg(feature = "__internals")]
 #[doc(hidden)]

@@ -316,6 +316,100 @@ mod signature_bytes {
     }
 }
 
+/// Samples of every token, and their golden bytes.
+#[cfg(test)]
+pub(crate) mod samples {
+    use super::*;
+    use crate::golden::{Golden, assert_every_variant, variants};
+
+    variants!(Credential { V1 });
+    variants!(Grant { V1 });
+    variants!(TrackerCertificate { V1 });
+
+    /// Signs with the key that signs every sample: that of the seed of 32 bytes 07.
+    pub(crate) fn signed<T: Claims>(claims: &T) -> Signed<T> {
+        Signed::sign(claims, &key())
+    }
+
+    pub(crate) fn key() -> SigningKey {
+        SigningKey::from_seed(&[7; 32])
+    }
+
+    pub(crate) fn credential() -> Credential {
+        Credential::V1 {
+            ring: RingId::from_bytes([1; 32]),
+            user: UserName::new("Alice").unwrap(),
+            peer: PeerId::from_bytes([0xee; 32]),
+            session: SessionId::from_bytes([0xdd; 16]),
+            generation: 300,
+            issued: Timestamp::from_millis(1_700_000_000_000),
+            expires: Timestamp::from_millis(1_702_592_000_000),
+        }
+    }
+
+    pub(crate) fn grant() -> Grant {
+        grant_of(Role::Member)
+    }
+
+    fn grant_of(role: Role) -> Grant {
+        Grant::V1 {
+            ring: RingId::from_bytes([1; 32]),
+            group: GroupName::new("Photos").unwrap(),
+            user: UserName::new("Bob").unwrap(),
+            peer: PeerId::from_bytes([0xee; 32]),
+            role,
+            expires: Timestamp::from_millis(1_700_000_600_000),
+        }
+    }
+
+    pub(crate) fn certificate() -> TrackerCertificate {
+        TrackerCertificate::V1 {
+            ring: key().verifying_key().into(),
+            member: MemberId::from_bytes([0xb0; 16]),
+            peer: PeerId::from_bytes([0x77; 32]),
+            token_key: SigningKey::from_seed(&[8; 32]).verifying_key(),
+            issued: Timestamp::from_millis(1_700_000_000_000),
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let roles = [
+            ("grant_of_owner", Role::Owner),
+            ("grant_of_member", Role::Member),
+            ("grant_of_guest", Role::Guest),
+        ];
+        assert_every_variant(roles.iter().map(|(_, role)| role));
+        let grants = roles.map(|(name, role)| (name, grant_of(role)));
+        let mut golden = Golden::open("token");
+        golden.values("claims", &[("credential", credential())]);
+        golden.values("claims", &grants);
+        golden.values("claims", &[("certificate", certificate())]);
+        golden.value_saying("signed/credential", &signed(&credential()), &credential());
+        golden.value_saying("signed/grant", &signed(&grant()), &grant());
+        golden.value_saying(
+            "signed/certificate",
+            &signed(&certificate()),
+            &certificate(),
+        );
+        golden.finish();
+    }
+
+    #[test]
+    fn a_token_that_is_too_long_is_refused() {
+        let of = |bytes: usize| {
+            let token = Signed::<Grant> {
+                claims: vec![0; bytes],
+                signature: [0; 64],
+                kind: PhantomData,
+            };
+            postcard::from_bytes::<Signed<Grant>>(&postcard::to_allocvec(&token).unwrap()).is_ok()
+        };
+        assert!(of(TOKEN_BYTES_MAX));
+        assert!(!of(TOKEN_BYTES_MAX + 1));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,6 +33,15 @@ impl Stamp {
             modified_nanos: metadata.mtime_nsec(),
         }
     }
+
+    #[cfg(test)]
+    pub(super) const fn from_parts(size: u64, modified: i64, modified_nanos: i64) -> Self {
+        Self {
+            size,
+            modified,
+            modified_nanos,
+        }
+    }
 }
 
 /// A file that is read chunk by chunk, as long as it does not change.

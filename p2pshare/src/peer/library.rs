@@ -70,7 +70,7 @@ pub struct ShareStatus {
 }
 
 /// A share on disk.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 enum ShareRow {
     V1 {
         group: GroupName,
@@ -376,7 +376,40 @@ fn page_key(id: FileId, page: u32) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{MemoryDisk, StoreKind};
+    use crate::{
+        content::page_root,
+        golden::{Golden, variants},
+        store::{MemoryDisk, StoreKind},
+    };
+
+    variants!(ShareRow { V1 });
+    variants!(PageRow { V1 });
+
+    #[test]
+    fn golden_bytes() {
+        let (group, name) = names();
+        let id = FileId::from_bytes([0x1d; 32]);
+        let digest = Digest::from_bytes([0x5a; 32]);
+        let share = ShareRow::V1 {
+            group: group.clone(),
+            name: name.clone(),
+            id,
+            sha256: digest,
+            path: b"/home/alice/a.jpg".to_vec(),
+            stamp: Stamp::from_parts(1_073_741_825, 1_700_000_000, 999_999_999),
+        };
+        let page = PageRow::V1 {
+            digests: vec![digest; 2],
+            proof: vec![page_root(&[digest])],
+        };
+        let mut golden = Golden::open("peer_library");
+        golden.values("share", &[("of_alice", share)]);
+        golden.values("page", &[("with_proof", page)]);
+        golden.finish();
+        assert_eq!(share_key(&group, &name), b"photos\0a.jpg");
+        let key = [&[0x1d; 32][..], &[0, 0, 1, 44]].concat();
+        assert_eq!(page_key(id, 300), key);
+    }
 
     fn names() -> (GroupName, FileName) {
         (

@@ -44,11 +44,7 @@ impl SessionFile {
         let Some(bytes) = key_file::read_secret(path, SESSION_FILE_BYTES_MAX)? else {
             return Ok(None);
         };
-        let body = bytes.strip_prefix(MAGIC);
-        let session = body.and_then(|body| match postcard::take_from_bytes(body) {
-            Ok((session, [])) => Some(session),
-            _ => None,
-        });
+        let session = Self::decode(&bytes);
         if session.is_none() {
             tracing::warn!(path = %path.display(), "a session file that cannot be read is ignored");
         }
@@ -57,7 +53,7 @@ impl SessionFile {
 
     /// Keeps the session at `path`, in place of the one that was there.
     pub(super) fn write(&self, path: &Path) -> Result<(), SessionFileError> {
-        let bytes = postcard::to_extend(self, MAGIC.to_vec()).map_err(io::Error::other)?;
+        let bytes = self.encode().map_err(io::Error::other)?;
         Ok(key_file::replace_secret(path, &bytes)?)
     }
 
@@ -66,6 +62,17 @@ impl SessionFile {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
+        }
+    }
+
+    fn encode(&self) -> postcard::Result<Vec<u8>> {
+        postcard::to_extend(self, MAGIC.to_vec())
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        match postcard::take_from_bytes(bytes.strip_prefix(MAGIC)?) {
+            Ok((session, [])) => Some(session),
+            _ => None,
         }
     }
 }
@@ -77,9 +84,26 @@ const MAGIC: &[u8] = b"p2pshare session 1\n";
 mod tests {
     use super::*;
     use crate::{
+        golden::{Golden, assert_every_variant, variants},
         identity::{PeerId, SessionId, key::SigningKey},
         time::Timestamp,
     };
+
+    variants!(SessionFile { V1 });
+
+    #[test]
+    fn golden_bytes() {
+        let session = session("Alice");
+        assert_every_variant([&session]);
+        let mut golden = Golden::open("peer_session");
+        golden.bytes(
+            "session_file",
+            &session,
+            &session.encode().unwrap(),
+            |bytes| SessionFile::decode(bytes)?.encode().ok(),
+        );
+        golden.finish();
+    }
 
     fn session(user: &str) -> SessionFile {
         let key = SigningKey::from_seed(&[7; 32]);

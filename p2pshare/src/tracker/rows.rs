@@ -189,6 +189,106 @@ impl FileRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::{Golden, assert_every_variant, variants};
+
+    variants!(Account { V1 });
+    variants!(SessionRow { V1 });
+    variants!(GroupRow { V1 });
+    variants!(Membership { V1 });
+    variants!(MemberState {
+        Pending,
+        Member,
+        Left,
+        Removed,
+    });
+    variants!(FileRow { V1 });
+    variants!(FileKind { File });
+
+    #[test]
+    fn golden_bytes() {
+        let time = Timestamp::from_millis(1_700_000_000_000);
+        let (alice, photos) = (
+            UserName::new("Alice").unwrap(),
+            GroupName::new("Photos").unwrap(),
+        );
+        let account = Account::V1 {
+            name: alice.clone(),
+            password_hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA".to_owned(),
+            generation: 300,
+            created: time,
+        };
+        let session = SessionRow::V1 {
+            session: SessionId::from_bytes([0xdd; 16]),
+            generation: 300,
+            begun: time,
+        };
+        let group = |access| GroupRow::V1 {
+            name: photos.clone(),
+            owner: alice.clone(),
+            access,
+            created: time,
+        };
+        let states = [
+            ("pending", MemberState::Pending),
+            ("member", MemberState::Member),
+            ("left", MemberState::Left),
+            ("removed", MemberState::Removed),
+        ];
+        assert_every_variant(states.iter().map(|(_, state)| state));
+        let memberships = states.map(|(name, state)| {
+            let row = Membership::V1 {
+                user: alice.clone(),
+                state,
+                since: time,
+            };
+            (name, row)
+        });
+        let groups = [
+            ("for_members", group(Access::Members)),
+            ("open", group(Access::Open)),
+        ];
+        let mut golden = Golden::open("tracker_rows");
+        golden.values("account", &[("of_alice", account)]);
+        golden.values("session", &[("of_alice", session)]);
+        golden.values("group", &groups);
+        golden.values("membership", &memberships);
+        golden.values("file", &[("shared", row(vec![sharer(1), sharer(2)]))]);
+        golden.finish();
+    }
+
+    #[test]
+    fn keys_are_what_they_were() {
+        let (alice, photos) = (
+            UserName::new("Alice").unwrap(),
+            GroupName::new("Photos").unwrap(),
+        );
+        let peer = PeerId::from_bytes([0xee; 32]);
+        let keys = [
+            (account_key(&alice), "u/alice", "account".to_owned()),
+            (
+                session_key(&alice, peer),
+                "u/alice",
+                format!("session/{}", "ee".repeat(32)),
+            ),
+            (group_key(&photos), "g/photos", "group".to_owned()),
+            (
+                member_key(&photos, &alice),
+                "g/photos",
+                "member/alice".to_owned(),
+            ),
+            (
+                file_key(&photos, &FileName::new("A.jpg").unwrap()),
+                "f/photos",
+                "A.jpg".to_owned(),
+            ),
+        ];
+        for (key, partition, sort) in keys {
+            assert_eq!(
+                (key.partition(), key.sort()),
+                (partition.as_bytes(), sort.as_bytes())
+            );
+        }
+    }
 
     fn sharer(n: u8) -> Sharer {
         Sharer {

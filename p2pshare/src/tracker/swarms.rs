@@ -81,7 +81,7 @@ impl Swarm {
 }
 
 /// What a lease of a swarm says.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Claim {
     V1 {
         addrs: Vec<SocketAddr>,
@@ -340,5 +340,34 @@ impl State {
             }
             self.seen.insert(swarm.clone(), now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::{Golden, variants};
+
+    variants!(Claim { V1 });
+
+    #[test]
+    fn golden_bytes() {
+        let claim = |holding| Claim::V1 {
+            addrs: vec![([192, 0, 2, 1], 41873).into()],
+            holding,
+        };
+        let claims = [
+            ("complete", claim(Holding::Complete)),
+            ("partial", claim(Holding::Partial(vec![0b101, 1]))),
+        ];
+        let mut golden = Golden::open("tracker_leases");
+        golden.values("swarm", &claims);
+        golden.finish();
+        let swarm = Swarm::new(
+            &GroupName::new("Photos").unwrap(),
+            FileId::from_bytes([0x1d; 32]),
+        );
+        let key = format!("s/photos/{}", "1d".repeat(32));
+        assert_eq!(swarm.key().as_bytes(), key.as_bytes());
     }
 }

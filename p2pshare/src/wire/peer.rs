@@ -6,6 +6,10 @@
 //! [`crate::limits::CHUNK_REQUESTS_MAX`] unanswered, and the holder answers the chunk requests in their
 //! order, each by a [`ChunkHeader`] and, if it has the chunk, its bytes raw. A chunk is never in postcard.
 
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{frame::Message, tracker::Holding};
@@ -146,5 +150,52 @@ impl ChunkHeader {
             (3, 0) => Ok(Self::Cancelled { index }),
             _ => Err(BadChunkHeader),
         }
+    }
+}
+
+/// Takes headers and chunks out of the pieces in which a swarm stream comes, wherever it was cut. The bytes
+/// of a chunk are passed on as they came, and never more of them than their header announced.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkReader {
+    /// The header that is being received, and how much of it is there.
+    header: [u8; ChunkHeader::BYTES],
+    filled: usize,
+    /// Bytes that are still to come of the chunk whose header came last.
+    missing: usize,
+}
+
+/// What a [`ChunkReader`] finds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum ChunkPart {
+    /// A header. If it announces a chunk, that many bytes of it follow.
+    Header(ChunkHeader),
+    /// The next bytes of the chunk; at least one.
+    Bytes(Bytes),
+}
+
+impl ChunkReader {
+    /// Takes the next part from the front of `piece`; `None` once nothing is left there.
+    pub(crate) fn next(&mut self, piece: &mut Bytes) -> Result<Option<ChunkPart>, BadChunkHeader> {
+        if piece.is_empty() {
+            return Ok(None);
+        }
+        if self.missing > 0 {
+            let bytes = piece.split_to(piece.len().min(self.missing));
+            self.missing -= bytes.len();
+            return Ok(Some(ChunkPart::Bytes(bytes)));
+        }
+        let lacking = &mut self.header[self.filled..];
+        let taken = piece.split_to(piece.len().min(lacking.len()));
+        lacking[..taken.len()].copy_from_slice(&taken);
+        self.filled += taken.len();
+        if self.filled < ChunkHeader::BYTES {
+            return Ok(None);
+        }
+        self.filled = 0;
+        let header = ChunkHeader::decode(self.header)?;
+        if let ChunkHeader::Chunk { length, .. } = header {
+            self.missing = length as usize;
+        }
+        Ok(Some(ChunkPart::Header(header)))
     }
 }

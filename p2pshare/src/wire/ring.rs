@@ -472,12 +472,30 @@ pub(crate) struct ReplicaRow {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Debug;
-
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::wire::frame::{HEADER_BYTES, decode_body, decode_header, encode};
+    use crate::golden::{Golden, assert_every_variant, variants};
+    use crate::wire::frame::encode;
+
+    variants!(ReplicaCall {
+        Prepare,
+        Accept,
+        Read,
+        List,
+        Scan,
+    });
+    variants!(ReplicaAnswer {
+        Promised,
+        Accepted,
+        Refused,
+        Row,
+        Rows,
+        Scanned,
+        StaleEpoch,
+        Unavailable,
+    });
+    variants!(StoredRegister { V1 });
 
     fn key() -> RowKey {
         RowKey::new("g/a", "f").unwrap()
@@ -499,185 +517,131 @@ mod tests {
         RowState::default().next(Some(b"v".to_vec()), request)
     }
 
-    /// Reads annotated hexadecimal: everything behind a `#` is a note.
-    fn hex(text: &str) -> Vec<u8> {
-        let digits: String = text
-            .lines()
-            .flat_map(|line| {
-                line.split('#')
-                    .next()
-                    .unwrap_or_default()
-                    .split_whitespace()
-            })
-            .collect();
-        data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap()
-    }
-
-    /// Checks that a message has these bytes, comes back from them, and from nothing else.
-    fn golden<M: Message + PartialEq + Debug>(message: &M, text: &str) {
-        let frame = encode(message).unwrap();
-        let (header, body) = frame.split_at(HEADER_BYTES);
-        assert_eq!(
-            data_encoding::HEXLOWER.encode(body),
-            data_encoding::HEXLOWER.encode(&hex(text)),
-            "{message:?}"
-        );
-        assert_eq!(
-            decode_header::<M>(header.try_into().unwrap()),
-            Ok(body.len())
-        );
-        assert_eq!(decode_body::<M>(body).as_ref(), Ok(message));
-        for end in 0..body.len() {
-            assert!(
-                decode_body::<M>(&body[..end]).is_err(),
-                "{message:?} cut at {end}"
-            );
-        }
-        assert!(decode_body::<M>(&[body, &[0]].concat()).is_err());
-    }
-
-    const KEY: &str = "03 672f61 # partition\n 01 66 # sort\n";
-    const BALLOT: &str = "07 b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0 02 # round, member, incarnation\n";
-    const ZERO: &str = "00 00000000000000000000000000000000 00 # no ballot\n";
-    const STATE: &str = "01 # version\n 01 01 76 # a value\n 01 # requests\n
-        eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee # peer
-        cccccccccccccccccccccccccccccccc # request\n";
-
-    #[test]
-    fn requests_have_golden_bytes() {
-        let request = |call| ReplicaRequest {
-            epoch: Epoch(300),
-            call,
-        };
+    fn requests() -> Vec<(&'static str, ReplicaRequest)> {
         let (key, ballot, state) = (key(), ballot(7), state());
-        let cases = [
+        let list = |after| ReplicaCall::List {
+            partition: b"p".to_vec(),
+            after,
+            limit: 5,
+        };
+        let scan = |heads, after| ReplicaCall::Scan {
+            prefix: b"g/".to_vec(),
+            heads,
+            after,
+            limit: 5,
+        };
+        let calls = vec![
             (
+                "prepare",
                 ReplicaCall::Prepare {
                     key: key.clone(),
                     ballot,
                 },
-                format!("00 # prepare\n {KEY} {BALLOT}"),
             ),
             (
+                "accept",
                 ReplicaCall::Accept {
                     key: key.clone(),
                     ballot,
                     state,
                 },
-                format!("01 # accept\n {KEY} {BALLOT} {STATE}"),
             ),
-            (
-                ReplicaCall::Read { key: key.clone() },
-                format!("02 # read\n {KEY}"),
-            ),
-            (
-                ReplicaCall::List {
-                    partition: b"p".to_vec(),
-                    after: None,
-                    limit: 5,
-                },
-                "03 # list\n 01 70 # partition\n 00 # from the start\n 05".into(),
-            ),
-            (
-                ReplicaCall::List {
-                    partition: b"p".to_vec(),
-                    after: Some(b"s".into()),
-                    limit: 5,
-                },
-                "03 # list\n 01 70 # partition\n 01 01 73 # after\n 05".into(),
-            ),
-            (
-                ReplicaCall::Scan {
-                    prefix: b"g/".to_vec(),
-                    heads: true,
-                    after: Some(key),
-                    limit: 5,
-                },
-                format!("04 # scan\n 02 672f # prefix\n 01 # heads\n 01 {KEY} 05"),
-            ),
+            ("read", ReplicaCall::Read { key: key.clone() }),
+            ("list", list(None)),
+            ("list_on", list(Some(b"s".into()))),
+            ("scan", scan(false, None)),
+            ("scan_on", scan(true, Some(key))),
         ];
-        for (call, text) in cases {
-            golden(&request(call), &format!("ac02 # epoch 300\n {text}"));
-        }
+        assert_every_variant(calls.iter().map(|(_, call)| call));
+        let request = |(name, call)| {
+            let epoch = Epoch(300);
+            (name, ReplicaRequest { epoch, call })
+        };
+        calls.into_iter().map(request).collect()
     }
 
-    #[test]
-    fn answers_have_golden_bytes() {
+    fn answers() -> [(&'static str, ReplicaAnswer); 8] {
         let (ballot, zero) = (ballot(7), Ballot::ZERO);
         let row = ReplicaRow {
             key: key(),
             accepted: ballot,
             state: state(),
         };
-        let cases = [
+        [
             (
+                "promised",
                 ReplicaAnswer::Promised {
                     ballot,
                     accepted: zero,
                     state: RowState::default(),
                 },
-                format!("00 {BALLOT} {ZERO} 00 00 00 # a row never written"),
             ),
-            (ReplicaAnswer::Accepted { ballot }, format!("01 {BALLOT}")),
+            ("accepted", ReplicaAnswer::Accepted { ballot }),
             (
+                "refused",
                 ReplicaAnswer::Refused {
                     ballot: zero,
                     promised: ballot,
                 },
-                format!("02 {ZERO} {BALLOT}"),
             ),
             (
+                "row",
                 ReplicaAnswer::Row {
                     accepted: ballot,
                     state: state(),
                 },
-                format!("03 {BALLOT} {STATE}"),
             ),
             (
+                "rows",
                 ReplicaAnswer::Rows {
                     rows: vec![row.clone()],
                     more: true,
                 },
-                format!("04 01 # rows\n {KEY} {BALLOT} {STATE} 01 # more"),
             ),
             (
+                "scanned",
                 ReplicaAnswer::Scanned {
                     rows: vec![row],
                     next: Some(key()),
                 },
-                format!("05 01 # rows\n {KEY} {BALLOT} {STATE} 01 {KEY}"),
             ),
             (
+                "stale_epoch",
                 ReplicaAnswer::StaleEpoch { highest: Epoch(2) },
-                "06 02".into(),
             ),
-            (ReplicaAnswer::Unavailable, "07".into()),
-        ];
-        for (answer, text) in cases {
-            golden(&answer, &text);
-        }
-    }
-
-    fn decodes<T: DeserializeOwned>(text: &str) -> bool {
-        matches!(postcard::take_from_bytes::<T>(&hex(text)), Ok((_, [])))
+            ("unavailable", ReplicaAnswer::Unavailable),
+        ]
     }
 
     #[test]
-    fn a_lease_entry_has_golden_bytes() {
-        let entry = LeaseEntry {
+    fn golden_bytes() {
+        let entry = |payload| LeaseEntry {
             peer: PeerId::from_bytes([0xee; 32]),
             session: SessionId::from_bytes([0xdd; 16]),
             number: 300,
             expires_in: 60_000,
-            payload: Some(b"x".to_vec()),
+            payload,
         };
-        let ee = "ee".repeat(32);
-        let dd = "dd".repeat(16);
-        let golden = hex(&format!(
-            "{ee} {dd} ac02 # number\n e0d403 # milliseconds\n 01 01 78"
-        ));
-        assert_eq!(postcard::to_allocvec(&entry), Ok(golden.clone()));
-        assert_eq!(postcard::from_bytes(&golden), Ok(entry));
+        let register = StoredRegister::V1(Register {
+            promised: ballot(8),
+            accepted: ballot(7),
+            state: state(),
+        });
+        let mut golden = Golden::open("ring");
+        for (name, request) in requests() {
+            golden.message(&format!("request/{name}"), &request);
+        }
+        golden.messages("answer", &answers());
+        golden.value("lease_entry", &entry(Some(b"x".to_vec())));
+        golden.value("lease_entry_withdrawn", &entry(None));
+        golden.values("stored", &[("register", register)]);
+        golden.finish();
+    }
+
+    fn decodes<T: DeserializeOwned>(hex: &str) -> bool {
+        let digits: String = hex.split_whitespace().collect();
+        let bytes = data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap();
+        matches!(postcard::take_from_bytes::<T>(&bytes), Ok((_, [])))
     }
 
     #[test]

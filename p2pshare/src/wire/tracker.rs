@@ -5,6 +5,9 @@
 //! connection that of a user; all others but [`Request::CreateUser`] need that. Whatever changes something
 //! carries a [`Change`], the same in every retry, so that it is done once at whichever tracker it arrives.
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};

@@ -238,8 +238,34 @@ mod tests {
     use super::*;
     use crate::{
         content::CHUNK_SIZE,
+        golden::{Golden, variants},
         store::{MemoryDisk, StoreKind},
     };
+
+    variants!(DownloadRow { V1 });
+
+    #[test]
+    fn golden_bytes() {
+        let DownloadRow::V1 {
+            group,
+            name,
+            id,
+            size,
+            dest,
+            ..
+        } = row(1);
+        let complete = DownloadRow::V1 {
+            group,
+            name,
+            id,
+            size,
+            dest,
+            complete: true,
+        };
+        let mut golden = Golden::open("peer_journal");
+        golden.values("download", &[("begun", row(1)), ("complete", complete)]);
+        golden.finish();
+    }
 
     fn row(id: u8) -> DownloadRow {
         DownloadRow::V1 {

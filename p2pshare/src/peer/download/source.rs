@@ -30,7 +30,8 @@ use crate::{
     },
     wire::{
         peer::{
-            BadChunkHeader, ChunkHeader, Open, PageAnswer, PeerRefusal, SwarmAnswer, SwarmRequest,
+            BadChunkHeader, ChunkHeader, ChunkPart, ChunkReader, Open, PageAnswer, PeerRefusal,
+            SwarmAnswer, SwarmRequest,
         },
         tracker::{Holder, Holding},
     },
@@ -307,7 +308,9 @@ impl Feed<'_> {
     }
 
     async fn take_answer(&mut self) -> Result<(), SourceEnd> {
-        let header = ChunkHeader::decode(self.incoming.array().await?)?;
+        let ChunkPart::Header(header) = self.incoming.part().await? else {
+            return Err(SourceEnd::Protocol);
+        };
         let Some(chunk) = self.asked.pop_front() else {
             return Err(SourceEnd::Protocol);
         };
@@ -343,7 +346,9 @@ impl Feed<'_> {
         let mut missing = length as usize;
         let (mut hasher, mut pieces) = (Hasher::new(), Vec::new());
         while missing > 0 {
-            let piece = self.incoming.piece(missing).await?;
+            let ChunkPart::Bytes(piece) = self.incoming.part().await? else {
+                return Err(SourceEnd::Protocol);
+            };
             hasher.update(&piece);
             missing -= piece.len();
             pieces.push(piece);
@@ -426,6 +431,7 @@ impl Shared {
 /// What was received and not yet used, in the pieces in which it came.
 struct Incoming {
     stream: RecvStream,
+    reader: ChunkReader,
     pieces: [Bytes; CHUNK_PIECES_AT_ONCE],
     next: usize,
     filled: usize,
@@ -435,15 +441,22 @@ impl Incoming {
     fn new(stream: RecvStream) -> Self {
         Self {
             stream,
+            reader: ChunkReader::default(),
             pieces: std::array::from_fn(|_| Bytes::new()),
             next: 0,
             filled: 0,
         }
     }
 
-    /// At least one byte, and at most `max`.
-    async fn piece(&mut self, max: usize) -> Result<Bytes, SourceEnd> {
-        while self.next == self.filled {
+    /// The next header, or bytes of the chunk whose header came last.
+    async fn part(&mut self) -> Result<ChunkPart, SourceEnd> {
+        loop {
+            while self.next < self.filled {
+                if let Some(part) = self.reader.next(&mut self.pieces[self.next])? {
+                    return Ok(part);
+                }
+                self.next += 1;
+            }
             let received = self.stream.receive_bytes(&mut self.pieces);
             let received = timeout(SOURCE_SILENCE_MAX, received).await;
             self.filled = received
@@ -451,22 +464,5 @@ impl Incoming {
                 .ok_or(SourceEnd::Broken(ReceiveError::Truncated))?;
             self.next = 0;
         }
-        let piece = &mut self.pieces[self.next];
-        if piece.len() > max {
-            return Ok(piece.split_to(max));
-        }
-        self.next += 1;
-        Ok(std::mem::take(piece))
-    }
-
-    /// The next `N` bytes.
-    async fn array<const N: usize>(&mut self) -> Result<[u8; N], SourceEnd> {
-        let (mut array, mut filled) = ([0; N], 0);
-        while filled < N {
-            let piece = self.piece(N - filled).await?;
-            array[filled..filled + piece.len()].copy_from_slice(&piece);
-            filled += piece.len();
-        }
-        Ok(array)
     }
 }
