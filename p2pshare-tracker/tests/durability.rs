@@ -1,7 +1,11 @@
 //! A tracker that is killed in the middle of many changes has every change that it acknowledged, and each of them
 //! once.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     collections::BTreeSet,
