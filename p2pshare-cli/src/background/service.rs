@@ -11,7 +11,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::perform;
 use crate::control::{Asked, Listener, PROTOCOL, ServerHello, VERSION, accept};
@@ -175,12 +175,7 @@ impl Shared {
 /// Waits until a tracker has been told of a restored peer, so that the command that brought it back finds it as it was
 /// before; not for long, since it serves without a tracker too.
 async fn settle(peer: &Peer) {
-    let told = async {
-        while peer.announced_addrs().is_empty() {
-            sleep(SETTLE_INTERVAL).await;
-        }
-    };
-    let _ = timeout(SETTLE_TIMEOUT, told).await;
+    let _ = timeout(SETTLE_TIMEOUT, peer.announced()).await;
 }
 
 /// How many of something are under way.
@@ -219,9 +214,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How long a restored peer may take to reach a tracker before it is used all the same.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How often that is looked at.
-const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Most requests at once; further commands wait.
 const REQUESTS_MAX: usize = 256;

@@ -242,6 +242,16 @@ impl Peer {
         self.0.addrs.borrow().clone()
     }
 
+    /// Waits until the trackers know where this peer is and what it holds; for ever if none can be reached or
+    /// nobody is logged in. Cancel-safe.
+    pub async fn announced(&self) {
+        let mut known = self.0.known.clone();
+        if known.wait_for(Option::is_some).await.is_err() {
+            // The peer was shut down.
+            std::future::pending().await
+        }
+    }
+
     /// The tracker that is connected now.
     #[must_use]
     pub fn tracker(&self) -> Option<TrackerAddr> {

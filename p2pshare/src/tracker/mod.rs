@@ -378,6 +378,8 @@ fn reserve_pair(listen: SocketAddr) -> Result<(SocketAddr, UdpSocket), TrackerBi
             )
         };
         let dht = upper(listen).ok_or_else(no_room)?;
+        // The port that was asked for is the one to be named when both are taken.
+        drop(UdpSocket::bind(listen).map_err(|error| failed(listen, error))?);
         let socket = UdpSocket::bind(dht).map_err(|error| failed(dht, error))?;
         return Ok((listen, socket));
     }

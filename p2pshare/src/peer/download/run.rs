@@ -68,6 +68,8 @@ struct Sources {
     active: HashSet<PeerId>,
     joined: mpsc::Sender<PeerId>,
     next_id: SourceId,
+    /// Whether chunks could ever come from anybody.
+    joined_once: bool,
     /// Peers not to be asked before this instant; the banned ones never.
     resting: HashMap<PeerId, (u32, Option<Instant>)>,
     last_end: Option<String>,
@@ -284,6 +286,7 @@ impl Job {
                 }
                 Some(peer) = joins.recv() => {
                     without_source = None;
+                    sources.joined_once = true;
                     self.events.send(DownloadEvent::PeerJoined { peer });
                     self.show_sources(&sources);
                 }
@@ -300,7 +303,10 @@ impl Job {
                     let holders = self.holders(file).await;
                     let tired = without_source
                         .is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
-                    if tired && !self.options.wait {
+                    let hopeless = holders
+                        .as_ref()
+                        .is_ok_and(|(holders, _)| sources.is_hopeless(holders));
+                    if (tired || hopeless) && !self.options.wait {
                         return Err(self.give_up(&sources, holders?));
                     }
                     match holders {
@@ -569,6 +575,7 @@ impl Sources {
             active: HashSet::new(),
             joined,
             next_id: 1,
+            joined_once: false,
             resting: HashMap::new(),
             last_end: None,
         }
@@ -592,6 +599,15 @@ impl Sources {
             self.running
                 .spawn(async move { (peer, shared.fetch(source, holder, joined).await) });
         }
+    }
+
+    /// Whether nobody ever gave anything, and each of `holders` was asked twice.
+    fn is_hopeless(&self, holders: &[Holder]) -> bool {
+        let was_asked_twice = |holder: &Holder| {
+            let asked = self.resting.get(&holder.peer);
+            asked.is_some_and(|(times, until)| *times >= 2 || until.is_none())
+        };
+        !self.joined_once && self.active.is_empty() && holders.iter().all(was_asked_twice)
     }
 
     fn ended(&mut self, peer: PeerId, end: &SourceEnd) {
