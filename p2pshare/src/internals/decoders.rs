@@ -277,7 +277,8 @@ mod tests {
 
     #[test]
     fn what_fuzzing_starts_from_holds() {
-        let targets: [(&str, fn(&[u8])); 9] = [
+        type Target = (&'static str, fn(&[u8]));
+        let targets: [Target; 9] = [
             ("frame", fuzz_frame),
             ("tracker_request", fuzz_tracker_request),
             ("tracker_response", fuzz_tracker_response),
