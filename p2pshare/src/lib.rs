@@ -90,10 +90,10 @@ pub use identity::{
 pub use peer::{
     Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions, DownloadProgress,
     DownloadReport, DownloadState, DownloadStatus, DownloadWatch, Peer, PeerBindError, PeerBuilder,
-    Session, SessionError, ShareError, ShareStatus, SharedFile, ShutdownError, StopOutcome,
-    TrackerClient, Upload, UploadProgress, UploadWatch,
+    Session, SessionError, ShareError, ShareStatus, SharedFile, StopOutcome, TrackerClient, Upload,
+    UploadProgress, UploadWatch,
 };
-pub use store::StoreError;
+pub use store::{ShutdownError, StoreError};
 pub use time::Timestamp;
-pub use tracker::{Tracker, TrackerBindError, TrackerBuilder, TrackerShutdownError};
+pub use tracker::{Tracker, TrackerBindError, TrackerBuilder};
 pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};

@@ -51,7 +51,7 @@ use crate::{
         token::{Credential, Signed},
     },
     limits::{ANNOUNCED_TIMEOUT, FAREWELL_TIMEOUT, PEER_CONNECTIONS_MAX},
-    store::{Store, StoreError, StoreKind, Table},
+    store::{ShutdownError, Store, StoreError, StoreKind, Table},
     transport::{Alpn, CloseCode, Endpoint, EndpointConfig, Profile},
     wire::tracker::{Password, Request, Response},
 };
@@ -451,18 +451,6 @@ impl Peer {
     fn user(&self) -> MutexGuard<'_, Option<UserName>> {
         self.0.user.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Why an orderly end was not one.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ShutdownError {
-    /// A task had panicked: a fault of this library.
-    #[error("a task had panicked")]
-    Panicked,
-    /// The store had failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// Takes connections from other peers, and serves each.

@@ -92,6 +92,18 @@ pub enum StoreError {
     Closed,
 }
 
+/// Why the orderly end of a handle was not one. It has ended even so.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// A task had panicked: a fault of this library.
+    #[error("a task had panicked")]
+    Panicked,
+    /// The store had failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl StoreError {
     /// An engine's error under the name of what was being done.
     pub(super) fn io(doing: &'static str, source: impl Error + Send + Sync + 'static) -> Self {

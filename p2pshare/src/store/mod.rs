@@ -30,7 +30,7 @@ use disk::Disk;
 use writer::Inner;
 
 pub(crate) use backend::{KeyRange, Page, PageLimit};
-pub use error::StoreError;
+pub use error::{ShutdownError, StoreError};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
 pub(crate) use transaction::Transaction;

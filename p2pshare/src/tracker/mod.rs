@@ -32,7 +32,7 @@ use crate::{
         token::{Signed, TrackerCertificate},
     },
     limits::{DHT_PORT_OFFSET, TRACKER_CONNECTIONS_MAX},
-    store::StoreError,
+    store::{ShutdownError, StoreError},
     transport::{Alpn, BindError, CloseCode, Endpoint, EndpointConfig, Profile},
 };
 
@@ -246,8 +246,8 @@ impl Tracker {
     /// May be called again.
     ///
     /// # Errors
-    /// [`TrackerShutdownError`] when a task had panicked, or the store had failed.
-    pub async fn shutdown(&self) -> Result<(), TrackerShutdownError> {
+    /// [`ShutdownError`] when a task had panicked, or the store had failed.
+    pub async fn shutdown(&self) -> Result<(), ShutdownError> {
         let inner = &self.0;
         inner.end.cancel();
         let ports = inner
@@ -269,22 +269,10 @@ impl Tracker {
         drop(ports);
         inner.dht.shutdown().await?;
         match panicked {
-            true => Err(TrackerShutdownError::Panicked),
+            true => Err(ShutdownError::Panicked),
             false => Ok(()),
         }
     }
-}
-
-/// Why an orderly end was not one.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrackerShutdownError {
-    /// A task had panicked: a fault of this library.
-    #[error("a task had panicked")]
-    Panicked,
-    /// The store had failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl TrackerBindError {
