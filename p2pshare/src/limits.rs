@@ -32,6 +32,12 @@ pub(crate) const CHUNK_REQUESTS_MAX: usize = 256;
 pub(crate) const ANNOUNCED_ADDRS_MAX: usize = 8;
 /// Files in one announcement.
 pub(crate) const ANNOUNCED_SWARMS_MAX: usize = 256;
+/// Bytes in the bitfield of one announced file: enough for 64 GiB.
+pub(crate) const ANNOUNCED_BITFIELD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes in the bitfields of all files that one peer announces; what is beyond is not kept.
+pub(crate) const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 8 * 1024 * 1024;
+/// Peers whose announcements one tracker keeps.
+pub(crate) const ANNOUNCING_PEERS_MAX: usize = 16 * 1024;
 /// Holders in one answer: a random sample of them when there are more.
 pub(crate) const HOLDERS_SAMPLE_MAX: usize = 50;
 /// How long a lease counts after it was announced.
@@ -231,3 +237,5 @@ const _: () = assert!(2 * LEASE_RENEWAL.as_secs() < LEASE_LIFE.as_secs());
 const _: () = assert!(TOKEN_BYTES_MAX + 256 < PEER_REQUEST_BYTES_MAX);
 const _: () = assert!(LOGIN_WAIT_MAX.as_secs() < LOGIN_FAILURES_FORGOTTEN.as_secs());
 const _: () = assert!(CHUNK_WINDOW <= CHUNK_REQUESTS_MAX);
+const _: () =
+    assert!(HOLDERS_SAMPLE_MAX * ANNOUNCED_BITFIELD_BYTES_MAX < TRACKER_RESPONSE_BYTES_MAX);

@@ -473,8 +473,10 @@ async fn keep_session(link: TrackerLink, data_dir: PathBuf, end: CancellationTok
     let mut credential = link.credential();
     loop {
         tokio::select! {
-            () = end.cancelled() => return,
+            // What was said last counts, also when it was said right before the end.
+            biased;
             changed = credential.changed() => if changed.is_err() { return },
+            () = end.cancelled() => return,
         }
         let now = credential.borrow_and_update().clone();
         let (path, token_key) = (session_path(&data_dir), link.token_key());

@@ -353,7 +353,7 @@ impl Service {
         let older = self
             .swarms
             .announce(caller.peer, login.session, announcement, now)
-            .await;
+            .await?;
         for entry in older {
             if !self
                 .may_hold(login, &entry.group, &entry.name, entry.id, &mut standing)

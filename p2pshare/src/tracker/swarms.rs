@@ -18,11 +18,11 @@ use crate::{
     dht::{DhtNode, Lease, LeaseKey},
     identity::{FileName, GroupName, PeerId, SessionId},
     limits::{
-        HOLDERS_SAMPLE_MAX, LEASE_LIFE, SWARMS_CHECKED_PER_RENEWAL, SWARMS_PER_PEER_MAX,
-        SWARMS_SEEN_MAX,
+        ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCING_PEERS_MAX, HOLDERS_SAMPLE_MAX, LEASE_LIFE,
+        SWARMS_CHECKED_PER_RENEWAL, SWARMS_PER_PEER_MAX, SWARMS_SEEN_MAX,
     },
     time::Timestamp,
-    wire::tracker::{Announcement, Holder, Holding, SwarmEntry},
+    wire::tracker::{Announcement, Holder, Holding, Refusal, SwarmEntry},
 };
 
 /// The swarms of a ring.
@@ -100,24 +100,30 @@ impl Swarms {
     /// Takes an announcement whose entries were all found to be right, and renews every lease of the
     /// peer. Gives some of its older entries, which the caller checks and [forgets](Self::forget) if they
     /// are not right any more; over several renewals it gives all.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] when too many peers announce themselves here.
     pub(super) async fn announce(
         &self,
         peer: PeerId,
         session: SessionId,
         announcement: Announcement,
         now: Timestamp,
-    ) -> Vec<SwarmEntry> {
+    ) -> Result<Vec<SwarmEntry>, Refusal> {
         let (dropped, renewed, to_check) = {
             let mut state = self.state();
             state
                 .peers
                 .retain(|_, announced| announced.last.elapsed() < LEASE_LIFE);
+            if state.peers.len() >= ANNOUNCING_PEERS_MAX && !state.peers.contains_key(&peer) {
+                return Err(Refusal::Busy);
+            }
             let announced = state
                 .peers
                 .entry(peer)
                 .or_insert_with(|| Announced::new(session));
             if announced.session == session && announcement.number <= announced.number {
-                return Vec::new();
+                return Ok(Vec::new());
             }
             let dropped = announced.take(session, announcement);
             let renewed = announced.leases(peer);
@@ -135,7 +141,7 @@ impl Swarms {
                 self.drop(&swarm, peer, &ended).await;
             }
         }
-        to_check
+        Ok(to_check)
     }
 
     /// Drops what `peer` announced under that name.
@@ -260,7 +266,7 @@ impl Announced {
             let place = (entry.group.folded(), entry.name);
             if entry.holding == Holding::Nothing {
                 dropped.extend(self.holds.remove(&place));
-            } else if self.holds.len() < SWARMS_PER_PEER_MAX || self.holds.contains_key(&place) {
+            } else if self.has_room_for(&place, &entry.holding) {
                 let held = Held {
                     group: entry.group,
                     id: entry.id,
@@ -277,6 +283,24 @@ impl Announced {
             .into_iter()
             .map(|held| (held.swarm(), ended))
             .collect()
+    }
+
+    fn has_room_for(&self, place: &(String, FileName), holding: &Holding) -> bool {
+        let bits = match holding {
+            Holding::Nothing | Holding::Complete => return self.has_place_for(place),
+            Holding::Partial(bits) => bits.len(),
+        };
+        let known = |held: &Held| match &held.holding {
+            Holding::Partial(bits) => bits.len(),
+            Holding::Nothing | Holding::Complete => 0,
+        };
+        let others = self.holds.iter().filter(|(at, _)| *at != place);
+        let bytes: usize = others.map(|(_, held)| known(held)).sum();
+        self.has_place_for(place) && bytes + bits <= ANNOUNCED_BYTES_PER_PEER_MAX
+    }
+
+    fn has_place_for(&self, place: &(String, FileName)) -> bool {
+        self.holds.len() < SWARMS_PER_PEER_MAX || self.holds.contains_key(place)
     }
 
     fn leases(&self, peer: PeerId) -> HashMap<Swarm, Lease> {

@@ -21,8 +21,8 @@ use crate::{
         token::{Credential, Grant, Signed, TrackerCertificate},
     },
     limits::{
-        ANNOUNCED_ADDRS_MAX, PASSWORD_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX,
-        TRACKER_RESPONSE_BYTES_MAX,
+        ANNOUNCED_ADDRS_MAX, ANNOUNCED_BITFIELD_BYTES_MAX, ANNOUNCED_SWARMS_MAX,
+        PASSWORD_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX, TRACKER_RESPONSE_BYTES_MAX,
     },
     time::Timestamp,
 };
@@ -591,6 +591,10 @@ impl Announcement {
     /// Whether it keeps its bounds.
     pub(crate) fn is_within_bounds(&self) -> bool {
         self.addrs.len() <= ANNOUNCED_ADDRS_MAX
-            && self.swarms.len() <= crate::limits::ANNOUNCED_SWARMS_MAX
+            && self.swarms.len() <= ANNOUNCED_SWARMS_MAX
+            && self.swarms.iter().all(|entry| match &entry.holding {
+                Holding::Nothing | Holding::Complete => true,
+                Holding::Partial(bits) => bits.len() <= ANNOUNCED_BITFIELD_BYTES_MAX,
+            })
     }
 }

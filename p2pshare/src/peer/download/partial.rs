@@ -61,7 +61,11 @@ impl Partial {
             let cause = "it is not a plain file of this user alone; move it away";
             return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, cause)));
         }
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        // A download that ended between the opening and the lock took the file to its destination.
+        let still_there = std::fs::symlink_metadata(&path)
+            .is_ok_and(|now| (now.dev(), now.ino()) == (metadata.dev(), metadata.ino()));
+        if !locked || !still_there {
             return Err(DownloadError::AlreadyRunning {
                 dest: dest.to_owned(),
             });
