@@ -9,6 +9,7 @@
 mod world;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use world::{Process, World};
@@ -313,6 +314,32 @@ fn a_destination_that_exists_is_kept() {
             .code,
         Some(FAILED)
     );
+}
+
+#[test]
+fn a_home_that_others_can_write_to() {
+    let world = World::new();
+    let home = world.path("home");
+    world.ok(&["create_user", "Alice", "pass123"]);
+    let mode = |mode| fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
+    let made = fs::metadata(&home).unwrap().permissions().mode();
+    assert_eq!(made & 0o777, 0o700);
+    for others in [0o770, 0o707] {
+        mode(others);
+        for args in [&["status"][..], &["login", "Alice", "pass123"]] {
+            let message = format!(
+                "other users may write to the home {} and so replace what is in it; nothing was done",
+                home.display()
+            );
+            world.refused(args, FAILED, &message);
+        }
+        let said = world.run(&["status"]).stderr;
+        let remedy = format!("chmod 700 {}\n", home.display());
+        assert!(said.ends_with(&remedy), "{said}");
+    }
+    // What they can only read is not in their hands.
+    mode(0o755);
+    world.ok(&["login", "Alice", "pass123"]);
 }
 
 #[test]
