@@ -355,8 +355,15 @@ fn usage() {
         hint.ends_with("hint: did you mean create_group?\n"),
         "{hint}"
     );
-    assert_eq!(world.run(&[]).code, Some(USAGE));
-    assert_eq!(world.run(&["create_group"]).code, Some(USAGE));
+    let without_group = world.run(&["create_group"]);
+    assert_eq!(without_group.code, Some(USAGE));
+    assert!(
+        without_group
+            .stderr
+            .starts_with("error: the following required arguments were not provided:"),
+        "{}",
+        without_group.stderr
+    );
     assert_eq!(
         world.run(&["--trackers", "nonsense", "list_groups"]).code,
         Some(USAGE)
@@ -369,6 +376,22 @@ fn usage() {
     for later in ["__peer", "shell", "verify", "availability", "limit"] {
         assert!(!help.contains(&format!("  {later}")), "{help}");
     }
+    assert!(!help.contains("create-user"), "{help}");
+    // No command is answered with the same text, whether there is a flag or not.
+    for args in [&[][..], &["--as", "Bob"]] {
+        let finished = world.run(args);
+        assert_eq!(finished.code, Some(USAGE));
+        assert_eq!(
+            (finished.stdout.as_str(), finished.stderr),
+            ("", help.clone())
+        );
+    }
+    let mut command = world.command(&[]);
+    command.env_remove("P2PSHARE_HOME");
+    command.env_remove("P2PSHARE_TRACKERS");
+    let bare = Process::spawn(command).wait();
+    assert_eq!((bare.code, bare.stdout.as_str()), (Some(USAGE), ""));
+    assert!(bare.stderr.contains("\nUsage: p2pshare"), "{}", bare.stderr);
 }
 
 #[test]
