@@ -236,9 +236,9 @@ fn check_guarded(path: &Path, owner: u32, mode: u32) -> Result<(), Failure> {
         let message = format!(
             "other users may write to the home {shown} and so replace what is in it; nothing was done"
         );
-        return Err(
-            Failure::failed(message).hint(format!("make it yours alone: chmod 700 {shown}"))
-        );
+        return Err(Failure::failed(message).hint(format!(
+            "choose another folder with --home, or make this one yours alone: chmod 700 {shown}"
+        )));
     }
     Ok(())
 }

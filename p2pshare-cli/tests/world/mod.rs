@@ -313,7 +313,14 @@ impl Process {
             let _ = self.child.kill();
         }
         let code = self.child.wait().unwrap().code();
-        let late = || panic!("{:?} did not end in time", self.child);
+        let late = || {
+            panic!(
+                "process {} did not end in time; it said:\n{}{}",
+                self.child.id(),
+                self.stdout.seen,
+                self.stderr.seen
+            )
+        };
         Finished {
             code,
             stdout: stdout.unwrap_or_else(late),
