@@ -4,8 +4,39 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use p2pshare::{FileName, GroupName, RingId, TrackerAddr, UserName};
+
+use crate::failure::Failure;
+
+/// Reads the command line. Help is printed and wrong usage reported here, which ends the process.
+///
+/// # Errors
+/// An unknown command, with the nearest one.
+pub(crate) fn parse() -> Result<Cli, Failure> {
+    Cli::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::InvalidSubcommand => unknown_command(&error),
+        _ => error.exit(),
+    })
+}
+
+fn unknown_command(error: &clap::Error) -> Failure {
+    let typed = error
+        .get(ContextKind::InvalidSubcommand)
+        .map(ToString::to_string);
+    let failure = Failure::usage(format!("unknown command '{}'", typed.unwrap_or_default()));
+    // Those that are similar, the most similar last.
+    let nearest = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::String(nearest)) => Some(nearest),
+        Some(ContextValue::Strings(similar)) => similar.last(),
+        _ => None,
+    };
+    match nearest {
+        Some(nearest) => failure.hint(format!("did you mean {}?", nearest.replace('-', "_"))),
+        None => failure.hint("p2pshare --help lists the commands"),
+    }
+}
 
 /// Share large files within groups, directly from machine to machine.
 #[derive(Parser, Debug)]
@@ -160,7 +191,7 @@ pub(crate) struct BackgroundPeer {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, error::ErrorKind};
+    use clap::CommandFactory;
 
     use super::*;
 
@@ -196,12 +227,28 @@ mod tests {
 
     #[test]
     fn an_unknown_command_is_answered_with_the_nearest() {
-        let error = Cli::try_parse_from(["p2pshare", "creat_group", "x"]).unwrap_err();
-        assert_eq!(
-            (error.kind(), error.exit_code()),
-            (ErrorKind::InvalidSubcommand, 2)
-        );
-        assert!(error.to_string().contains("create_group"), "{error}");
+        let answer = |typed: &str| {
+            let error = Cli::try_parse_from(["p2pshare", typed, "x"]).unwrap_err();
+            format!("{:?}", unknown_command(&error))
+        };
+        for (typed, nearest) in [
+            ("creat_group", "create_group"),
+            ("create-grup", "create_group"),
+            ("list_file", "list_files"),
+            ("dowload_file", "download_file"),
+            ("logn", "login"),
+        ] {
+            let answer = answer(typed);
+            assert!(
+                answer.contains(&format!("unknown command '{typed}'")),
+                "{answer}"
+            );
+            assert!(
+                answer.contains(&format!("did you mean {nearest}?")),
+                "{answer}"
+            );
+        }
+        assert!(answer("xyzzy").contains("--help"));
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl Context {
         Ok((client, list))
     }
 
+    /// Brings every background peer back that should run.
+    pub(crate) async fn restore(&self) {
+        warn(&restore_all(&self.home, &self.home.identities()).await);
+    }
+
     /// Brings every background peer back that should run, and connects to that of the identity to act as.
     pub(crate) async fn connect(&self) -> Result<Connected, Failure> {
         match self.connect_if_logged_in().await? {

@@ -18,8 +18,12 @@ mod transfer;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    command::run(args::Cli::parse())
+    match args::parse() {
+        Ok(cli) => command::run(cli),
+        Err(failure) => {
+            failure.report();
+            failure.code().into()
+        }
+    }
 }

@@ -19,7 +19,7 @@ impl ProgressView {
     pub(crate) fn new() -> Self {
         let bar = std::io::stderr()
             .is_terminal()
-            .then(|| ProgressBar::no_length().with_style(style()));
+            .then(|| ProgressBar::new(0).with_style(style()));
         Self {
             bar,
             plain: PlainLines::default(),
@@ -28,9 +28,13 @@ impl ProgressView {
 
     pub(crate) fn show(&mut self, progress: Progress) {
         match &self.bar {
+            // Nothing is known of it yet, and a bar of nothing would be a full one.
+            Some(_) if progress.total_bytes == 0 => {}
             Some(bar) => {
-                bar.set_length(progress.total_bytes);
-                bar.set_position(progress.done_bytes);
+                bar.update(|state| {
+                    state.set_len(progress.total_bytes);
+                    state.set_pos(progress.done_bytes);
+                });
                 bar.set_message(describe(progress));
             }
             None => {

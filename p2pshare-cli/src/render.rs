@@ -64,9 +64,10 @@ pub(crate) fn rate(bytes: u64, elapsed: Duration) -> String {
 
 /// A time as short as it is still useful.
 pub(crate) fn time(elapsed: Duration) -> String {
-    match elapsed.as_secs() {
-        0 => format!("{} ms", elapsed.as_millis()),
-        1..60 => format!("{:.1} s", elapsed.as_secs_f64()),
+    match elapsed.as_millis() {
+        0..10 => format!("{:.1} ms", elapsed.as_secs_f64() * 1000.0),
+        millis @ 10..1_000 => format!("{millis} ms"),
+        1_000..60_000 => format!("{:.1} s", elapsed.as_secs_f64()),
         _ => HumanDuration(elapsed).to_string(),
     }
 }
@@ -102,6 +103,7 @@ mod tests {
             "50.00 MB in 500 ms (100.00 MB/s)"
         );
         assert_eq!(rate(0, Duration::ZERO), "0 B/s");
+        assert_eq!(time(Duration::from_micros(420)), "0.4 ms");
         assert_eq!(time(Duration::from_millis(12_345)), "12.3 s");
         assert_eq!(time(Duration::from_secs(600)), "10 minutes");
         assert_eq!(

@@ -1,5 +1,11 @@
 //! The demo: the whole of it in one process, which leaves nothing behind.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod world;
 
 use std::fs;

@@ -1,8 +1,14 @@
 //! What outlives what: trackers that are stopped or killed, background peers that are killed, identities side by side.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod world;
 
-use rustix::process::{Signal, kill_process, test_kill_process};
+use rustix::process::{Signal, kill_process};
 use world::{Process, World, same_content};
 
 const NOT_LOGGED_IN: i32 = 3;
@@ -66,6 +72,34 @@ fn any_command_brings_back_what_was_killed() {
 }
 
 #[test]
+fn many_commands_at_once_bring_back_one_background_peer() {
+    let world = World::new();
+    world.users(&["Alice"]);
+    kill_process(world.peer_pid("Alice"), Signal::KILL).unwrap();
+    let mut running: Vec<_> = (0..8)
+        .map(|_| Process::spawn(world.command(&["status"])))
+        .collect();
+    let mut pids: Vec<_> = running
+        .iter_mut()
+        .map(|process| process.wait().expect_ok(&["status"]))
+        .map(|status| status.split_once("(pid ").expect("a pid").1.to_owned())
+        .collect();
+    pids.dedup();
+    assert_eq!(pids.len(), 1, "{pids:?}");
+}
+
+#[test]
+fn a_background_peer_that_lost_its_socket_is_replaced() {
+    let world = World::new();
+    world.users(&["Alice"]);
+    let before = world.peer_pid("Alice");
+    // As when the system clears its runtime folder under a peer that goes on.
+    std::fs::remove_dir_all(world.path("run")).unwrap();
+    std::fs::create_dir(world.path("run")).unwrap();
+    assert_ne!(world.peer_pid("Alice"), before);
+}
+
+#[test]
 fn a_background_peer_ends_cleanly_by_a_signal_and_comes_back() {
     let world = World::new();
     world.users(&["Alice"]);
@@ -103,14 +137,7 @@ fn identities_live_side_by_side() {
         world.ok(&["logout"]),
         "Logged out Alice; peer server stopped\n"
     );
-    let deadline = std::time::Instant::now() + world::PATIENCE;
-    while test_kill_process(alice).is_ok() {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the background peer of Alice still runs"
-        );
-        std::thread::yield_now();
-    }
+    world.wait_until_gone(alice);
     // Nobody becomes another by a logout.
     let refused = world.run(&["list_groups"]);
     assert_eq!(refused.code, Some(NOT_LOGGED_IN));
@@ -140,6 +167,31 @@ fn what_was_shared_is_shared_again_after_the_next_login() {
         "{shared}"
     );
     world.ok_as("Bob", &["download_file", "g", "a.bin", "b.bin", "--wait"]);
+}
+
+#[test]
+fn a_session_that_the_trackers_do_not_know_is_over() {
+    let mut world = World::new();
+    world.users(&["Alice"]);
+    world.stop_tracker();
+    // The same ring, with nothing in it.
+    let key = std::fs::read(world.path("tracker/ring.key")).unwrap();
+    std::fs::remove_dir_all(world.path("tracker/db")).unwrap();
+    world.start_tracker();
+    assert_eq!(std::fs::read(world.path("tracker/ring.key")).unwrap(), key);
+    world.refused(&["list_groups"], NOT_LOGGED_IN, "not logged in");
+    assert_eq!(world.ok(&["status"]), "Not logged in\n");
+    world.refused(&["login", "Alice", "pass123"], 4, "invalid credentials");
+    world.users(&["Alice"]);
+    assert_eq!(world.ok(&["list_groups"]), "No groups yet\n");
+    // And where nobody logs in again, a logout clears up.
+    world.stop_tracker();
+    std::fs::remove_dir_all(world.path("tracker/db")).unwrap();
+    world.start_tracker();
+    world.refused(&["list_groups"], NOT_LOGGED_IN, "not logged in");
+    let pid = world.lock_holder("alice");
+    world.refused(&["logout"], NOT_LOGGED_IN, "not logged in");
+    world.wait_until_gone(pid);
 }
 
 #[test]

@@ -1,10 +1,17 @@
 //! Files and groups over time: hand-over from one seeder to the next, leaving and coming back, the last one gone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod world;
 
 use std::fs;
+use std::time::Instant;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use world::{Process, World, same_content};
 
 const UNREACHABLE: i32 = 6;
@@ -54,6 +61,7 @@ fn the_entry_goes_with_the_last_who_shares_it() {
         "file 'a.bin' not found in 'g'",
     );
     // The name is free again.
+    world.ok_as("Bob", &["join_group", "g"]);
     world.ok_as("Bob", &["upload_file", "bob.bin", "g", "--name", "a.bin"]);
 }
 
@@ -137,6 +145,88 @@ fn ctrl_c_cancels_a_download() {
     // The background peer is none the worse for it.
     world.ok(&["login", "Alice", "pass123"]);
     world.ok_as("Bob", &["download_file", "g", "a.bin", "b.bin"]);
+}
+
+#[test]
+fn a_download_ends_with_its_command_or_its_background_peer() {
+    let world = World::new();
+    world.write_file("a.bin", 600_000);
+    world.users(&["Alice", "Bob"]);
+    world.ok_as("Alice", &["create_group", "g", "--open"]);
+    world.ok_as("Alice", &["upload_file", "a.bin", "g"]);
+    world.ok_as("Alice", &["logout"]);
+    let args = [
+        "download_file",
+        "g",
+        "a.bin",
+        "b.bin",
+        "--wait",
+        "--as",
+        "Bob",
+    ];
+    let mut command = Process::spawn(world.command(&args));
+    command.wait_for_error_line("waiting for peers");
+    command.signal(Signal::KILL);
+    command.wait();
+    let deadline = Instant::now() + world::PATIENCE;
+    while !world.ok_as("Bob", &["show_downloads"]).contains("stopped") {
+        assert!(Instant::now() < deadline, "it goes on without its command");
+    }
+    let mut command = Process::spawn(world.command(&args));
+    command.wait_for_error_line("waiting for peers");
+    kill_process(world.peer_pid("Bob"), Signal::TERM).unwrap();
+    let finished = command.wait();
+    assert_eq!(finished.code, Some(1));
+    assert!(
+        finished
+            .stderr
+            .contains("error: the background peer was stopped"),
+        "{}",
+        finished.stderr
+    );
+    // It is shown after the restart, too.
+    assert!(world.ok_as("Bob", &["show_downloads"]).contains("stopped"));
+}
+
+#[test]
+fn a_download_goes_on_where_it_was_killed() {
+    let world = World::new();
+    let file = world.write_file("film.mkv", 300_000_000);
+    world.users(&["Alice", "Bob"]);
+    world.ok_as("Alice", &["create_group", "g", "--open"]);
+    world.ok_as("Alice", &["upload_file", "film.mkv", "g"]);
+    // Where the machine is so fast that the download is complete before it is seen at work, it is tried again.
+    for attempt in 0..10 {
+        let copy = format!("copy{attempt}.mkv");
+        let args = ["download_file", "g", "film.mkv", &copy, "--as", "Bob"];
+        let bob = world.peer_pid("Bob");
+        let mut download = Process::spawn(world.command(&args));
+        let shown = loop {
+            let shown = world.ok_as("Bob", &["show_downloads"]);
+            match shown.lines().find(|line| line.contains(&copy)) {
+                Some(line) if !line.contains(" 0 %") => break line.to_owned(),
+                _ => {}
+            }
+        };
+        if shown.contains("complete") {
+            download.wait().expect_ok(&args);
+            world.ok_as("Bob", &["stop_sharing", "g", "film.mkv"]);
+            continue;
+        }
+        kill_process(bob, Signal::KILL).unwrap();
+        assert_eq!(download.wait().code, Some(1));
+        let resumed = world.ok(&args);
+        let line = resumed
+            .lines()
+            .find(|line| line.contains("resumed: skipped "));
+        assert!(
+            line.is_some_and(|line| line.ends_with(" of 573 chunks already verified")),
+            "{resumed}"
+        );
+        assert!(same_content(&file, &world.work(&copy)));
+        return;
+    }
+    panic!("no download was seen at work");
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! The walk-through of the README, as it is written: from nothing to "Bob has Alice's file".
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod world;
 
 use std::fs;

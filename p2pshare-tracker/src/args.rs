@@ -17,7 +17,7 @@ pub(crate) struct Args {
     pub(crate) list: Option<PathBuf>,
     /// Which of them this is, counted from 1; may be left out where there is only one
     pub(crate) number: Option<usize>,
-    /// Where its data lies [default: tracker-<port> beside LIST, or in the platform's data folder]
+    /// Where its data lies [default: tracker-PORT beside LIST, or in the platform's data folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// The address to listen on where it is not that of the list; port 0 takes a free one (and that 1000 above)

@@ -23,7 +23,7 @@ pub(crate) const TRACKER_REQUEST_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const TRACKER_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes in the body of a peer's request to a peer.
 pub(crate) const PEER_REQUEST_BYTES_MAX: usize = 1024;
-/// Bytes in the answer that opens a swarm: the bitfield of a file of 4 TiB, and what postcard adds.
+/// Bytes in the answer that opens a swarm: the bitfield of a file of 4 TiB, and what frames it.
 pub(crate) const SWARM_ANSWER_BYTES_MAX: usize = 1024 * 1024 + 16;
 /// Chunk requests of one swarm stream that are not answered yet.
 pub(crate) const CHUNK_REQUESTS_MAX: usize = 256;

@@ -435,3 +435,18 @@ async fn nobody_online_is_said() {
         )))
     ));
 }
+
+#[tokio::test]
+async fn who_leaves_shares_no_more() {
+    let world = World::new().await;
+    let (alice, bob) = (world.login("alice").await, world.login("bob").await);
+    let open = group("open");
+    alice.create_group(&open, Access::Open).await.unwrap();
+    bob.join(&open).await.unwrap();
+    let (path, _) = world.file("bobs", 1000);
+    bob.share(&path, &open, None).await.unwrap();
+    assert_eq!(alice.files(&open).await.unwrap().len(), 1);
+    bob.leave(&open).await.unwrap();
+    assert!(bob.shares().is_empty());
+    assert!(alice.files(&open).await.unwrap().is_empty());
+}

@@ -1,6 +1,6 @@
 //! Each request, carried out on the session, and its answer in the words of the control protocol.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use p2pshare::{
     Access, FileSummary, GroupSummary, JoinOutcome, Password, Peer, Role, Session, UserName,
@@ -23,6 +23,7 @@ pub(super) async fn perform(
 ) -> Result<Outcome, Failure> {
     match request {
         Request::Login { user, password } => return login(shared, &user, &password).await,
+        Request::Logout => return logout(shared).await,
         Request::Retire => return Ok(retire(shared)),
         Request::Upload(request) => {
             return transfer::upload(shared, request, reporter, cancelled).await;
@@ -34,10 +35,11 @@ pub(super) async fn perform(
     }
     let session = shared.session()?;
     Ok(match request {
-        Request::Login { .. } | Request::Retire | Request::Upload(_) | Request::Download(_) => {
-            Outcome::Done
-        }
-        Request::Logout => logout(shared, &session).await?,
+        Request::Login { .. }
+        | Request::Logout
+        | Request::Retire
+        | Request::Upload(_)
+        | Request::Download(_) => Outcome::Done,
         Request::Status => Outcome::Status(status(shared, &session)),
         Request::CreateGroup { group, open } => {
             let access = if open { Access::Open } else { Access::Members };
@@ -49,11 +51,11 @@ pub(super) async fn perform(
         }
         Request::JoinGroup { group } => Outcome::Joined(joined(session.join(&group).await?)?),
         Request::ListRequests { group } => Outcome::Users(session.requests(&group).await?),
-        Request::AcceptRequest { group, user } => {
+        Request::Accept { group, user } => {
             session.accept(&group, &user).await?;
             Outcome::Done
         }
-        Request::RejectRequest { group, user } => {
+        Request::Reject { group, user } => {
             session.reject(&group, &user).await?;
             Outcome::Done
         }
@@ -117,15 +119,19 @@ async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<
     Ok(Outcome::LoggedIn(logged_in))
 }
 
-async fn logout(shared: &Shared, session: &Session) -> Result<Outcome, Failure> {
-    session.logout().await?;
+/// Ends the session and the process; the process also where the trackers have ended the session before.
+async fn logout(shared: &Shared) -> Result<Outcome, Failure> {
+    let session = shared.session();
+    if let Ok(session) = &session {
+        session.logout().await?;
+    }
     shared
         .folder
         .remove_identity()
         .map_err(|error| Failure::io("cannot record the logout", &error))?;
     shared.stop();
     Ok(Outcome::LoggedOut {
-        user: session.user().clone(),
+        user: session?.user().clone(),
     })
 }
 
@@ -150,13 +156,13 @@ fn status(shared: &Shared, session: &Session) -> PeerStatus {
     }
 }
 
-/// The address at which others reach the peer best.
+/// The address at which others reach the peer best; on this machine, as long as no tracker was told of it.
 fn address(peer: &Peer) -> SocketAddr {
-    let announced = peer.announced_addrs();
-    announced
-        .first()
-        .copied()
-        .unwrap_or_else(|| peer.local_addr())
+    let mut local = peer.local_addr();
+    if local.ip().is_unspecified() {
+        local.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    peer.announced_addrs().first().copied().unwrap_or(local)
 }
 
 fn group_row(group: GroupSummary) -> GroupRow {

@@ -11,7 +11,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::perform;
 use crate::control::{Asked, Listener, PROTOCOL, ServerHello, VERSION, accept};
@@ -59,6 +59,9 @@ impl Service {
             let _ = peer.shutdown().await;
             return Err(Failure::not_logged_in());
         }
+        if session.is_some() {
+            settle(&peer).await;
+        }
         let listener = Listener::bind(&folder)
             .map_err(|error| Failure::io("cannot open the control socket", &error))?;
         tracing::info!(peer = %peer.peer_id(), addr = %peer.local_addr(), pid = std::process::id(), "serving");
@@ -90,7 +93,10 @@ impl Service {
             tokio::select! {
                 accepted = accept(&listener), if tasks.len() < REQUESTS_MAX => match accepted {
                     Ok(stream) => { tasks.spawn(serve(shared.clone(), stream)); }
-                    Err(error) => return Err(Failure::io("the control socket failed", &error)),
+                    Err(error) => {
+                        tracing::warn!(%error, "a command could not be heard");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
                 },
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 _ = stopping.wait_for(|stopping| *stopping) => break,
@@ -166,6 +172,17 @@ impl Shared {
     }
 }
 
+/// Waits until a tracker has been told of a restored peer, so that the command that brought it back finds it as it was
+/// before; not for long, since it serves without a tracker too.
+async fn settle(peer: &Peer) {
+    let told = async {
+        while peer.announced_addrs().is_empty() {
+            sleep(SETTLE_INTERVAL).await;
+        }
+    };
+    let _ = timeout(SETTLE_TIMEOUT, told).await;
+}
+
 /// How many of something are under way.
 #[derive(Default)]
 pub(super) struct Gauge(Arc<AtomicU32>);
@@ -200,8 +217,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long a restored peer may take to reach a tracker before it is used all the same.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often that is looked at.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Most requests at once; further commands wait.
-const REQUESTS_MAX: usize = 64;
+const REQUESTS_MAX: usize = 256;
+
+/// How long to wait when the system has no room for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long requests under way may take to be cancelled and answered at the end.
 const REQUESTS_END_TIMEOUT: Duration = Duration::from_secs(5);

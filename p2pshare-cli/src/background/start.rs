@@ -216,3 +216,48 @@ const SEE_LOG: &str = "the identity's folder in the home has a peer.log";
 
 /// How long a background peer may take until it serves; rechecking its database is in it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{Asked, Listener, ServerHello, accept};
+
+    /// What [`Background::connect`] makes of a background peer that says this.
+    async fn meet(protocol: u16, version: &str, transfers: u32) -> Result<Client, Failure> {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = IdentityFolder::at(temp.path().to_owned());
+        let listener = Listener::bind(&folder).unwrap();
+        let hello = ServerHello {
+            protocol,
+            version: version.to_owned(),
+            transfers,
+            trackers: Vec::new(),
+        };
+        let background = Background {
+            folder,
+            ring: RingId::from_bytes([0; 32]),
+            trackers: Vec::new(),
+        };
+        let home = Home::locate(Some(temp.path())).unwrap();
+        let serving = async {
+            let stream = accept(&listener).await.unwrap();
+            let _ = Asked::receive(stream, &hello).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            client = background.connect(&home) => client,
+            never = serving => never,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_background_peer_of_another_version_finishes_its_transfers_first() {
+        assert!(meet(PROTOCOL, VERSION, 0).await.is_ok());
+        assert!(meet(PROTOCOL, "0.0.1", 1).await.is_ok());
+        let Err(failure) = meet(PROTOCOL + 1, "99.0.0", 2).await else {
+            panic!("another protocol was spoken");
+        };
+        let text = "the background peer is of version 99.0.0 and has 2 transfers running";
+        assert_eq!(failure.to_string(), text);
+    }
+}

@@ -12,6 +12,6 @@ pub(crate) async fn run(
     user: UserName,
 ) -> Result<String, Failure> {
     let text = format!("Accepted {user} into '{group}'");
-    context.ask(&Request::AcceptRequest { group, user }).await?;
+    context.ask(&Request::Accept { group, user }).await?;
     Ok(text)
 }

@@ -7,6 +7,7 @@ use crate::password;
 
 pub(crate) async fn run(context: &Context, account: &Account) -> Result<String, Failure> {
     let password = password::obtain(account, true)?;
+    context.restore().await;
     let (client, _) = context.connect_to_tracker().await?;
     let user = client.create_user(&account.user, &password).await?;
     Ok(format!("User created: {user}"))

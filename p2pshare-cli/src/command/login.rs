@@ -5,7 +5,7 @@
 use p2pshare::Password;
 
 use crate::args::Account;
-use crate::background::{Background, restore_all};
+use crate::background::Background;
 use crate::context::{Context, unexpected};
 use crate::control::{LoggedIn, Outcome, Request};
 use crate::failure::Failure;
@@ -13,7 +13,7 @@ use crate::password;
 
 pub(crate) async fn run(context: &Context, account: &Account) -> Result<String, Failure> {
     let password = password::obtain(account, false)?;
-    restore_all(&context.home, &context.home.identities()).await;
+    context.restore().await;
     let (client, list) = context.connect_to_tracker().await?;
     let ring = client.ring_id();
     drop(client);

@@ -12,6 +12,6 @@ pub(crate) async fn run(
     user: UserName,
 ) -> Result<String, Failure> {
     let text = format!("Rejected {user}");
-    context.ask(&Request::RejectRequest { group, user }).await?;
+    context.ask(&Request::Reject { group, user }).await?;
     Ok(text)
 }

@@ -2,6 +2,7 @@
 
 use crate::context::{Connected, Context, unexpected};
 use crate::control::{Outcome, Request};
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 
 pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
@@ -10,11 +11,14 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
         mut client,
     }) = context.connect_if_logged_in().await?
     else {
-        return Ok("Not logged in".to_owned());
+        return Ok(NOBODY.to_owned());
     };
-    let status = match client.ask(&Request::Status).await? {
-        Outcome::Status(status) => status,
-        other => return Err(unexpected(&other)),
+    let status = match client.ask(&Request::Status).await {
+        Ok(Outcome::Status(status)) => status,
+        Ok(other) => return Err(unexpected(&other)),
+        // The trackers have ended the session.
+        Err(failure) if failure.code() == ExitCode::NotLoggedIn => return Ok(NOBODY.to_owned()),
+        Err(failure) => return Err(failure),
     };
     let tracker = status.tracker.unwrap_or_else(|| {
         let tried: Vec<_> = identity
@@ -42,3 +46,5 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     }
     Ok(text)
 }
+
+const NOBODY: &str = "Not logged in";

@@ -54,11 +54,11 @@ pub(crate) enum Request {
     ListRequests {
         group: GroupName,
     },
-    AcceptRequest {
+    Accept {
         group: GroupName,
         user: UserName,
     },
-    RejectRequest {
+    Reject {
         group: GroupName,
         user: UserName,
     },

@@ -22,7 +22,7 @@ impl Home {
         tracker: &TrackerAddr,
         found: RingId,
     ) -> Result<(), Failure> {
-        let mut known = self.known_rings();
+        let known = self.known_rings();
         match list.ring() {
             Some(pinned) if pinned != found => {
                 return Err(changed(tracker, pinned, found).hint(
@@ -46,7 +46,10 @@ impl Home {
                 }
             }
         }
-        if known.insert(tracker.clone(), found) != Some(found) {
+        if known.get(tracker) != Some(&found) {
+            let _lock = self.lock()?;
+            let mut known = self.known_rings();
+            known.insert(tracker.clone(), found);
             let file = self.known_rings_file();
             replace(&file, &to_text(&known))
                 .map_err(|error| Failure::io(file.display(), &error))?;

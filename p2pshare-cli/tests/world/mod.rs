@@ -10,14 +10,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 
 /// How long anything may take before the test gives up on it.
@@ -85,24 +85,16 @@ impl World {
         self.path("work").join(name)
     }
 
-    /// Writes a file of `len` bytes that no other has.
+    /// Writes a file of `len` bytes, no two chunks of which are the same.
     pub(crate) fn write_file(&self, name: &str, len: usize) -> PathBuf {
+        const BLOCK: usize = 64 * 1024;
         let path = self.work(name);
-        let seed = name.bytes().fold(0x9e37_79b9_u32, |seed, byte| {
-            seed.rotate_left(5) ^ u32::from(byte)
-        }) | 1;
-        let next = |state: &u32| {
-            let mut x = *state;
-            x ^= x << 13;
-            x ^= x >> 17;
-            x ^= x << 5;
-            Some(x)
-        };
-        let bytes: Vec<u8> = std::iter::successors(Some(seed), next)
-            .flat_map(u32::to_le_bytes)
-            .take(len)
-            .collect();
-        fs::write(&path, bytes).unwrap();
+        let mut block: Vec<u8> = name.bytes().cycle().take(BLOCK).collect();
+        let mut file = fs::File::create(&path).unwrap();
+        for (number, at) in (0..len).step_by(BLOCK).enumerate() {
+            block[..8].copy_from_slice(&number.to_le_bytes());
+            file.write_all(&block[..BLOCK.min(len - at)]).unwrap();
+        }
         path
     }
 
@@ -175,6 +167,26 @@ impl World {
         let status = self.ok_as(user, &["status"]);
         let (_, rest) = status.split_once("(pid ").expect(&status);
         Pid::from_raw(rest.split(')').next().unwrap().parse().unwrap()).unwrap()
+    }
+
+    /// The process that holds the lock of a user's folder.
+    pub(crate) fn lock_holder(&self, user: &str) -> Pid {
+        let folders = self.identity_folders();
+        let folder = folders
+            .iter()
+            .find(|folder| folder.ends_with(user))
+            .unwrap();
+        let holder = fs::read_to_string(folder.join("lock")).unwrap();
+        Pid::from_raw(holder.parse().unwrap()).unwrap()
+    }
+
+    /// Waits until a process of this world has ended.
+    pub(crate) fn wait_until_gone(&self, pid: Pid) {
+        let deadline = Instant::now() + PATIENCE;
+        while test_kill_process(pid).is_ok() {
+            assert!(Instant::now() < deadline, "process {pid:?} still runs");
+            thread::yield_now();
+        }
     }
 
     /// The folders of all identities of all homes.

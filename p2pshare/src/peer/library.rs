@@ -210,6 +210,13 @@ impl Library {
         announced.cloned().collect()
     }
 
+    /// The shares in a group.
+    pub(super) fn of_group(&self, group: &GroupName) -> Vec<Arc<Share>> {
+        let shares = self.shares();
+        let of_group = shares.values().filter(|share| share.group == *group);
+        of_group.cloned().collect()
+    }
+
     /// Remembers that the file of `share` is not what it was, so that it is not served any more.
     pub(super) fn mark_changed(&self, share: &Share) {
         if !share.changed.swap(true, Ordering::Relaxed) {

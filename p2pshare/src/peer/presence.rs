@@ -13,6 +13,7 @@ use super::{
     error::SessionError,
     library::Library,
     link::{Connected, TrackerLink, pause_before_attempt},
+    session::new_change,
 };
 use crate::{
     content::FileId,
@@ -157,6 +158,16 @@ impl Presence {
         for (group, name) in gone {
             tracing::info!(%group, %name, "no longer a file of the group that is shared here");
             self.library.remove(&group, &name).await?;
+            // Whoever was removed from a group is still noted as a sharer there.
+            let request = Request::StopSharing {
+                change: new_change(),
+                group,
+                name,
+                for_all: false,
+            };
+            if let Err(error) = self.link.ask(request).await {
+                tracing::debug!(%error, "not noted as a sharer any more, or never");
+            }
         }
         Ok(())
     }

@@ -168,7 +168,14 @@ impl Session {
             change: new_change(),
             group: group.clone(),
         })
-        .await
+        .await?;
+        for share in self.peer.library().of_group(group) {
+            // What this misses, the next announcement finds out.
+            if let Err(error) = self.stop_sharing(group, &share.name, false).await {
+                tracing::warn!(%group, name = %share.name, %error, "still noted as a sharer");
+            }
+        }
+        Ok(())
     }
 
     /// Ends another's membership; for the owner. What that one reads ends within ten minutes.
