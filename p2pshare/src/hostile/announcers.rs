@@ -78,8 +78,12 @@ async fn only_who_may_read_a_file_is_named_as_its_holder() {
     let both = third.holders(&photos, &file).await;
     assert!(both.contains(&bob.peer_id()) && both.contains(&of_alice));
     alice.remove_member(&photos, &bob.name).await.unwrap();
-    let gone = bob.announce(2, Vec::new()).await;
-    assert_eq!(gone, [(photos.clone(), file.name.clone())]);
+    // What was announced earlier is looked up again little by little.
+    let gone = [
+        bob.announce(2, Vec::new()).await,
+        bob.announce(3, Vec::new()).await,
+    ];
+    assert_eq!(gone.concat(), [(photos.clone(), file.name.clone())]);
     assert_eq!(third.holders(&photos, &file).await, [of_alice]);
 }
 
@@ -90,54 +94,29 @@ async fn announcements_have_bounds() {
     let alice = world.sharer("alice", &photos, &file).await;
     let bob = world.raw_user("bob").await;
     bob.join(&photos, &alice).await;
-    let announcement = |addrs: usize, swarms: usize| Announcement {
-        number: 1,
+    let announcement = |number, addrs: usize, swarms: usize| Announcement {
+        number,
         addrs: vec![bob.stranger.endpoint.local_addr(); addrs],
         anew: true,
         swarms: vec![entry(&photos, &file); swarms],
     };
-    for (addrs, swarms) in [(ANNOUNCED_ADDRS_MAX + 1, 0), (0, ANNOUNCED_SWARMS_MAX + 1)] {
-        let request = Request::Announce(announcement(addrs, swarms));
-        assert_eq!(bob.refused(request).await, Refusal::BadRequest);
+    for beyond in [
+        announcement(1, ANNOUNCED_ADDRS_MAX + 1, 0),
+        announcement(1, 0, ANNOUNCED_SWARMS_MAX + 1),
+        announcement(u64::MAX, 0, 1),
+    ] {
+        let refusal = bob.refused(Request::Announce(beyond)).await;
+        assert_eq!(refusal, Refusal::BadRequest);
     }
-}
-
-#[tokio::test]
-async fn a_number_beyond_which_there_is_none_ends_an_announcer_alone() {
-    let world = World::new().await;
-    let (photos, file) = (group("photos"), TestFile::new("x", 1000));
-    let alice = world.sharer("alice", &photos, &file).await;
-    let bob = world.raw_user("bob").await;
-    bob.join(&photos, &alice).await;
-    assert_eq!(
-        bob.announce(u64::MAX, vec![entry(&photos, &file)]).await,
-        []
+    // The highest number that there is ends by one that is higher.
+    let highest = u64::MAX - 1;
+    let request = Request::Announce(announcement(highest, ANNOUNCED_ADDRS_MAX, 1));
+    let announced = bob.ask(request).await;
+    assert!(
+        matches!(announced, Response::Announced { .. }),
+        "{announced:?}"
     );
-    // Whatever happens to what was announced under it, its end has to be told by a number that is no lower.
-    let stop = Request::StopSharing {
-        change: change(),
-        group: photos.clone(),
-        name: file.name.clone(),
-        for_all: true,
-    };
-    let not_uploader = bob.refused(stop).await;
-    assert!(matches!(not_uploader, Refusal::NotUploader { .. }));
-    bob.done(Request::AddSharer {
-        change: change(),
-        group: photos.clone(),
-        name: file.name.clone(),
-        id: file.id(),
-    })
-    .await;
-    let stop = Request::StopSharing {
-        change: change(),
-        group: photos.clone(),
-        name: file.name.clone(),
-        for_all: false,
-    };
-    let stopped = bob.ask(stop).await;
-    assert!(matches!(stopped, Response::Stopped { .. }), "{stopped:?}");
-    assert_eq!(bob.announce(u64::MAX, Vec::new()).await, []);
+    assert_eq!(alice.files(&photos).await.unwrap()[0].holders_online, 2);
     bob.done(Request::Logout { change: change() }).await;
-    assert_eq!(alice.files(&photos).await.unwrap().len(), 1);
+    assert_eq!(alice.files(&photos).await.unwrap()[0].holders_online, 1);
 }

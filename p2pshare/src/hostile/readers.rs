@@ -1,6 +1,7 @@
 //! At a peer that shares something: those who may not read it learn nothing, not even that it is there.
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::*;
 use crate::{
@@ -111,6 +112,12 @@ impl Swarm {
             }
         }
         Some(chunk)
+    }
+
+    /// Asks for the first chunk until it is not given any more.
+    async fn until_it_ends(&mut self) {
+        let ends = async { while self.chunk(0).await.is_some() {} };
+        timeout(WITHIN, ends).await.expect("the grant ends");
     }
 
     async fn renew(&mut self, grant: Signed<Grant>) {
@@ -258,7 +265,7 @@ async fn a_grant_that_ends_ends_what_is_open_unless_the_ring_is_dead() {
     let open = attempt(first.clone()).swarm();
     let mut swarm = Swarm::open(&connection, &open).await.unwrap();
     assert_eq!(swarm.chunk(0).await.as_ref(), Some(&file.content));
-    while swarm.chunk(0).await.is_some() {}
+    swarm.until_it_ends().await;
 
     // A grant that does not fit is no renewal; one that does is.
     let credential = disguised(&bob.credential);
@@ -272,11 +279,14 @@ async fn a_grant_that_ends_ends_what_is_open_unless_the_ring_is_dead() {
     // With the ring gone, what is open goes on past the end of its grant, and nothing new is opened.
     let second = short();
     swarm.renew(second.clone()).await;
-    while swarm.chunk(0).await.is_some() {}
+    swarm.until_it_ends().await;
     world.tracker.shutdown().await.unwrap();
-    while alice.tracker().is_some() {
-        tokio::task::yield_now().await;
-    }
+    let gone = async {
+        while alice.tracker().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(WITHIN, gone).await.expect("the tracker is missed");
     assert!(swarm.chunk(0).await.is_some());
     let again = Swarm::open(&connection, &attempt(second).swarm()).await;
     assert_eq!(again.err(), Some(PeerRefusal::Denied));
