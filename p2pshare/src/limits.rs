@@ -193,6 +193,10 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The round trip that is assumed before one was measured: what is lost of a handshake is sent again
 /// after three of them.
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Bytes that may be under way before anything was acknowledged: what QUIC recommends, and beside it one probe
+/// of the path with [`UDP_PAYLOAD_BYTES_MAX`] and a datagram of that size. With less, a probe under way holds
+/// back everything else, and quinn 0.11 even a close: it is then never sent, and so says to nobody why.
+pub(crate) const INITIAL_WINDOW_BYTES: u64 = 12_000 + 2 * UDP_PAYLOAD_BYTES_MAX as u64;
 /// Connection attempts that wait to be looked at.
 pub(crate) const INCOMING_MAX: usize = 256;
 /// Bytes that are kept of one such attempt.

@@ -349,6 +349,7 @@ impl TrackerLink {
                     return Ok((connection, welcome.observed));
                 }
                 Ok(_) => {
+                    connection.close(CloseCode::ProtocolError);
                     return Err(SessionError::NotATracker {
                         tracker: addr.clone(),
                     });

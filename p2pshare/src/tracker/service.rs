@@ -139,7 +139,10 @@ impl Service {
             Request::Announce(announcement) => {
                 self.announce(caller, login, announcement, now).await
             }
-            Request::Grant { group } => self.grant(caller.peer, user, &group).await,
+            Request::Grant { group } => {
+                self.check_session(caller, login).await?;
+                self.grant(caller.peer, user, &group).await
+            }
             request @ (Request::PublishFile { .. }
             | Request::ListFiles { .. }
             | Request::FindFile { .. }
@@ -323,16 +326,7 @@ impl Service {
         if !announcement.is_within_bounds() {
             return Err(Refusal::BadRequest);
         }
-        if let Err(refusal) = self
-            .accounts
-            .check_session(&login.user, caller.peer, login.session)
-            .await
-        {
-            if refusal == Refusal::NotLoggedIn {
-                caller.log_out();
-            }
-            return Err(refusal);
-        }
+        self.check_session(caller, login).await?;
         let loopback = caller.from.ip().to_canonical().is_loopback();
         announcement.addrs.retain(|addr| is_useful(addr, loopback));
         let mut gone = Vec::new();
@@ -366,6 +360,19 @@ impl Service {
             }
         }
         Ok(Response::Announced { time: now, gone })
+    }
+
+    /// Refuses whoever has logged out since, or in again, on another connection: what is given here is good
+    /// for longer than this one.
+    async fn check_session(&self, caller: &Caller, login: &Login) -> Result<(), Refusal> {
+        let checked = self
+            .accounts
+            .check_session(&login.user, caller.peer, login.session)
+            .await;
+        if checked == Err(Refusal::NotLoggedIn) {
+            caller.log_out();
+        }
+        checked
     }
 
     /// Whether a user may be a holder of that file now. `known` keeps the user's standing in the group that

@@ -72,7 +72,7 @@ pub(super) enum SourceEnd {
     BadDigests,
     /// It does not keep to the protocol. It gets no second chance.
     #[error("it does not keep to the protocol")]
-    Protocol,
+    Protocol(CloseCode),
     /// The stream or the connection broke.
     #[error("the connection broke: {0}")]
     Broken(ReceiveError),
@@ -88,19 +88,21 @@ pub(super) enum SourceEnd {
 }
 
 impl SourceEnd {
+    /// Well-formed, but not what belongs there.
+    const NONSENSE: Self = Self::Protocol(CloseCode::ProtocolError);
+
     /// Whether the peer is not to be asked again for this download.
     pub(super) const fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::BadChunk { .. } | Self::BadDigests | Self::Protocol
+            Self::BadChunk { .. } | Self::BadDigests | Self::Protocol(_)
         )
     }
 
     const fn code(&self) -> Option<CloseCode> {
         match self {
-            Self::BadChunk { .. } | Self::BadDigests | Self::Protocol => {
-                Some(CloseCode::ProtocolError)
-            }
+            Self::BadChunk { .. } | Self::BadDigests => Some(CloseCode::ProtocolError),
+            Self::Protocol(code) => Some(*code),
             _ => None,
         }
     }
@@ -109,7 +111,7 @@ impl SourceEnd {
 impl From<ReceiveError> for SourceEnd {
     fn from(error: ReceiveError) -> Self {
         match CloseCode::for_fault(&error) {
-            Some(_) => Self::Protocol,
+            Some(code) => Self::Protocol(code),
             None => Self::Broken(error),
         }
     }
@@ -136,7 +138,7 @@ impl From<RequestError> for SourceEnd {
 
 impl From<BadChunkHeader> for SourceEnd {
     fn from(_: BadChunkHeader) -> Self {
-        Self::Protocol
+        Self::NONSENSE
     }
 }
 
@@ -217,7 +219,7 @@ impl Shared {
             Holding::Nothing => Bitfield::new(count),
             Holding::Complete => Bitfield::full(count),
             Holding::Partial(bits) => {
-                Bitfield::from_bytes(count, &bits).map_err(|_| SourceEnd::Protocol)?
+                Bitfield::from_bytes(count, &bits).map_err(|_| SourceEnd::NONSENSE)?
             }
         };
         Ok(Feed {
@@ -309,10 +311,10 @@ impl Feed<'_> {
 
     async fn take_answer(&mut self) -> Result<(), SourceEnd> {
         let ChunkPart::Header(header) = self.incoming.part().await? else {
-            return Err(SourceEnd::Protocol);
+            return Err(SourceEnd::NONSENSE);
         };
         let Some(chunk) = self.asked.pop_front() else {
-            return Err(SourceEnd::Protocol);
+            return Err(SourceEnd::NONSENSE);
         };
         let layout = self.shared.pages.layout();
         match header {
@@ -333,7 +335,7 @@ impl Feed<'_> {
                     false => Ok(()),
                 }
             }
-            _ => Err(SourceEnd::Protocol),
+            _ => Err(SourceEnd::NONSENSE),
         }
     }
 
@@ -347,7 +349,7 @@ impl Feed<'_> {
         let (mut hasher, mut pieces) = (Hasher::new(), Vec::new());
         while missing > 0 {
             let ChunkPart::Bytes(piece) = self.incoming.part().await? else {
-                return Err(SourceEnd::Protocol);
+                return Err(SourceEnd::NONSENSE);
             };
             hasher.update(&piece);
             missing -= piece.len();
