@@ -503,6 +503,12 @@ pub enum Refusal {
     /// The tracker failed in itself; its log says more.
     #[error("the tracker failed; its log says why")]
     Internal,
+    /// A group always has its owner.
+    #[error("the owner cannot be removed from '{group}'")]
+    OwnerCannotBeRemoved {
+        /// The group.
+        group: GroupName,
+    },
 }
 
 impl Refusal {

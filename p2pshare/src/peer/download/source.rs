@@ -18,7 +18,9 @@ use super::{pages::Pages, partial::Write};
 use crate::{
     content::{Bitfield, ChunkIndex, Hasher, PageIndex},
     identity::{GroupName, PeerId},
-    limits::{CHUNK_PIECES_AT_ONCE, CHUNK_WINDOW, PEER_ANSWER_TIMEOUT, SOURCE_SILENCE_MAX},
+    limits::{
+        CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, CHUNK_WINDOW, PEER_ANSWER_TIMEOUT, SOURCE_SILENCE_MAX,
+    },
     peer::{
         grants::Grants,
         picker::{Picker, SourceId},
@@ -61,8 +63,8 @@ pub(super) enum SourceEnd {
     /// It refuses.
     #[error(transparent)]
     Refused(#[from] PeerRefusal),
-    /// It went silent.
-    #[error("it has been silent for {} s", SOURCE_SILENCE_MAX.as_secs())]
+    /// It went silent, or is so slow that it might as well be.
+    #[error("nothing, or next to nothing, comes from it")]
     Silent,
     /// What it sent is not the chunk that was asked for. It gets no second chance.
     #[error("it sent a bad chunk {index}")]
@@ -306,7 +308,11 @@ impl Feed<'_> {
             let index = chunk.get();
             self.send.send(&SwarmRequest::Chunk { index }).await?;
         }
-        self.take_answer().await
+        // One who trickles is as good as silent, while others wait for what was asked of him.
+        match timeout(CHUNK_DEADLINE, self.take_answer()).await {
+            Ok(taken) => taken,
+            Err(_) => Err(SourceEnd::Silent),
+        }
     }
 
     async fn take_answer(&mut self) -> Result<(), SourceEnd> {
