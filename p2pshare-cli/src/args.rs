@@ -1,22 +1,30 @@
 //! What can be typed: the flags and the commands, and nothing of what they do.
 //!
-//! Commands are spelled with `_` as they always were, and answer to `-` too.
+//! Commands are spelled with `_` as they always were, and answer to `-` too. Names of files are brought to Unicode's
+//! normalization form C, in which groups have them: a keyboard or a completion may give another.
 
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use p2pshare::{FileName, GroupName, RingId, TrackerAddr, UserName};
 
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 
-/// Reads the command line. Help is printed and wrong usage reported here, which ends the process.
+/// Reads the command line. Help is printed and wrong usage reported here, which ends the process; so does no command
+/// at all, which is answered with the help.
 ///
 /// # Errors
 /// An unknown command, with the nearest one.
 pub(crate) fn parse() -> Result<Cli, Failure> {
     Cli::try_parse().map_err(|error| match error.kind() {
         ErrorKind::InvalidSubcommand => unknown_command(&error),
+        // Which of the two it is depends on whether there is a flag or a variable of the environment.
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            anstream::eprint!("{}", Cli::command().render_help().ansi());
+            std::process::exit(ExitCode::Usage.number().into())
+        }
         _ => error.exit(),
     })
 }
@@ -40,16 +48,10 @@ fn unknown_command(error: &clap::Error) -> Failure {
 
 /// Share large files within groups, directly from machine to machine.
 #[derive(Parser, Debug)]
-#[command(
-    name = "p2pshare",
-    version,
-    arg_required_else_help = true,
-    max_term_width = 100
-)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not logged in, 4 denied, 5 not found, \
-                        6 unreachable, 7 integrity, 130 interrupted."
-)]
+#[command(name = "p2pshare", version, max_term_width = 100)]
+#[command(after_help = "Commands may be spelled with '-' for '_'.\n\
+                        Exit codes: 0 done, 1 failed, 2 usage, 3 not logged in, 4 denied, 5 not found, \
+                        6 unreachable, 7 integrity, 130 interrupted.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -75,7 +77,7 @@ pub(crate) struct Global {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Make an account
-    #[command(name = "create_user", visible_alias = "create-user")]
+    #[command(name = "create_user", alias = "create-user")]
     CreateUser(Account),
     /// Log in, start the background peer, and be the current identity
     Login(Account),
@@ -84,7 +86,7 @@ pub(crate) enum Command {
     /// Who is logged in, and what the background peer does
     Status,
     /// Make a group that you own
-    #[command(name = "create_group", visible_alias = "create-group")]
+    #[command(name = "create_group", alias = "create-group")]
     CreateGroup {
         group: GroupName,
         /// Let every user list and download without joining, and join without being accepted
@@ -92,51 +94,52 @@ pub(crate) enum Command {
         open: bool,
     },
     /// List all groups
-    #[command(name = "list_groups", visible_alias = "list-groups")]
+    #[command(name = "list_groups", alias = "list-groups")]
     ListGroups,
     /// Ask to become a member
-    #[command(name = "join_group", visible_alias = "join-group")]
+    #[command(name = "join_group", alias = "join-group")]
     JoinGroup { group: GroupName },
     /// Who asks to join a group of yours
-    #[command(name = "list_requests", visible_alias = "list-requests")]
+    #[command(name = "list_requests", alias = "list-requests")]
     ListRequests { group: GroupName },
     /// Let somebody into a group of yours
-    #[command(name = "accept_request", visible_alias = "accept-request")]
+    #[command(name = "accept_request", alias = "accept-request")]
     AcceptRequest { group: GroupName, user: UserName },
     /// Turn a request to join down
-    #[command(name = "reject_request", visible_alias = "reject-request")]
+    #[command(name = "reject_request", alias = "reject-request")]
     RejectRequest { group: GroupName, user: UserName },
     /// Leave a group
-    #[command(name = "leave_group", visible_alias = "leave-group")]
+    #[command(name = "leave_group", alias = "leave-group")]
     LeaveGroup { group: GroupName },
     /// Put a member out of a group of yours
-    #[command(name = "remove_member", visible_alias = "remove-member")]
+    #[command(name = "remove_member", alias = "remove-member")]
     RemoveMember { group: GroupName, user: UserName },
     /// Make another member the owner of a group of yours
-    #[command(name = "transfer_group", visible_alias = "transfer-group")]
+    #[command(name = "transfer_group", alias = "transfer-group")]
     TransferGroup { group: GroupName, user: UserName },
     /// Share a file with a group, in place
-    #[command(name = "upload_file", visible_alias = "upload-file")]
+    #[command(name = "upload_file", alias = "upload-file")]
     UploadFile {
         path: PathBuf,
         group: GroupName,
         /// What the group sees it called [default: the name of the file]
-        #[arg(long)]
+        #[arg(long, value_parser = FileName::normalized)]
         name: Option<FileName>,
     },
     /// List the files of a group
-    #[command(name = "list_files", visible_alias = "list-files")]
+    #[command(name = "list_files", alias = "list-files")]
     ListFiles { group: GroupName },
     /// Fetch a file, resuming where an earlier attempt stopped, and seed it from then on
-    #[command(name = "download_file", visible_alias = "download-file")]
+    #[command(name = "download_file", alias = "download-file")]
     DownloadFile(DownloadFile),
     /// Downloads and shared files, and how far they are
-    #[command(name = "show_downloads", visible_alias = "show-downloads")]
+    #[command(name = "show_downloads", alias = "show-downloads")]
     ShowDownloads,
     /// Share a file no longer; the file itself stays
-    #[command(name = "stop_sharing", visible_alias = "stop-sharing")]
+    #[command(name = "stop_sharing", alias = "stop-sharing")]
     StopSharing {
         group: GroupName,
+        #[arg(value_parser = FileName::normalized)]
         name: FileName,
         /// Withdraw it for everybody; for its uploader and the group's owner
         #[arg(long)]
@@ -165,6 +168,7 @@ pub(crate) struct Account {
 #[derive(Args, Debug)]
 pub(crate) struct DownloadFile {
     pub(crate) group: GroupName,
+    #[arg(value_parser = FileName::normalized)]
     pub(crate) name: FileName,
     /// Where to write it: a file, or a folder to keep its name [default: ./NAME]
     pub(crate) dest: Option<PathBuf>,
@@ -191,8 +195,6 @@ pub(crate) struct BackgroundPeer {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -207,7 +209,7 @@ mod tests {
             .filter(|command| !command.is_hide_set())
         {
             let dashed = command.get_name().replace('_', "-");
-            let aliases: Vec<_> = command.get_visible_aliases().collect();
+            let aliases: Vec<_> = command.get_all_aliases().collect();
             let expected = if dashed == command.get_name() {
                 vec![]
             } else {
@@ -249,6 +251,28 @@ mod tests {
             );
         }
         assert!(answer("xyzzy").contains("--help"));
+    }
+
+    #[test]
+    fn a_name_of_a_file_is_brought_to_the_form_that_groups_have() {
+        for typed in ["caf\u{e9}.txt", "cafe\u{301}.txt"] {
+            for args in [
+                ["download_file", "g", typed, "x"],
+                ["stop_sharing", "g", typed, "--for-all"],
+                ["upload_file", "x", "g", &format!("--name={typed}")],
+            ] {
+                let cli = Cli::try_parse_from([&["p2pshare"], &args[..]].concat()).unwrap();
+                let name = match cli.command {
+                    Command::DownloadFile(download) => download.name,
+                    Command::StopSharing { name, .. } => name,
+                    Command::UploadFile { name, .. } => name.unwrap(),
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(name.as_str(), "caf\u{e9}.txt");
+            }
+        }
+        let error = Cli::try_parse_from(["p2pshare", "stop_sharing", "g", "a/b"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]

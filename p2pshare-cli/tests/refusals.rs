@@ -9,6 +9,7 @@
 mod world;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use world::{Process, World};
@@ -316,6 +317,32 @@ fn a_destination_that_exists_is_kept() {
 }
 
 #[test]
+fn a_home_that_others_can_write_to() {
+    let world = World::new();
+    let home = world.path("home");
+    world.ok(&["create_user", "Alice", "pass123"]);
+    let mode = |mode| fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
+    let made = fs::metadata(&home).unwrap().permissions().mode();
+    assert_eq!(made & 0o777, 0o700);
+    for others in [0o770, 0o707] {
+        mode(others);
+        for args in [&["status"][..], &["login", "Alice", "pass123"]] {
+            let message = format!(
+                "other users may write to the home {} and so replace what is in it; nothing was done",
+                home.display()
+            );
+            world.refused(args, FAILED, &message);
+        }
+        let said = world.run(&["status"]).stderr;
+        let remedy = format!("chmod 700 {}\n", home.display());
+        assert!(said.ends_with(&remedy), "{said}");
+    }
+    // What they can only read is not in their hands.
+    mode(0o755);
+    world.ok(&["login", "Alice", "pass123"]);
+}
+
+#[test]
 fn usage() {
     let world = World::new();
     world.refused(
@@ -328,8 +355,15 @@ fn usage() {
         hint.ends_with("hint: did you mean create_group?\n"),
         "{hint}"
     );
-    assert_eq!(world.run(&[]).code, Some(USAGE));
-    assert_eq!(world.run(&["create_group"]).code, Some(USAGE));
+    let without_group = world.run(&["create_group"]);
+    assert_eq!(without_group.code, Some(USAGE));
+    assert!(
+        without_group
+            .stderr
+            .starts_with("error: the following required arguments were not provided:"),
+        "{}",
+        without_group.stderr
+    );
     assert_eq!(
         world.run(&["--trackers", "nonsense", "list_groups"]).code,
         Some(USAGE)
@@ -342,6 +376,22 @@ fn usage() {
     for later in ["__peer", "shell", "verify", "availability", "limit"] {
         assert!(!help.contains(&format!("  {later}")), "{help}");
     }
+    assert!(!help.contains("create-user"), "{help}");
+    // No command is answered with the same text, whether there is a flag or not.
+    for args in [&[][..], &["--as", "Bob"]] {
+        let finished = world.run(args);
+        assert_eq!(finished.code, Some(USAGE));
+        assert_eq!(
+            (finished.stdout.as_str(), finished.stderr),
+            ("", help.clone())
+        );
+    }
+    let mut command = world.command(&[]);
+    command.env_remove("P2PSHARE_HOME");
+    command.env_remove("P2PSHARE_TRACKERS");
+    let bare = Process::spawn(command).wait();
+    assert_eq!((bare.code, bare.stdout.as_str()), (Some(USAGE), ""));
+    assert!(bare.stderr.contains("\nUsage: p2pshare"), "{}", bare.stderr);
 }
 
 #[test]

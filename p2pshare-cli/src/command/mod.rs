@@ -57,6 +57,10 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
         .map_err(|error| Failure::io("cannot start", &error))?;
     let result = runtime.block_on(async {
         let context = Context::new(cli.global)?;
+        // The only command that has no use for a home.
+        if !matches!(cli.command, Command::Demo { .. }) {
+            context.home.check_guarded()?;
+        }
         dispatch(&context, cli.command).await
     });
     runtime.shutdown_background();

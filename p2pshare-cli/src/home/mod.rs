@@ -1,7 +1,7 @@
 //! The home: the folder in which this user's identities live, each in `<home>/<ring id>/<user>`.
 //!
-//! An identity is logged in exactly as long as its folder holds an identity file. All folders are 0700, and a
-//! small file here is only ever replaced whole.
+//! An identity is logged in exactly as long as its folder holds an identity file. All folders are made 0700, a home
+//! that somebody else could write to is refused, and a small file here is only ever replaced whole.
 
 mod identity_file;
 mod known_rings;
@@ -9,7 +9,7 @@ mod trackers;
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -45,6 +45,22 @@ impl Home {
             Failure::io(format!("cannot find the home {}", path.display()), &error)
         })?;
         Ok(Self { path })
+    }
+
+    /// Makes sure that nobody else can replace what is in it. One that does not exist yet is fine: it is made for this
+    /// user alone.
+    ///
+    /// # Errors
+    /// When it belongs to another user, or its group or others may write to it.
+    pub(crate) fn check_guarded(&self) -> Result<(), Failure> {
+        match fs::metadata(&self.path) {
+            Ok(found) => check_guarded(&self.path, found.uid(), found.mode()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Failure::io(
+                format!("cannot look at the home {}", self.path.display()),
+                &error,
+            )),
+        }
     }
 
     /// The folder itself; always absolute.
@@ -105,10 +121,13 @@ impl Home {
     /// Waits until no other command starts or removes background peers of this home. Blocks; released on drop.
     pub(crate) fn lock(&self) -> Result<File, Failure> {
         let path = self.path.join("lock");
-        create_private(&self.path)
-            .and_then(|()| open_lock(&path))
+        let failed = |error| Failure::io(format!("cannot lock {}", path.display()), &error);
+        create_private(&self.path).map_err(failed)?;
+        // Somebody else may have made it since it was looked for.
+        self.check_guarded()?;
+        open_lock(&path)
             .and_then(|file| file.lock().map(|()| file))
-            .map_err(|error| Failure::io(format!("cannot lock {}", path.display()), &error))
+            .map_err(failed)
     }
 
     fn current_file(&self) -> PathBuf {
@@ -202,6 +221,31 @@ impl IdentityFolder {
     }
 }
 
+/// The decision of [`Home::check_guarded`], by the owner of the folder and its mode.
+fn check_guarded(path: &Path, owner: u32, mode: u32) -> Result<(), Failure> {
+    let shown = path.display();
+    if owner != rustix::process::geteuid().as_raw() {
+        let message = format!(
+            "the home {shown} belongs to another user, who could replace what is in it; nothing was done"
+        );
+        return Err(Failure::failed(message).hint(format!(
+            "choose a folder of yours with --home, or have this one made yours (chown) and yours alone: chmod 700 {shown}"
+        )));
+    }
+    if mode & OTHERS_WRITE != 0 {
+        let message = format!(
+            "other users may write to the home {shown} and so replace what is in it; nothing was done"
+        );
+        return Err(
+            Failure::failed(message).hint(format!("make it yours alone: chmod 700 {shown}"))
+        );
+    }
+    Ok(())
+}
+
+/// The bits of a mode that let the group and all others write.
+const OTHERS_WRITE: u32 = 0o022;
+
 /// Creates a folder and its parents, for this user alone.
 pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -292,6 +336,36 @@ mod tests {
                 0o700
             );
         }
+    }
+
+    #[test]
+    fn a_home_that_others_can_write_to_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(&temp.path().join("home"))).unwrap();
+        home.check_guarded().unwrap();
+        drop(home.lock().unwrap());
+        for (mode, is_guarded) in [
+            (0o700, true),
+            (0o755, true),
+            (0o720, false),
+            (0o702, false),
+            (0o1777, false),
+        ] {
+            fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(home.check_guarded().is_ok(), is_guarded, "{mode:o}");
+            assert_eq!(home.lock().is_ok(), is_guarded, "{mode:o}");
+        }
+        // Not for what is behind a link either.
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink(home.path(), &link).unwrap();
+        assert!(Home::locate(Some(&link)).unwrap().check_guarded().is_err());
+        let me = rustix::process::geteuid().as_raw();
+        check_guarded(home.path(), me, 0o40700).unwrap();
+        let refused = check_guarded(home.path(), me + 1, 0o40700).unwrap_err();
+        assert!(
+            refused.to_string().contains("belongs to another user"),
+            "{refused}"
+        );
     }
 
     #[test]
