@@ -66,6 +66,8 @@ mod content;
 mod dht;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod hostile;
 mod identity;
 #[cfg(feature = "__internals")]
 #[doc(hidden)]

@@ -75,6 +75,8 @@ pub(crate) const GROUPS_PAGE_MAX: usize = 100;
 pub(crate) const FILES_PAGE_MAX: usize = 500;
 /// How long a credential counts after it was given or renewed.
 pub(crate) const CREDENTIAL_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How old a credential is when it is renewed on a connection that lasts.
+pub(crate) const CREDENTIAL_RENEWAL: Duration = Duration::from_secs(24 * 3600);
 /// How long a grant counts.
 pub(crate) const GRANT_LIFE: Duration = Duration::from_secs(600);
 /// Files that one peer announces.
@@ -101,6 +103,12 @@ pub(crate) const PAGES_PER_WRITE: usize = 32;
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Swarm streams that a peer serves at once; each may hold a stream's window and the chunks read ahead.
 pub(crate) const SEED_STREAMS_MAX: usize = 64;
+/// Swarm streams that one other peer may have of these.
+pub(crate) const SEED_STREAMS_PER_PEER_MAX: usize = 8;
+/// How long the one who asked may take no byte of a chunk before a peer gives his place away.
+pub(crate) const SEED_STALL_MAX: Duration = Duration::from_secs(60);
+/// How long a connection may last on which nobody showed any right: no login at a tracker, no grant at a peer.
+pub(crate) const STRANGER_LIFE: Duration = Duration::from_secs(60);
 /// Chunks that are read from disk ahead of what is being sent, on one swarm stream.
 pub(crate) const SEED_READ_AHEAD: usize = 4;
 /// How long a swarm stream may be silent before the one who serves it gives its place away.
@@ -109,6 +117,8 @@ pub(crate) const STREAM_IDLE_MAX: Duration = Duration::from_secs(120);
 pub(crate) const GRANT_GRACE_CUT_OFF: Duration = Duration::from_secs(6 * 3600);
 /// How long a peer waits for another's answer to anything but a chunk.
 pub(crate) const PEER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one chunk may take from a source, while others wait for it: below 4.4 kB/s a source is of no use.
+pub(crate) const CHUNK_DEADLINE: Duration = Duration::from_secs(120);
 /// How long no byte may come from a source that was asked for chunks.
 pub(crate) const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Chunks asked of one source at once: 8 MiB, half of a stream's window.
@@ -193,6 +203,10 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The round trip that is assumed before one was measured: what is lost of a handshake is sent again
 /// after three of them.
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Bytes that may be under way before anything was acknowledged: what QUIC recommends, and beside it one probe
+/// of the path with [`UDP_PAYLOAD_BYTES_MAX`] and a datagram of that size. With less, a probe under way holds
+/// back everything else, and quinn 0.11 even a close: it is then never sent, and so says to nobody why.
+pub(crate) const INITIAL_WINDOW_BYTES: u64 = 12_000 + 2 * UDP_PAYLOAD_BYTES_MAX as u64;
 /// Connection attempts that wait to be looked at.
 pub(crate) const INCOMING_MAX: usize = 256;
 /// Bytes that are kept of one such attempt.

@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    future::IntoFuture,
+    path::{Path, PathBuf},
+};
 
 use p2pshare::{
     Access, DownloadError, DownloadEvent, DownloadOptions, DownloadState, FileName, GroupName,
@@ -449,4 +452,136 @@ async fn who_leaves_shares_no_more() {
     bob.leave(&open).await.unwrap();
     assert!(bob.shares().is_empty());
     assert!(alice.files(&open).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn two_that_share_one_name_at_once_end_with_one_file_that_is_served() {
+    let world = World::new().await;
+    let (alice, bob) = (world.login("alice").await, world.login("bob").await);
+    let (one, _) = world.file("one", 600_000);
+    let (two, _) = world.file("two", 700_000);
+    let name = file_name("same");
+    for round in 0..5 {
+        let open = group(&format!("open{round}"));
+        alice.create_group(&open, Access::Open).await.unwrap();
+        let share = |path| alice.share(path, &open, Some(name.clone())).into_future();
+        let (first, second) = tokio::join!(share(&one), share(&two));
+        let shared = match (first, second) {
+            (Ok(shared), Err(_)) | (Err(_), Ok(shared)) => shared,
+            outcome => panic!("round {round}: not exactly one: {outcome:?}"),
+        };
+        let files = bob.files(&open).await.unwrap();
+        assert_eq!((files[0].id, files[0].holders_online), (shared.id, 1));
+        let dest = world.path(&format!("got{round}"));
+        let plain = DownloadOptions::default();
+        let report = bob.download(&open, &name, &dest, plain).await.unwrap();
+        assert_eq!(report.bytes, shared.size);
+    }
+}
+
+#[tokio::test]
+async fn one_content_under_two_names_is_two_files() {
+    let world = World::new().await;
+    let (alice, bob) = (world.login("alice").await, world.login("bob").await);
+    let open = group("open");
+    alice.create_group(&open, Access::Open).await.unwrap();
+    let (path, content) = world.file("x", 600_000);
+    let plain = DownloadOptions::default();
+    for name in ["x1", "x2"] {
+        let name = file_name(name);
+        alice.share(&path, &open, Some(name.clone())).await.unwrap();
+        let dest = world.path(&format!("bobs {name}"));
+        bob.download(&open, &name, &dest, plain).await.unwrap();
+        alice.stop_sharing(&open, &name, false).await.unwrap();
+    }
+    bob.stop_sharing(&open, &file_name("x1"), false)
+        .await
+        .unwrap();
+    let copy = world.path("alices again");
+    alice
+        .download(&open, &file_name("x2"), &copy, plain)
+        .await
+        .unwrap();
+    assert_eq!(std::fs::read(&copy).unwrap(), content);
+}
+
+#[tokio::test]
+async fn what_stands_where_the_partial_file_would_be_is_left_alone() {
+    let world = World::new().await;
+    let (alice, bob) = (world.login("alice").await, world.login("bob").await);
+    let open = group("open");
+    alice.create_group(&open, Access::Open).await.unwrap();
+    let plain = DownloadOptions::default();
+    for (name, bytes) in [("bar.p2part", 900_000), ("bar", 1_000)] {
+        let (path, _) = world.file(name, bytes);
+        alice.share(&path, &open, None).await.unwrap();
+    }
+    let folder = world.path("downloads");
+    std::fs::create_dir(&folder).unwrap();
+    let (victim, dest) = (folder.join("bar.p2part"), folder.join("bar"));
+    bob.download(&open, &file_name("bar.p2part"), &victim, plain)
+        .await
+        .unwrap();
+    let before = std::fs::read(&victim).unwrap();
+    let refused = bob.download(&open, &file_name("bar"), &dest, plain).await;
+    assert!(
+        matches!(refused, Err(DownloadError::InTheWay { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read(&victim).unwrap(), before);
+    assert!(!dest.exists());
+}
+
+#[tokio::test]
+async fn who_is_out_of_a_group_has_no_say_in_it_and_learns_nothing_of_it() {
+    let world = World::new().await;
+    let (alice, bob) = (world.login("alice").await, world.login("bob").await);
+    let eve = world.login("eve").await;
+    let closed = group("closed");
+    alice.create_group(&closed, Access::Members).await.unwrap();
+    bob.join(&closed).await.unwrap();
+    alice.accept(&closed, &user("bob")).await.unwrap();
+    let (path, _) = world.file("bobs", 1000);
+    bob.share(&path, &closed, None).await.unwrap();
+    for for_all in [false, true] {
+        for name in ["bobs", "nothing"] {
+            let asked = eve.stop_sharing(&closed, &file_name(name), for_all).await;
+            assert!(
+                matches!(refusal(asked), Refusal::NotAMember { .. }),
+                "{name}"
+            );
+        }
+    }
+    let plain = DownloadOptions::default();
+    let copy = world.path("copy");
+    alice
+        .download(&closed, &file_name("bobs"), &copy, plain)
+        .await
+        .unwrap();
+    alice.remove_member(&closed, &user("bob")).await.unwrap();
+    let all = bob.stop_sharing(&closed, &file_name("bobs"), true).await;
+    assert!(matches!(refusal(all), Refusal::NotAMember { .. }));
+    assert_eq!(alice.files(&closed).await.unwrap().len(), 1);
+    let owner = alice.remove_member(&closed, &user("alice")).await;
+    assert!(matches!(
+        refusal(owner),
+        Refusal::OwnerCannotBeRemoved { .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_name_that_the_group_gave_up_can_be_shared_again_at_once() {
+    let world = World::new().await;
+    let (alice, bob) = (world.login("alice").await, world.login("bob").await);
+    let open = group("open");
+    alice.create_group(&open, Access::Open).await.unwrap();
+    bob.join(&open).await.unwrap();
+    let (path, _) = world.file("z", 1000);
+    bob.share(&path, &open, None).await.unwrap();
+    alice
+        .stop_sharing(&open, &file_name("z"), true)
+        .await
+        .unwrap();
+    bob.share(&path, &open, None).await.unwrap();
+    assert_eq!(alice.files(&open).await.unwrap()[0].holders_online, 1);
 }

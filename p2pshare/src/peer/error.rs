@@ -220,6 +220,12 @@ pub enum DownloadError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A file stands where the partial file would be, and is not known to be one. It was not touched.
+    #[error("{} is in the way, and not known to be a partial download; move it away", path.display())]
+    InTheWay {
+        /// That file.
+        path: PathBuf,
+    },
     /// Another download of this peer writes there.
     #[error("{} is being downloaded already", dest.display())]
     AlreadyRunning {

@@ -3,7 +3,7 @@
 //! that was recorded with its digests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -30,6 +30,8 @@ pub(super) struct Library(Arc<Inner>);
 struct Inner {
     store: Store,
     shares: Mutex<BTreeMap<Place, Arc<Share>>>,
+    /// Names of which somebody is about to decide what they are.
+    reserved: Mutex<BTreeSet<Place>>,
     /// Counts the changes, for whoever announces them.
     changes: watch::Sender<u64>,
 }
@@ -91,6 +93,19 @@ pub(super) enum PageRow {
     },
 }
 
+/// A name that was reserved, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    library: Library,
+    place: Place,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.library.reserved().remove(&self.place);
+    }
+}
+
 impl Share {
     /// Whether it was found changed.
     pub(super) fn is_changed(&self) -> bool {
@@ -119,8 +134,19 @@ impl Library {
         Ok(Self(Arc::new(Inner {
             store,
             shares: Mutex::new(shares),
+            reserved: Mutex::default(),
             changes: watch::Sender::new(0),
         })))
+    }
+
+    /// Takes a name for the one who is about to share, or to give up, a file under it; nobody else does so
+    /// meanwhile. `None` while somebody else has it.
+    pub(super) fn reserve(&self, group: &GroupName, name: &FileName) -> Option<Reserved> {
+        let place = (group.folded(), name.clone());
+        self.reserved().insert(place.clone()).then(|| Reserved {
+            library: self.clone(),
+            place,
+        })
     }
 
     /// Serves a file from now on; its pages are kept already. It is announced once it is
@@ -141,8 +167,11 @@ impl Library {
             .await?;
         let share = Arc::new(from_row(row, false)?);
         let place = (share.group.folded(), share.name.clone());
-        self.shares().insert(place, share);
-        Ok(())
+        let replaced = self.shares().insert(place, share);
+        match replaced {
+            Some(replaced) => self.drop_pages(&replaced).await,
+            None => Ok(()),
+        }
     }
 
     /// The group knows of a file, which is announced from now on.
@@ -153,19 +182,21 @@ impl Library {
         }
     }
 
-    /// Shares a file no longer. Its pages go when no other share has the same content.
+    /// Shares the file `id` under that name no longer; another one that has taken the name stays. Its pages
+    /// go when no other share has the same content.
     pub(super) async fn remove(
         &self,
         group: &GroupName,
         name: &FileName,
+        id: FileId,
     ) -> Result<bool, StoreError> {
-        let (removed, last) = {
+        let place = (group.folded(), name.clone());
+        let removed = {
             let mut shares = self.shares();
-            let removed = shares.remove(&(group.folded(), name.clone()));
-            let last = removed
-                .as_ref()
-                .is_some_and(|removed| shares.values().all(|share| share.id != removed.id));
-            (removed, last)
+            match shares.get(&place) {
+                Some(share) if share.id == id => shares.remove(&place),
+                _ => None,
+            }
         };
         let Some(removed) = removed else {
             return Ok(false);
@@ -174,17 +205,26 @@ impl Library {
         let key = share_key(group, name);
         self.0
             .store
-            .write(move |tx| {
-                tx.remove(Table::Shares, key)?;
-                if last {
-                    for page in removed.layout.pages() {
-                        tx.remove(Table::DigestPages, page_key(removed.id, page.get()))?;
-                    }
-                }
-                Ok(())
-            })
+            .write(move |tx| tx.remove(Table::Shares, key))
             .await?;
+        self.drop_pages(&removed).await?;
         Ok(true)
+    }
+
+    /// Drops the pages of what was shared, unless another share has the same content.
+    async fn drop_pages(&self, removed: &Share) -> Result<(), StoreError> {
+        let (id, layout) = (removed.id, removed.layout);
+        if self.shares().values().any(|share| share.id == id) {
+            return Ok(());
+        }
+        self.0
+            .store
+            .write(move |tx| {
+                layout
+                    .pages()
+                    .try_for_each(|page| tx.remove(Table::DigestPages, page_key(id, page.get())))
+            })
+            .await
     }
 
     /// The share under that name.
@@ -278,6 +318,13 @@ impl Library {
                 _ => Err(damaged(Table::DigestPages)),
             })
             .transpose()
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, BTreeSet<Place>> {
+        self.0
+            .reserved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn notify(&self) {
@@ -460,11 +507,27 @@ mod tests {
         let library = Library::load(store).await.unwrap();
         assert_eq!(library.get(&group, &name).unwrap().path, file.path());
         assert_eq!(library.page(id, 0).await.unwrap(), Some(page.clone()));
-        assert!(library.remove(&group, &name).await.unwrap());
-        assert!(!library.remove(&group, &name).await.unwrap());
+        let another = FileId::from_bytes([9; 32]);
+        assert!(!library.remove(&group, &name, another).await.unwrap());
+        assert!(library.remove(&group, &name, id).await.unwrap());
+        assert!(!library.remove(&group, &name, id).await.unwrap());
         assert_eq!(library.page(id, 0).await.unwrap(), Some(page));
-        assert!(library.remove(&group, &other).await.unwrap());
+        assert!(library.remove(&group, &other, id).await.unwrap());
         assert_eq!(library.page(id, 0).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_reserved_once_at_a_time() {
+        let store = Store::open_memory(&MemoryDisk::default(), StoreKind::Peer)
+            .await
+            .unwrap();
+        let library = Library::load(store).await.unwrap();
+        let (group, name) = names();
+        let reserved = library.reserve(&group, &name).unwrap();
+        let shouted = GroupName::new("PHOTOS").unwrap();
+        assert!(library.reserve(&shouted, &name).is_none());
+        drop(reserved);
+        assert!(library.reserve(&shouted, &name).is_some());
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use crate::{
         key::VerifyingKey,
         token::{Credential, Signed},
     },
-    limits::{TRACKER_ANSWER_TIMEOUT, TRACKER_ATTEMPTS},
+    limits::{CREDENTIAL_RENEWAL, TRACKER_ANSWER_TIMEOUT, TRACKER_ATTEMPTS},
     time::{RingClock, Timestamp},
     transport::{Alpn, CloseCode, Connection, Endpoint, Expect},
     wire::tracker::{Refusal, Request, Response},
@@ -171,8 +171,9 @@ impl TrackerLink {
                 .await
             {
                 Ok(Response::Refused(Refusal::NotLoggedIn)) if as_user => {
-                    self.set_credential(None);
-                    return Err(SessionError::LoggedOut);
+                    if !self.end_session(live.authenticated.as_ref()) {
+                        return Err(SessionError::LoggedOut);
+                    }
                 }
                 Ok(Response::Refused(Refusal::OutcomeUnknown)) => sent = true,
                 Ok(Response::Refused(refusal)) => return Err(refusal.into()),
@@ -211,7 +212,7 @@ impl TrackerLink {
             return Err(SessionError::Protocol);
         };
         if let Some(credential) = credential.filter(|_| as_user)
-            && live.authenticated.as_ref() != Some(&credential)
+            && (live.authenticated.as_ref() != Some(&credential) || self.is_old(&credential))
         {
             self.authenticate(live, credential).await?;
         }
@@ -247,7 +248,7 @@ impl TrackerLink {
                 Ok(())
             }
             Ok(Response::Refused(Refusal::NotLoggedIn)) => {
-                self.set_credential(None);
+                self.end_session(Some(&credential));
                 Err(SessionError::LoggedOut)
             }
             Ok(Response::Refused(refusal)) => Err(refusal.into()),
@@ -256,6 +257,27 @@ impl TrackerLink {
                 tried: vec![self.0.trackers[live.tracker].clone()],
             }),
         }
+    }
+
+    /// The session of the credential that was `refused` is over. Whether there is a newer one.
+    fn end_session(&self, refused: Option<&Signed<Credential>>) -> bool {
+        self.0.credential.send_if_modified(|current| {
+            let same = current.is_some() && current.as_ref() == refused;
+            if same {
+                *current = None;
+            }
+            same
+        });
+        self.0.credential.borrow().is_some()
+    }
+
+    /// Whether a credential is so old that showing it for a new one is due.
+    fn is_old(&self, credential: &Signed<Credential>) -> bool {
+        credential
+            .peek()
+            .is_ok_and(|Credential::V1 { issued, .. }| {
+                self.now().saturating_since(issued) >= CREDENTIAL_RENEWAL
+            })
     }
 
     /// Connects to the first tracker of the list that answers and is of the ring.
@@ -349,6 +371,7 @@ impl TrackerLink {
                     return Ok((connection, welcome.observed));
                 }
                 Ok(_) => {
+                    connection.close(CloseCode::ProtocolError);
                     return Err(SessionError::NotATracker {
                         tracker: addr.clone(),
                     });
@@ -379,11 +402,8 @@ impl TrackerLink {
             _ => knowledge.id = Some(ring),
         }
         knowledge.token_key = Some(token_key);
-        let now = Instant::now();
-        match &mut knowledge.clock {
-            Some(clock) => clock.update(time, now),
-            None => knowledge.clock = Some(RingClock::new(time, now)),
-        }
+        // What one tracker said wrongly, the next connection sets right.
+        knowledge.clock = Some(RingClock::new(time, Instant::now()));
         Ok(())
     }
 

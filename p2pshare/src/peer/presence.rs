@@ -128,7 +128,7 @@ impl Presence {
                 anew: anew && first,
                 swarms: batch.to_vec(),
             };
-            self.send(announcement).await?;
+            self.send(announcement, &holds).await?;
             first = false;
             match batches.next() {
                 Some(next) => batch = next,
@@ -148,7 +148,7 @@ impl Presence {
         Ok(())
     }
 
-    async fn send(&self, announcement: Announcement) -> Result<(), SessionError> {
+    async fn send(&self, announcement: Announcement, holds: &Told) -> Result<(), SessionError> {
         let Response::Announced { time, gone } =
             self.link.ask(Request::Announce(announcement)).await?
         else {
@@ -156,8 +156,16 @@ impl Presence {
         };
         self.link.update_clock(time);
         for (group, name) in gone {
+            // Whoever is about to share something new under that name has the last word.
+            let entry = holds.get(&(group.folded(), name.clone()));
+            let reserved = self.library.reserve(&group, &name);
+            let (Some(entry), Some(_reserved)) = (entry, reserved) else {
+                continue;
+            };
+            if !self.library.remove(&group, &name, entry.id).await? {
+                continue;
+            }
             tracing::info!(%group, %name, "no longer a file of the group that is shared here");
-            self.library.remove(&group, &name).await?;
             // Whoever was removed from a group is still noted as a sharer there.
             let request = Request::StopSharing {
                 change: new_change(),

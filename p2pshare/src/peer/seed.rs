@@ -3,18 +3,19 @@
 //! be refused and to ask for what is not there look alike.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
@@ -29,8 +30,8 @@ use crate::{
         token::{Grant, Signed},
     },
     limits::{
-        CHUNK_REQUESTS_MAX, GRANT_GRACE_CUT_OFF, REQUEST_TIMEOUT, SEED_READ_AHEAD,
-        SEED_STREAMS_MAX, STREAM_IDLE_MAX,
+        CHUNK_REQUESTS_MAX, GRANT_GRACE_CUT_OFF, REQUEST_TIMEOUT, SEED_READ_AHEAD, SEED_STALL_MAX,
+        SEED_STREAMS_MAX, SEED_STREAMS_PER_PEER_MAX, STRANGER_LIFE, STREAM_IDLE_MAX,
     },
     time::Timestamp,
     transport::{CloseCode, Connection, ReceiveError, RecvStream, SendStream},
@@ -48,8 +49,48 @@ struct Inner {
     library: Library,
     link: TrackerLink,
     buffers: BufferPool,
-    streams: Arc<Semaphore>,
+    streams: Streams,
     sent_bytes: AtomicU64,
+}
+
+/// The swarm streams that are being served, by who asked for them: nobody can take all the places.
+#[derive(Clone, Default)]
+struct Streams(Arc<Mutex<HashMap<PeerId, usize>>>);
+
+/// A place of one of them, given back when dropped.
+struct Place {
+    streams: Streams,
+    peer: PeerId,
+}
+
+impl Streams {
+    fn enter(&self, peer: PeerId) -> Option<Place> {
+        let mut served = self.served();
+        let own = served.get(&peer).copied().unwrap_or(0);
+        if own >= SEED_STREAMS_PER_PEER_MAX || served.values().sum::<usize>() >= SEED_STREAMS_MAX {
+            return None;
+        }
+        served.insert(peer, own + 1);
+        drop(served);
+        let streams = self.clone();
+        Some(Place { streams, peer })
+    }
+
+    fn served(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut served = self.streams.served();
+        if let Some(own) = served.get_mut(&self.peer) {
+            *own -= 1;
+            if *own == 0 {
+                served.remove(&self.peer);
+            }
+        }
+    }
 }
 
 /// The right of one peer to read one group, as it was last shown.
@@ -65,7 +106,7 @@ impl Seeder {
             library,
             link,
             buffers: BufferPool::default(),
-            streams: Arc::new(Semaphore::new(SEED_STREAMS_MAX)),
+            streams: Streams::default(),
             sent_bytes: AtomicU64::new(0),
         }))
     }
@@ -75,19 +116,25 @@ impl Seeder {
         self.0.sent_bytes.load(Ordering::Relaxed)
     }
 
-    /// Serves a connection until it is closed. Breaking the protocol closes it.
+    /// Serves a connection until it is closed. Breaking the protocol closes it, and so does showing no right.
     pub(super) async fn serve(self, connection: Connection) {
         let mut streams = JoinSet::new();
+        let trusted = Arc::new(AtomicBool::new(false));
+        let stranger_until = Instant::now() + STRANGER_LIFE;
         loop {
             tokio::select! {
                 biased;
                 Some(_) = streams.join_next(), if !streams.is_empty() => {}
+                () = sleep_until(stranger_until), if !trusted.load(Ordering::Relaxed) => {
+                    return connection.close(CloseCode::Unauthenticated);
+                }
                 stream = connection.accept() => {
                     let Ok((send, receive)) = stream else { return };
                     let (seeder, connection) = (self.clone(), connection.clone());
+                    let trusted = trusted.clone();
                     streams.spawn(async move {
                         let peer = connection.remote_peer();
-                        if let Err(error) = seeder.serve_stream(peer, send, receive).await {
+                        if let Err(error) = seeder.serve_stream(peer, send, receive, &trusted).await {
                             tracing::debug!(%peer, %error, "a peer's stream ended early");
                             if let Some(code) = CloseCode::for_fault(&error) {
                                 connection.close(code);
@@ -104,14 +151,19 @@ impl Seeder {
         peer: PeerId,
         send: SendStream,
         mut receive: RecvStream,
+        trusted: &AtomicBool,
     ) -> Result<(), ReceiveError> {
-        let open = match tokio::time::timeout(REQUEST_TIMEOUT, receive.receive::<Open>()).await {
+        let open = match timeout(REQUEST_TIMEOUT, receive.receive::<Open>()).await {
             Ok(open) => open?,
             Err(_) => {
                 receive.stop(CloseCode::TooSlow);
                 return Ok(());
             }
         };
+        let (Open::Digests { grant, group, .. } | Open::Swarm { grant, group, .. }) = &open;
+        if self.0.right(peer, grant, group).is_some() {
+            trusted.store(true, Ordering::Relaxed);
+        }
         match open {
             Open::Digests {
                 grant,
@@ -165,11 +217,11 @@ impl Seeder {
             Some(right) => self.0.open(&group, id).await.map(|open| (right, open)),
             None => None,
         };
-        let slot = self.0.streams.clone().try_acquire_owned();
+        let slot = self.0.streams.enter(peer);
         let (answer, serving) = match (opened, slot) {
             (None, _) => (SwarmAnswer::Refused(PeerRefusal::Denied), None),
-            (Some(_), Err(_)) => (SwarmAnswer::Refused(PeerRefusal::Busy), None),
-            (Some(opened), Ok(slot)) => {
+            (Some(_), None) => (SwarmAnswer::Refused(PeerRefusal::Busy), None),
+            (Some(opened), Some(slot)) => {
                 let holding = Holding::Complete;
                 (SwarmAnswer::Opened { holding }, Some((opened, slot)))
             }
@@ -215,10 +267,16 @@ impl Inner {
         let source = tokio::task::spawn_blocking(move || Source::open(&path)).await;
         match source {
             Ok(Ok(source)) if source.stamp() == share.stamp => Some((share, Arc::new(source))),
-            _ => {
+            Ok(Ok(_)) => {
                 self.library.mark_changed(&share);
                 None
             }
+            Ok(Err(error)) => {
+                // It may come back: a disk that is not mounted, too many open files.
+                tracing::warn!(path = %share.path.display(), %error, "a shared file cannot be opened now");
+                None
+            }
+            Err(_) => None,
         }
     }
 }
@@ -231,7 +289,7 @@ struct Swarm {
     right: Mutex<Right>,
     /// Chunks that are asked for and no longer wanted.
     cancelled: Mutex<HashSet<u32>>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Place,
 }
 
 /// An answer that is being prepared.
@@ -259,10 +317,12 @@ impl Swarm {
 
     /// Takes in what the downloader says, until the stream ends.
     async fn hear(&self, mut receive: RecvStream, ask: mpsc::Sender<u32>) -> Option<ReceiveError> {
+        let mut idle_until = Instant::now() + STREAM_IDLE_MAX;
         loop {
-            let request = tokio::time::timeout(STREAM_IDLE_MAX, receive.receive_or_end()).await;
+            let request = timeout_at(idle_until, receive.receive_or_end()).await;
             match request {
                 Ok(Ok(Some(SwarmRequest::Chunk { index }))) => {
+                    idle_until = Instant::now() + STREAM_IDLE_MAX;
                     self.cancelled().remove(&index);
                     // More than may be unanswered: whoever sends them waits until some are answered.
                     if ask.send(index).await.is_err() {
@@ -333,7 +393,9 @@ impl Swarm {
             }
             if let Some(bytes) = bytes {
                 let length = bytes.len() as u64;
-                if send.send_bytes(bytes).await.is_err() {
+                // Whoever asks and then does not read gives his place to others.
+                let sent = timeout(SEED_STALL_MAX, send.send_bytes(bytes)).await;
+                if !matches!(sent, Ok(Ok(()))) {
                     return;
                 }
                 self.inner.sent_bytes.fetch_add(length, Ordering::Relaxed);
@@ -348,8 +410,13 @@ impl Swarm {
             let read = source.read_chunk(share.layout, chunk, &inner.buffers);
             match (read, source.is_same()) {
                 (Ok(bytes), Ok(true)) => Some(bytes),
-                _ => {
+                (_, Ok(false)) => {
                     inner.library.mark_changed(&share);
+                    None
+                }
+                (read, _) => {
+                    let error = read.err();
+                    tracing::warn!(path = %share.path.display(), ?error, "a shared file cannot be read now");
                     None
                 }
             }

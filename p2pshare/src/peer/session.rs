@@ -271,7 +271,7 @@ impl Session {
         for_all: bool,
     ) -> Result<StopOutcome, SessionError> {
         let library = self.peer.library();
-        let shared_here = library.get(group, name).is_some();
+        let shared_here = library.get(group, name);
         let request = Request::StopSharing {
             change: new_change(),
             group: group.clone(),
@@ -283,13 +283,17 @@ impl Session {
             Ok(_) => return Err(SessionError::Protocol),
             // What the trackers no longer know of, or never had room for, still ends here.
             Err(SessionError::Refused(
-                Refusal::NotSharing { .. } | Refusal::FileNotFound { .. },
-            )) if shared_here => StopOutcome {
+                Refusal::NotSharing { .. }
+                | Refusal::FileNotFound { .. }
+                | Refusal::NotAMember { .. },
+            )) if shared_here.is_some() && !for_all => StopOutcome {
                 entry_removed: false,
             },
             Err(error) => return Err(error),
         };
-        library.remove(group, name).await?;
+        if let Some(share) = shared_here {
+            library.remove(group, name, share.id).await?;
+        }
         Ok(outcome)
     }
 

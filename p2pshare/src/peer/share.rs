@@ -20,7 +20,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::{
     error::{SessionError, ShareError},
     file::{BufferPool, Source, Stamp},
-    library::{Library, NewShare, PageRow},
+    library::{Library, NewShare, PageRow, Reserved},
     session::{Session, new_change},
 };
 use crate::{
@@ -170,7 +170,8 @@ async fn share(
         Some(name) => name,
         None => name_of(&path)?,
     };
-    refuse_early(&session, &group, &name).await?;
+    // Held to the end, so that of two that share under one name at once, the later one finds out here.
+    let _reserved = reserve(&session, &group, &name).await?;
     let taken_in = {
         let (path, cancel) = (path.clone(), cancel.clone());
         tokio::task::spawn_blocking(move || take_in(&path, &progress, &cancel))
@@ -221,7 +222,7 @@ async fn share(
             return Err(SessionError::OutcomeUnknown.into());
         }
         Err(error) => {
-            library.remove(&group, &name).await?;
+            library.remove(&group, &name, id).await?;
             return Err(error.into());
         }
     }
@@ -236,26 +237,32 @@ async fn share(
     })
 }
 
-/// Finds out what would be refused in the end before a large file is read. The change itself decides.
-async fn refuse_early(
+/// Reserves the name, and finds out what would be refused in the end before a large file is read. The change
+/// itself decides.
+async fn reserve(
     session: &Session,
     group: &GroupName,
     name: &FileName,
-) -> Result<(), ShareError> {
-    if session.peer().library().get(group, name).is_some() {
+) -> Result<Reserved, ShareError> {
+    let exists = || {
         let (group, name) = (group.clone(), name.clone());
-        return Err(SessionError::Refused(Refusal::FileExists { group, name }).into());
-    }
+        ShareError::from(SessionError::Refused(Refusal::FileExists { group, name }))
+    };
+    let library = session.peer().library();
+    let reserved = library.reserve(group, name).ok_or_else(exists)?;
     let request = Request::FindFile {
         group: group.clone(),
         name: name.clone(),
     };
     match session.ask(request).await {
-        Ok(_) => {
-            let (group, name) = (group.clone(), name.clone());
-            Err(SessionError::Refused(Refusal::FileExists { group, name }).into())
+        Ok(_) => Err(exists()),
+        Err(SessionError::Refused(Refusal::FileNotFound { .. })) => {
+            // What was shared under this name is not the group's any more.
+            if let Some(stale) = library.get(group, name) {
+                library.remove(group, name, stale.id).await?;
+            }
+            Ok(reserved)
         }
-        Err(SessionError::Refused(Refusal::FileNotFound { .. })) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

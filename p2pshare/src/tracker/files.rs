@@ -184,10 +184,18 @@ impl Files {
             &rows::file_key(&standing.name, name),
             request,
             |found: Option<FileRow>| {
+                // Who may not read the group learns nothing of its files, but for those he shares himself.
+                let shares = found
+                    .as_ref()
+                    .is_some_and(|row| row.has_sharer(request.peer));
+                if !shares || for_all {
+                    standing.reader()?;
+                }
                 let row = found.ok_or_else(|| not_found(standing, name))?;
                 if for_all {
                     let FileRow::V1 { uploader, .. } = &row;
-                    if uploader != user && standing.role != Some(Role::Owner) {
+                    let published = uploader == user && standing.member().is_ok();
+                    if !published && standing.role != Some(Role::Owner) {
                         return Err(Refusal::NotUploader {
                             group: group(),
                             name: name.clone(),

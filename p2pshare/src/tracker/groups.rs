@@ -354,7 +354,7 @@ impl Groups {
         let standing = self.standing(owner, group).await?;
         standing.owner()?;
         if user == owner {
-            return Err(Refusal::OwnerCannotLeave {
+            return Err(Refusal::OwnerCannotBeRemoved {
                 group: standing.name,
             });
         }

@@ -165,11 +165,17 @@ impl FileRow {
     pub(super) fn with_sharer(&self, sharer: &Sharer) -> Option<Self> {
         let mut row = self.clone();
         let Self::V1 { sharers, .. } = &mut row;
-        if sharers.len() >= SHARERS_MAX || sharers.iter().any(|known| known.peer == sharer.peer) {
+        if sharers.len() >= SHARERS_MAX || self.has_sharer(sharer.peer) {
             return None;
         }
         sharers.push(sharer.clone());
         Some(row)
+    }
+
+    /// Whether `peer` is a sharer.
+    pub(super) fn has_sharer(&self, peer: PeerId) -> bool {
+        let Self::V1 { sharers, .. } = self;
+        sharers.iter().any(|known| known.peer == peer)
     }
 
     /// This row without `peer`: `Some(None)` when it was the last sharer, `None` when it is no sharer.

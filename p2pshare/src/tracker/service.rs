@@ -22,9 +22,9 @@ use crate::{
         key::SigningKey,
         token::{Grant, Signed, TrackerCertificate},
     },
-    limits::{GRANT_LIFE, REQUESTS_AT_ONCE},
+    limits::{GRANT_LIFE, REQUESTS_AT_ONCE, STRANGER_LIFE},
     time::Timestamp,
-    transport::{Connection, serve},
+    transport::{CloseCode, Connection, serve},
     wire::tracker::{Announcement, Change, Holding, Refusal, Request, Response, Welcome},
 };
 
@@ -64,14 +64,16 @@ impl Service {
         })
     }
 
-    /// Serves a connection until it is closed. Breaking the protocol closes it.
+    /// Serves a connection until it is closed. Breaking the protocol closes it, and so does staying without
+    /// logging in.
     pub(super) async fn serve(self: Arc<Self>, connection: Connection) {
         let caller = Arc::new(Caller {
             peer: connection.remote_peer(),
             from: connection.remote_addr(),
             login: Mutex::default(),
         });
-        let lost = serve(&connection, REQUESTS_AT_ONCE, move |request, responder| {
+        let stranger = caller.clone();
+        let serving = serve(&connection, REQUESTS_AT_ONCE, move |request, responder| {
             let (service, caller) = (self.clone(), caller.clone());
             async move {
                 let response = service.answer(&caller, request).await;
@@ -79,9 +81,13 @@ impl Service {
                     tracing::debug!(peer = %caller.peer, %error, "an answer was not delivered");
                 }
             }
-        })
-        .await;
-        tracing::debug!(peer = %connection.remote_peer(), %lost, "a peer's connection ended");
+        });
+        tokio::select! {
+            lost = serving => {
+                tracing::debug!(peer = %connection.remote_peer(), %lost, "a peer's connection ended");
+            }
+            () = stranger.stays_a_stranger() => connection.close(CloseCode::Unauthenticated),
+        }
     }
 
     async fn answer(&self, caller: &Caller, request: Request) -> Response {
@@ -133,13 +139,16 @@ impl Service {
                     .logout(caller.author(change), user, login.session)
                     .await?;
                 self.swarms.leave(caller.peer).await;
-                caller.log_out();
+                caller.log_out(login);
                 Ok(Response::Done)
             }
             Request::Announce(announcement) => {
                 self.announce(caller, login, announcement, now).await
             }
-            Request::Grant { group } => self.grant(caller.peer, user, &group).await,
+            Request::Grant { group } => {
+                self.check_session(caller, login).await?;
+                self.grant(caller.peer, user, &group).await
+            }
             request @ (Request::PublishFile { .. }
             | Request::ListFiles { .. }
             | Request::FindFile { .. }
@@ -323,16 +332,7 @@ impl Service {
         if !announcement.is_within_bounds() {
             return Err(Refusal::BadRequest);
         }
-        if let Err(refusal) = self
-            .accounts
-            .check_session(&login.user, caller.peer, login.session)
-            .await
-        {
-            if refusal == Refusal::NotLoggedIn {
-                caller.log_out();
-            }
-            return Err(refusal);
-        }
+        self.check_session(caller, login).await?;
         let loopback = caller.from.ip().to_canonical().is_loopback();
         announcement.addrs.retain(|addr| is_useful(addr, loopback));
         let mut gone = Vec::new();
@@ -366,6 +366,19 @@ impl Service {
             }
         }
         Ok(Response::Announced { time: now, gone })
+    }
+
+    /// Refuses whoever has logged out since, or in again, on another connection: what is given here is good
+    /// for longer than this one.
+    async fn check_session(&self, caller: &Caller, login: &Login) -> Result<(), Refusal> {
+        let checked = self
+            .accounts
+            .check_session(&login.user, caller.peer, login.session)
+            .await;
+        if checked == Err(Refusal::NotLoggedIn) {
+            caller.log_out(login);
+        }
+        checked
     }
 
     /// Whether a user may be a holder of that file now. `known` keeps the user's standing in the group that
@@ -417,8 +430,17 @@ impl Caller {
         response
     }
 
-    fn log_out(&self) {
-        *self.slot() = None;
+    /// Comes back if nobody is logged in after [`STRANGER_LIFE`].
+    async fn stays_a_stranger(&self) {
+        tokio::time::sleep(STRANGER_LIFE).await;
+        if self.login().is_ok() {
+            std::future::pending().await
+        }
+    }
+
+    /// Ends `login`, unless another one has taken its place.
+    fn log_out(&self, login: &Login) {
+        self.slot().take_if(|now| now.session == login.session);
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Login>> {

@@ -9,13 +9,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::{IdleTimeout, MtuDiscoveryConfig, NoneTokenStore, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::reset::ResetKeys;
 use crate::limits::{
-    DATAGRAM_BUFFER_BYTES, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_MAX, INITIAL_RTT, KEEP_ALIVE,
-    SOCKET_BUFFER_BYTES, UDP_PAYLOAD_BYTES_MAX,
+    DATAGRAM_BUFFER_BYTES, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_MAX, INITIAL_RTT,
+    INITIAL_WINDOW_BYTES, KEEP_ALIVE, SOCKET_BUFFER_BYTES, UDP_PAYLOAD_BYTES_MAX,
 };
 
 /// The protocol that a connection speaks, with its version.
@@ -188,8 +189,11 @@ fn transport(windows: &Windows) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(UDP_PAYLOAD_BYTES_MAX);
     let idle = VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     transport
+        .congestion_controller_factory(Arc::new(congestion))
         .stream_receive_window(VarInt::from_u32(windows.stream))
         .receive_window(VarInt::from_u32(windows.connection))
         .send_window(windows.send.into())

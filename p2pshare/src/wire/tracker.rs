@@ -315,7 +315,8 @@ pub struct FileSummary {
 /// what was known, and the others without.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Announcement {
-    /// Higher than in any announcement of this peer before it; an older one changes nothing.
+    /// Higher than in any announcement of this peer before it; an older one changes nothing. There is one
+    /// above it, by which the tracker ends what was announced.
     pub(crate) number: u64,
     /// At most [`ANNOUNCED_ADDRS_MAX`].
     pub(crate) addrs: Vec<SocketAddr>,
@@ -502,6 +503,12 @@ pub enum Refusal {
     /// The tracker failed in itself; its log says more.
     #[error("the tracker failed; its log says why")]
     Internal,
+    /// A group always has its owner.
+    #[error("the owner cannot be removed from '{group}'")]
+    OwnerCannotBeRemoved {
+        /// The group.
+        group: GroupName,
+    },
 }
 
 impl Refusal {
@@ -590,7 +597,8 @@ impl Welcome {
 impl Announcement {
     /// Whether it keeps its bounds.
     pub(crate) fn is_within_bounds(&self) -> bool {
-        self.addrs.len() <= ANNOUNCED_ADDRS_MAX
+        self.number < u64::MAX
+            && self.addrs.len() <= ANNOUNCED_ADDRS_MAX
             && self.swarms.len() <= ANNOUNCED_SWARMS_MAX
             && self.swarms.iter().all(|entry| match &entry.holding {
                 Holding::Nothing | Holding::Complete => true,

@@ -92,6 +92,25 @@ impl Journal {
         Ok(had)
     }
 
+    /// Whether a download to `dest` was begun and did not come to its end.
+    pub(super) async fn is_unfinished(&self, dest: &Path) -> Result<bool, StoreError> {
+        match self.store.get(Table::Downloads, record_key(dest)).await? {
+            Some(value) => {
+                let DownloadRow::V1 { complete, .. } = decode(&value)?;
+                Ok(!complete)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// The download to `dest` was not begun after all.
+    pub(super) async fn forget(&self, dest: &Path) -> Result<(), StoreError> {
+        let key = record_key(dest);
+        self.store
+            .write(move |tx| tx.remove(Table::Downloads, key))
+            .await
+    }
+
     /// Notes which chunks of the given pages were written.
     pub(super) async fn note(
         &self,

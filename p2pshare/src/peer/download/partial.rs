@@ -46,14 +46,21 @@ pub(super) struct Write {
 pub(super) type Written = Result<ChunkIndex, DownloadError>;
 
 impl Partial {
-    /// Opens, or creates, the partial file of `dest`, as long as the file will be. Blocks.
-    pub(super) fn open(dest: &Path, layout: Layout) -> Result<Self, DownloadError> {
+    /// Opens, or creates, the partial file of `dest`, as long as the file will be. A file that is there is
+    /// taken for a partial one only if it is `known` to be one: it might be somebody's. Blocks.
+    pub(super) fn open(dest: &Path, layout: Layout, known: bool) -> Result<Self, DownloadError> {
         let path = partial_path(dest);
         let failed = |cause: io::Error| io_error(&path, cause);
-        let flags =
+        let mut flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o666))
-            .map_err(|error| failed(error.into()))?;
+        if !known {
+            flags |= OFlags::EXCL;
+        }
+        let file = match rustix::fs::open(&path, flags, Mode::from_raw_mode(0o666)) {
+            Ok(file) => file,
+            Err(rustix::io::Errno::EXIST) => return Err(DownloadError::InTheWay { path }),
+            Err(error) => return Err(failed(error.into())),
+        };
         let file = File::from(file);
         let metadata = file.metadata().map_err(failed)?;
         let own = metadata.uid() == rustix::process::geteuid().as_raw();
@@ -78,6 +85,15 @@ impl Partial {
             dest: dest.to_owned(),
             layout,
         })
+    }
+
+    /// Refuses a destination beside which something stands where its partial file would be. Blocks.
+    pub(super) fn refuse_what_is_in_the_way(dest: &Path) -> Result<(), DownloadError> {
+        let path = partial_path(dest);
+        match std::fs::symlink_metadata(&path) {
+            Ok(_) => Err(DownloadError::InTheWay { path }),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Of the chunks in `claimed`, those whose bytes are right, by as many threads as there are cores. Blocks.
@@ -130,7 +146,7 @@ impl Partial {
                 let failed = result.is_err();
                 let result = result
                     .map(|()| chunk)
-                    .map_err(|cause| write_error(&path, cause, layout));
+                    .map_err(|cause| io_error(&path, cause));
                 if done.blocking_send(result).is_err() || failed {
                     return;
                 }
@@ -256,17 +272,6 @@ fn write_all_at(file: &File, pieces: &[Bytes], mut offset: u64) -> io::Result<()
     Ok(())
 }
 
-fn write_error(path: &Path, cause: io::Error, layout: Layout) -> DownloadError {
-    match cause.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DownloadError::NoSpace {
-            dest: path.to_owned(),
-            needed: layout.length(),
-            available: 0,
-        },
-        _ => io_error(path, cause),
-    }
-}
-
 fn io_error(path: &Path, cause: io::Error) -> DownloadError {
     DownloadError::Io {
         path: path.to_owned(),
@@ -296,7 +301,7 @@ mod tests {
             .map(|i| (i % 251) as u8)
             .collect();
         let layout = layout(content.len() as u64);
-        let partial = Partial::open(&dest, layout).unwrap();
+        let partial = Partial::open(&dest, layout, false).unwrap();
         let (writes, mut written) = partial.start_writer();
         for chunk in layout.chunks().rev() {
             let start = layout.offset(chunk) as usize;
@@ -326,14 +331,14 @@ mod tests {
     fn a_destination_is_replaced_only_by_force() {
         let dir = tempfile::tempdir().unwrap();
         let dest = dir.path().join("f");
-        let partial = Partial::open(&dest, layout(5)).unwrap();
+        let partial = Partial::open(&dest, layout(5), false).unwrap();
         std::fs::write(&dest, b"mine").unwrap();
         assert!(matches!(
             partial.put_in_place(false),
             Err(DownloadError::DestinationExists { .. })
         ));
         assert_eq!(std::fs::read(&dest).unwrap(), b"mine");
-        let partial = Partial::open(&dest, layout(5)).unwrap();
+        let partial = Partial::open(&dest, layout(5), true).unwrap();
         partial.put_in_place(true).unwrap();
         assert_eq!(std::fs::read(&dest).unwrap(), [0; 5]);
     }
@@ -342,20 +347,32 @@ mod tests {
     fn one_download_at_a_time_and_no_links() {
         let dir = tempfile::tempdir().unwrap();
         let (dest, victim) = (dir.path().join("f"), dir.path().join("victim"));
-        let first = Partial::open(&dest, layout(5)).unwrap();
+        let first = Partial::open(&dest, layout(5), false).unwrap();
         assert!(matches!(
-            Partial::open(&dest, layout(5)),
+            Partial::open(&dest, layout(5), true),
             Err(DownloadError::AlreadyRunning { .. })
         ));
         drop(first);
         std::fs::write(&victim, b"precious").unwrap();
         std::fs::remove_file(partial_path(&dest)).unwrap();
         std::os::unix::fs::symlink(&victim, partial_path(&dest)).unwrap();
-        assert!(Partial::open(&dest, layout(5)).is_err());
+        assert!(Partial::open(&dest, layout(5), true).is_err());
         std::fs::remove_file(partial_path(&dest)).unwrap();
         std::fs::hard_link(&victim, partial_path(&dest)).unwrap();
-        assert!(Partial::open(&dest, layout(5)).is_err());
+        assert!(Partial::open(&dest, layout(5), true).is_err());
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_file_that_is_not_known_to_be_partial_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("f");
+        std::fs::write(partial_path(&dest), b"mine").unwrap();
+        assert!(matches!(
+            Partial::open(&dest, layout(5), false),
+            Err(DownloadError::InTheWay { .. })
+        ));
+        assert_eq!(std::fs::read(partial_path(&dest)).unwrap(), b"mine");
     }
 
     #[test]
@@ -364,7 +381,7 @@ mod tests {
         let dest = dir.path().join("f");
         let huge = layout(crate::content::MAX_LENGTH);
         assert!(matches!(
-            Partial::open(&dest, huge),
+            Partial::open(&dest, huge, false),
             Err(DownloadError::NoSpace { .. })
         ));
         assert!(!partial_path(&dest).exists());

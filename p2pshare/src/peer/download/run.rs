@@ -177,8 +177,6 @@ impl Job {
 
     /// Opens the partial file, and reads what the journal claims of it.
     async fn prepare(&self, file: FileSummary, layout: Layout) -> Result<Prepared, DownloadError> {
-        let dest = self.dest.clone();
-        let partial = blocking(move || Partial::open(&dest, layout)).await??;
         let row = DownloadRow::V1 {
             group: self.group.clone(),
             name: self.name.clone(),
@@ -188,7 +186,23 @@ impl Job {
             complete: false,
         };
         let journal = self.session.peer().journal();
+        let known = journal.is_unfinished(&self.dest).await?;
+        if !known {
+            let dest = self.dest.clone();
+            blocking(move || Partial::refuse_what_is_in_the_way(&dest)).await??;
+        }
+        // First the record, then the file: a file without a record is nobody's partial file.
         let had = journal.begin(row.clone(), layout, &self.dest).await?;
+        let dest = self.dest.clone();
+        let partial = match blocking(move || Partial::open(&dest, layout, known)).await? {
+            Ok(partial) => partial,
+            Err(error) => {
+                if !known {
+                    journal.forget(&self.dest).await?;
+                }
+                return Err(error);
+            }
+        };
         Ok(Prepared {
             file,
             layout,
@@ -491,7 +505,13 @@ impl Job {
     async fn share_from_here(&self, file: &FileSummary) -> Result<(), DownloadError> {
         let peer = self.session.peer();
         let library = peer.library();
-        if library.find(&self.group, file.id).is_none() {
+        let shared = library.get(&self.group, &file.name);
+        let reserved = library.reserve(&self.group, &file.name);
+        if reserved.is_none() {
+            // Somebody else at this peer is at it; the file is here all the same.
+            return Ok(());
+        }
+        if shared.is_none_or(|share| share.id != file.id || share.is_changed()) {
             let dest = self.dest.clone();
             let stamped = blocking(move || {
                 let path = dest.canonicalize()?;
@@ -534,7 +554,7 @@ impl Job {
                 | Refusal::FileReplaced { .. }
                 | Refusal::NotAMember { .. },
             )) => {
-                library.remove(&self.group, &file.name).await?;
+                library.remove(&self.group, &file.name, file.id).await?;
             }
             // The file is here all the same, and announced as long as this peer is online.
             Err(error) => {

@@ -18,7 +18,9 @@ use super::{pages::Pages, partial::Write};
 use crate::{
     content::{Bitfield, ChunkIndex, Hasher, PageIndex},
     identity::{GroupName, PeerId},
-    limits::{CHUNK_PIECES_AT_ONCE, CHUNK_WINDOW, PEER_ANSWER_TIMEOUT, SOURCE_SILENCE_MAX},
+    limits::{
+        CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, CHUNK_WINDOW, PEER_ANSWER_TIMEOUT, SOURCE_SILENCE_MAX,
+    },
     peer::{
         grants::Grants,
         picker::{Picker, SourceId},
@@ -61,8 +63,8 @@ pub(super) enum SourceEnd {
     /// It refuses.
     #[error(transparent)]
     Refused(#[from] PeerRefusal),
-    /// It went silent.
-    #[error("it has been silent for {} s", SOURCE_SILENCE_MAX.as_secs())]
+    /// It went silent, or is so slow that it might as well be.
+    #[error("nothing, or next to nothing, comes from it")]
     Silent,
     /// What it sent is not the chunk that was asked for. It gets no second chance.
     #[error("it sent a bad chunk {index}")]
@@ -72,7 +74,7 @@ pub(super) enum SourceEnd {
     BadDigests,
     /// It does not keep to the protocol. It gets no second chance.
     #[error("it does not keep to the protocol")]
-    Protocol,
+    Protocol(CloseCode),
     /// The stream or the connection broke.
     #[error("the connection broke: {0}")]
     Broken(ReceiveError),
@@ -88,19 +90,21 @@ pub(super) enum SourceEnd {
 }
 
 impl SourceEnd {
+    /// Well-formed, but not what belongs there.
+    const NONSENSE: Self = Self::Protocol(CloseCode::ProtocolError);
+
     /// Whether the peer is not to be asked again for this download.
     pub(super) const fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::BadChunk { .. } | Self::BadDigests | Self::Protocol
+            Self::BadChunk { .. } | Self::BadDigests | Self::Protocol(_)
         )
     }
 
     const fn code(&self) -> Option<CloseCode> {
         match self {
-            Self::BadChunk { .. } | Self::BadDigests | Self::Protocol => {
-                Some(CloseCode::ProtocolError)
-            }
+            Self::BadChunk { .. } | Self::BadDigests => Some(CloseCode::ProtocolError),
+            Self::Protocol(code) => Some(*code),
             _ => None,
         }
     }
@@ -109,7 +113,7 @@ impl SourceEnd {
 impl From<ReceiveError> for SourceEnd {
     fn from(error: ReceiveError) -> Self {
         match CloseCode::for_fault(&error) {
-            Some(_) => Self::Protocol,
+            Some(code) => Self::Protocol(code),
             None => Self::Broken(error),
         }
     }
@@ -136,7 +140,7 @@ impl From<RequestError> for SourceEnd {
 
 impl From<BadChunkHeader> for SourceEnd {
     fn from(_: BadChunkHeader) -> Self {
-        Self::Protocol
+        Self::NONSENSE
     }
 }
 
@@ -217,7 +221,7 @@ impl Shared {
             Holding::Nothing => Bitfield::new(count),
             Holding::Complete => Bitfield::full(count),
             Holding::Partial(bits) => {
-                Bitfield::from_bytes(count, &bits).map_err(|_| SourceEnd::Protocol)?
+                Bitfield::from_bytes(count, &bits).map_err(|_| SourceEnd::NONSENSE)?
             }
         };
         Ok(Feed {
@@ -304,15 +308,19 @@ impl Feed<'_> {
             let index = chunk.get();
             self.send.send(&SwarmRequest::Chunk { index }).await?;
         }
-        self.take_answer().await
+        // One who trickles is as good as silent, while others wait for what was asked of him.
+        match timeout(CHUNK_DEADLINE, self.take_answer()).await {
+            Ok(taken) => taken,
+            Err(_) => Err(SourceEnd::Silent),
+        }
     }
 
     async fn take_answer(&mut self) -> Result<(), SourceEnd> {
         let ChunkPart::Header(header) = self.incoming.part().await? else {
-            return Err(SourceEnd::Protocol);
+            return Err(SourceEnd::NONSENSE);
         };
         let Some(chunk) = self.asked.pop_front() else {
-            return Err(SourceEnd::Protocol);
+            return Err(SourceEnd::NONSENSE);
         };
         let layout = self.shared.pages.layout();
         match header {
@@ -333,7 +341,7 @@ impl Feed<'_> {
                     false => Ok(()),
                 }
             }
-            _ => Err(SourceEnd::Protocol),
+            _ => Err(SourceEnd::NONSENSE),
         }
     }
 
@@ -347,7 +355,7 @@ impl Feed<'_> {
         let (mut hasher, mut pieces) = (Hasher::new(), Vec::new());
         while missing > 0 {
             let ChunkPart::Bytes(piece) = self.incoming.part().await? else {
-                return Err(SourceEnd::Protocol);
+                return Err(SourceEnd::NONSENSE);
             };
             hasher.update(&piece);
             missing -= piece.len();

@@ -76,6 +76,7 @@ variants!(Refusal {
     NotFounded,
     Busy,
     Internal,
+    OwnerCannotBeRemoved,
 });
 
 variants!(JoinOutcome {
@@ -630,6 +631,12 @@ fn refusals() -> Vec<(&'static str, Refusal)> {
         ("refused_not_founded", Refusal::NotFounded),
         ("refused_busy", Refusal::Busy),
         ("refused_internal", Refusal::Internal),
+        (
+            "refused_owner_cannot_be_removed",
+            Refusal::OwnerCannotBeRemoved {
+                group: GroupName::new("photos").unwrap(),
+            },
+        ),
     ];
     assert_every_variant(refusals.iter().map(|(_, refusal)| refusal));
     refusals

@@ -1,0 +1,293 @@
+//! At a peer that shares something: those who may not read it learn nothing, not even that it is there.
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::*;
+use crate::{
+    limits::CLOCK_TOLERANCE,
+    transport::{RecvStream, SendStream},
+    wire::{
+        frame::{Message, encode},
+        peer::{
+            ChunkHeader, ChunkPart, ChunkReader, Open, PageAnswer, PeerRefusal, SwarmAnswer,
+            SwarmRequest,
+        },
+        tracker::Holding,
+    },
+};
+
+/// A way to ask: on whose connection, by what grant, for what.
+struct Attempt<'a> {
+    what: &'static str,
+    by: &'a Stranger,
+    grant: Signed<Grant>,
+    group: &'a GroupName,
+    id: FileId,
+}
+
+impl Attempt<'_> {
+    fn digests(&self, page: u32) -> Open {
+        Open::Digests {
+            grant: self.grant.clone(),
+            group: self.group.clone(),
+            id: self.id,
+            page,
+        }
+    }
+
+    fn swarm(&self) -> Open {
+        Open::Swarm {
+            grant: self.grant.clone(),
+            group: self.group.clone(),
+            id: self.id,
+        }
+    }
+}
+
+/// All bytes of the answer on a new stream, up to its end.
+async fn transcript(connection: &Connection, open: &Open) -> Vec<u8> {
+    let (mut send, mut receive) = connection.open().await.unwrap();
+    send.send(open).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(piece) = next_piece(&mut receive).await {
+        all.extend(&piece);
+    }
+    all
+}
+
+async fn next_piece(receive: &mut RecvStream) -> Option<Bytes> {
+    let mut pieces = [Bytes::new()];
+    receive.receive_bytes(&mut pieces).await.unwrap()?;
+    let [piece] = pieces;
+    Some(piece)
+}
+
+fn frame<M: Message>(message: M) -> Vec<u8> {
+    encode(&message).unwrap()
+}
+
+/// A stream that asks for chunks.
+struct Swarm {
+    send: SendStream,
+    receive: RecvStream,
+    reader: ChunkReader,
+    piece: Bytes,
+}
+
+impl Swarm {
+    async fn open(connection: &Connection, open: &Open) -> Result<Self, PeerRefusal> {
+        let (mut send, mut receive) = connection.open().await.unwrap();
+        send.send(open).await.unwrap();
+        match receive.receive().await.unwrap() {
+            SwarmAnswer::Refused(refusal) => Err(refusal),
+            SwarmAnswer::Opened { holding } => {
+                assert_eq!(holding, Holding::Complete);
+                Ok(Self {
+                    send,
+                    receive,
+                    reader: ChunkReader::default(),
+                    piece: Bytes::new(),
+                })
+            }
+        }
+    }
+
+    /// The bytes of a chunk, if it is given.
+    async fn chunk(&mut self, index: u32) -> Option<Vec<u8>> {
+        self.tell(&SwarmRequest::Chunk { index }).await;
+        let ChunkPart::Header(header) = self.part().await else {
+            panic!("a chunk without a header");
+        };
+        let length = match header {
+            ChunkHeader::Lacking { index: of } if of == index => return None,
+            ChunkHeader::Chunk { index: of, length } if of == index => length as usize,
+            other => panic!("{other:?} for chunk {index}"),
+        };
+        let mut chunk = Vec::new();
+        while chunk.len() < length {
+            match self.part().await {
+                ChunkPart::Bytes(bytes) => chunk.extend(&bytes),
+                ChunkPart::Header(_) => panic!("a header within a chunk"),
+            }
+        }
+        Some(chunk)
+    }
+
+    /// Asks for the first chunk until it is not given any more.
+    async fn until_it_ends(&mut self) {
+        let ends = async { while self.chunk(0).await.is_some() {} };
+        timeout(WITHIN, ends).await.expect("the grant ends");
+    }
+
+    async fn renew(&mut self, grant: Signed<Grant>) {
+        self.tell(&SwarmRequest::Renew { grant }).await;
+    }
+
+    async fn tell(&mut self, request: &SwarmRequest) {
+        self.send.send(request).await.unwrap();
+    }
+
+    async fn part(&mut self) -> ChunkPart {
+        loop {
+            if let Some(part) = self.reader.next(&mut self.piece).unwrap() {
+                return part;
+            }
+            self.piece = next_piece(&mut self.receive).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_may_not_read_gets_the_answer_of_a_file_that_is_not_there() {
+    let (world, other) = (World::new().await, World::new().await);
+    let (photos, own) = (group("photos"), group("own"));
+    let file = TestFile::new("secret.bin", 700_000);
+    let alice = world.sharer("alice", &photos, &file).await;
+    let (bob, mallory) = (world.raw_user("bob").await, world.raw_user("mallory").await);
+    bob.join(&photos, &alice).await;
+    mallory.create_group(&own).await;
+
+    let (ring, later) = (world.ring(), now().saturating_add(WITHIN * 10));
+    let (token_key, authority) = (world.ring_key().token_key(), world.ring_key().authority());
+    let (bobs, mallorys) = (bob.grant(&photos).await, mallory.grant(&own).await);
+    let nothing: Signed<Grant> = postcard::from_bytes(&[0; 65]).unwrap();
+    let claimed = mallory.claims(ring, &photos, later);
+    let over = now().as_millis() - CLOCK_TOLERANCE.as_millis() as u64 - 1;
+    let expired = bob.claims(ring, &photos, Timestamp::from_millis(over));
+    let elsewhere = other.ring_key().token_key();
+    let by_mallory = |what, grant, group| Attempt {
+        what,
+        by: &mallory.stranger,
+        grant,
+        group,
+        id: file.id(),
+    };
+    let by_bob = |what, grant, id| Attempt {
+        what,
+        by: &bob.stranger,
+        grant,
+        group: &photos,
+        id,
+    };
+    let unknown = FileId::from_bytes([9; 32]);
+    let attempts = [
+        by_bob("a file that is not there", bobs.clone(), unknown),
+        by_mallory("no grant", nothing, &photos),
+        by_mallory("a grant of another group", mallorys.clone(), &photos),
+        by_mallory("the file in another group", mallorys, &own),
+        by_mallory("another peer's grant", bobs.clone(), &photos),
+        by_bob("an expired grant", signed(&expired, &token_key), file.id()),
+        by_mallory(
+            "signed by another ring",
+            signed(&claimed, &elsewhere),
+            &photos,
+        ),
+        by_mallory(
+            "of another ring",
+            signed(&mallory.claims(other.ring(), &photos, later), &elsewhere),
+            &photos,
+        ),
+        by_mallory(
+            "of another ring, signed by this one",
+            signed(&mallory.claims(other.ring(), &photos, later), &token_key),
+            &photos,
+        ),
+        by_mallory(
+            "signed by the authority",
+            signed(&claimed, &authority),
+            &photos,
+        ),
+        by_mallory(
+            "signed by herself",
+            signed(&claimed, &SigningKey::from_seed(&[7; 32])),
+            &photos,
+        ),
+        by_mallory("a credential", disguised(&mallory.credential), &photos),
+        by_bob(
+            "a member's credential",
+            disguised(&bob.credential),
+            file.id(),
+        ),
+    ];
+    for attempt in &attempts {
+        let connection = attempt.by.dial_peer(alice.peer()).await;
+        let denied = frame(PageAnswer::Refused(PeerRefusal::Denied));
+        let digests = transcript(&connection, &attempt.digests(0)).await;
+        assert_eq!(digests, denied, "{}", attempt.what);
+        let denied = frame(SwarmAnswer::Refused(PeerRefusal::Denied));
+        let swarm = transcript(&connection, &attempt.swarm()).await;
+        assert_eq!(swarm, denied, "{}", attempt.what);
+        assert_eq!(connection.close_reason(), None, "{}", attempt.what);
+    }
+
+    // Whoever may read does: what was refused above was refused for its reason.
+    let right = by_bob("a member", bobs, file.id());
+    let connection = bob.stranger.dial_peer(alice.peer()).await;
+    let page = frame(PageAnswer::Page {
+        digests: file.digests.clone(),
+        proof: Vec::new(),
+    });
+    assert_eq!(transcript(&connection, &right.digests(0)).await, page);
+    let beyond = transcript(&connection, &right.digests(1)).await;
+    assert_eq!(beyond, frame(PageAnswer::Refused(PeerRefusal::Denied)));
+    let mut swarm = Swarm::open(&connection, &right.swarm()).await.unwrap();
+    assert_eq!(swarm.chunk(1).await.as_deref(), Some(file.chunk(1)));
+    for beyond in [2, u32::MAX] {
+        assert_eq!(swarm.chunk(beyond).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_ends_ends_what_is_open_unless_the_ring_is_dead() {
+    let world = World::new().await;
+    let (photos, file) = (group("photos"), TestFile::new("x", 1000));
+    let alice = world.sharer("alice", &photos, &file).await;
+    let (bob, mallory) = (world.raw_user("bob").await, world.raw_user("mallory").await);
+    for member in [&bob, &mallory] {
+        member.join(&photos, &alice).await;
+    }
+    // It counts for two seconds more.
+    let short = || {
+        let ends = now().as_millis() + 2_000 - CLOCK_TOLERANCE.as_millis() as u64;
+        let claims = bob.claims(world.ring(), &photos, Timestamp::from_millis(ends));
+        signed(&claims, &world.ring_key().token_key())
+    };
+    let attempt = |grant| Attempt {
+        what: "a grant that is about to end",
+        by: &bob.stranger,
+        grant,
+        group: &photos,
+        id: file.id(),
+    };
+    let first = short();
+    let connection = bob.stranger.dial_peer(alice.peer()).await;
+    let open = attempt(first.clone()).swarm();
+    let mut swarm = Swarm::open(&connection, &open).await.unwrap();
+    assert_eq!(swarm.chunk(0).await.as_ref(), Some(&file.content));
+    swarm.until_it_ends().await;
+
+    // A grant that does not fit is no renewal; one that does is.
+    let credential = disguised(&bob.credential);
+    for grant in [mallory.grant(&photos).await, first, credential] {
+        swarm.renew(grant).await;
+        assert_eq!(swarm.chunk(0).await, None);
+    }
+    swarm.renew(bob.grant(&photos).await).await;
+    assert!(swarm.chunk(0).await.is_some());
+
+    // With the ring gone, what is open goes on past the end of its grant, and nothing new is opened.
+    let second = short();
+    swarm.renew(second.clone()).await;
+    swarm.until_it_ends().await;
+    world.tracker.shutdown().await.unwrap();
+    let gone = async {
+        while alice.tracker().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(WITHIN, gone).await.expect("the tracker is missed");
+    assert!(swarm.chunk(0).await.is_some());
+    let again = Swarm::open(&connection, &attempt(second).swarm()).await;
+    assert_eq!(again.err(), Some(PeerRefusal::Denied));
+}
