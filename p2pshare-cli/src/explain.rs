@@ -80,7 +80,7 @@ impl From<PeerBindError> for Failure {
 fn explain_refusal(refusal: &Refusal) -> (ExitCode, Option<&'static str>) {
     match refusal {
         Refusal::NotLoggedIn => (ExitCode::NotLoggedIn, Some(LOG_IN)),
-        Refusal::OwnerCannotLeave { .. } => (
+        Refusal::OwnerCannotLeave { .. } | Refusal::OwnerCannotBeRemoved { .. } => (
             ExitCode::Denied,
             Some("make another member the owner first: p2pshare transfer_group GROUP USER"),
         ),

@@ -188,6 +188,11 @@ fn groups() {
         NOT_FOUND,
         "'Bob' is not a member of 'photos'",
     );
+    world.refused(
+        &["remove_member", "photos", "Alice", "--as", "Alice"],
+        DENIED,
+        "the owner cannot be removed from 'photos'",
+    );
     // Rejected, one may ask again.
     world.ok_as("Bob", &["join_group", "photos"]);
     assert_eq!(
