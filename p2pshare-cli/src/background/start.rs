@@ -145,23 +145,23 @@ pub(crate) async fn restore_all(
     home: &Home,
     identities: &[Identity],
 ) -> Vec<(IdentityFolder, Failure)> {
-    let mut missing = Vec::new();
+    let (mut missing, mut failed) = (Vec::new(), Vec::new());
     for identity in identities {
         let background = Background::from(identity);
-        if let Ok(None) = background.find().await {
-            missing.push(background);
+        match background.find().await {
+            Ok(Some(_)) => {}
+            Ok(None) => missing.push(background),
+            Err(failure) => failed.push((background.folder, failure)),
         }
     }
     if missing.is_empty() {
-        return Vec::new();
+        return failed;
     }
     let _lock = match home.lock() {
         Ok(lock) => lock,
         Err(failure) => {
-            return missing
-                .into_iter()
-                .map(|one| (one.folder, failure.clone()))
-                .collect();
+            failed.extend(missing.into_iter().map(|one| (one.folder, failure.clone())));
+            return failed;
         }
     };
     let mut starting = Vec::new();
@@ -174,7 +174,6 @@ pub(crate) async fn restore_all(
             starting.push((background.folder, started));
         }
     }
-    let mut failed = Vec::new();
     for (folder, started) in starting {
         let result = match started {
             Ok(starting) => starting.wait().await,

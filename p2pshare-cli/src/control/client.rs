@@ -40,8 +40,16 @@ impl Client {
             })?;
         match timeout(HELLO_TIMEOUT, frame::read_open_frame(&mut stream)).await {
             Ok(Ok(hello)) => Ok(Self { stream, hello }),
-            // It ended between our connecting and its hello.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            // It ended between our connecting and its hello; one that was killed before it took the connection
+            // resets it.
+            Ok(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::BrokenPipe
+                ) =>
+            {
                 Err(ConnectError::NotRunning)
             }
             Ok(Err(error)) => Err(ConnectError::Broken(error)),
