@@ -370,7 +370,8 @@ pub enum Refusal {
     /// Too many failures; the next attempt is looked at after the wait.
     #[error("too many failed attempts; try again in {} s", wait.as_secs().max(1))]
     TooManyAttempts {
-        /// How long to wait.
+        /// How long to wait, told in whole milliseconds.
+        #[serde(with = "crate::time::millis")]
         wait: Duration,
     },
     /// The password is shorter or longer than trackers take.
