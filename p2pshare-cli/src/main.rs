@@ -1,29 +1,7 @@
-//! The command line of p2pshare: commands that last as long as what they do, and a background peer for each
-//! identity that serves its files in between. What they can do is the library's; how it is said is theirs.
-
-mod args;
-mod background;
-mod command;
-mod context;
-mod control;
-mod exit_code;
-mod explain;
-mod failure;
-mod home;
-mod log;
-mod password;
-mod progress;
-mod render;
-mod transfer;
+//! The program `p2pshare`; what it does is in the library beside it, where fuzzing finds it too.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match args::parse() {
-        Ok(cli) => command::run(cli),
-        Err(failure) => {
-            failure.report();
-            failure.code().into()
-        }
-    }
+    p2pshare_cli::main()
 }
