@@ -64,6 +64,16 @@ impl From<DownloadError> for Failure {
                 ExitCode::Failed,
                 Some("--force replaces it; DEST names another place"),
             ),
+            DownloadError::DestinationTaken { .. } => (
+                ExitCode::Failed,
+                Some(
+                    "move it away and repeat the command, or repeat it with --force; nothing is fetched again",
+                ),
+            ),
+            DownloadError::NoSpace { .. } => (
+                ExitCode::Failed,
+                Some("make room and repeat the command: it goes on with what is there"),
+            ),
             DownloadError::Sha256Mismatch { .. } => (ExitCode::Integrity, None),
             _ => (ExitCode::Failed, None),
         };

@@ -143,6 +143,8 @@ pub(crate) const DOWNLOADS_SHOWN_MAX: usize = 1000;
 pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a peer that shares something new waits until the trackers know that it is online with it.
 pub(crate) const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the disks may take to show how shared files are.
+pub(crate) const SHARES_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections of other peers that a peer serves at once.
 pub(crate) const PEER_CONNECTIONS_MAX: usize = 256;
 /// Bytes in the file of a session.

@@ -212,6 +212,8 @@ fn describe(state: &DownloadState) -> String {
 fn describe_share(share: &ShareStatus) -> &'static str {
     if share.changed {
         "changed on disk, not shared"
+    } else if share.unreadable {
+        "cannot be read now, not shared"
     } else {
         "shared"
     }

@@ -33,7 +33,12 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     text += &format!("  tracker        {tracker}\n");
     text += &format!("  ring           {}\n", status.ring);
     text += &format!("  peer server    {} (pid {})\n", status.peer, status.pid);
-    text += &format!("  files shared   {}\n", status.shared_files);
+    text += &format!("  files shared   {}", status.shared_files);
+    if status.unserved_files > 0 {
+        let unserved = status.unserved_files;
+        text += &format!(", of which {unserved} not as recorded and not served: see show_downloads");
+    }
+    text += "\n";
     text += &format!("  transfers      {} running", status.transfers);
     let others = context
         .home

@@ -179,6 +179,7 @@ mod tests {
                 pid: 4242,
                 shared_files: 3,
                 transfers: 1,
+                unserved_files: 1,
             }),
             Outcome::Groups(vec![GroupRow {
                 name: group(),

@@ -171,6 +171,8 @@ pub(crate) struct PeerStatus {
     pub(crate) pid: u32,
     pub(crate) shared_files: u32,
     pub(crate) transfers: u32,
+    /// Of the shared files, those that changed on disk or cannot be read now.
+    pub(crate) unserved_files: u32,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -212,6 +212,15 @@ pub enum DownloadError {
         /// The destination.
         dest: PathBuf,
     },
+    /// Somebody made the destination while the file was fetched. It was not touched; what was fetched, all of
+    /// it, is in the partial file.
+    #[error("{} exists now; all that was downloaded is in {}", dest.display(), partial.display())]
+    DestinationTaken {
+        /// The destination.
+        dest: PathBuf,
+        /// The partial file.
+        partial: PathBuf,
+    },
     /// The destination's folder does not exist, or the destination is a folder.
     #[error("cannot write to {}: {reason}", dest.display())]
     BadDestination {
@@ -220,10 +229,11 @@ pub enum DownloadError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A file stands where the partial file would be, and is not known to be one. It was not touched.
+    /// Something stands where the partial file would be, and is not known to be one: a file of somebody's, or
+    /// a link. It was not touched.
     #[error("{} is in the way, and not known to be a partial download; move it away", path.display())]
     InTheWay {
-        /// That file.
+        /// Where it stands.
         path: PathBuf,
     },
     /// Another download of this peer writes there.
@@ -232,8 +242,8 @@ pub enum DownloadError {
         /// The destination.
         dest: PathBuf,
     },
-    /// The disk has no room for what is missing.
-    #[error("not enough space for {}: {needed} bytes needed, {available} available", dest.display())]
+    /// The disk has no room for what is missing, or has none left now.
+    #[error("no space left for {}: {needed} bytes needed, {available} available", dest.display())]
     NoSpace {
         /// The destination.
         dest: PathBuf,

@@ -52,7 +52,7 @@ use crate::{
     },
     limits::{ANNOUNCED_TIMEOUT, FAREWELL_TIMEOUT, PEER_CONNECTIONS_MAX},
     store::{ShutdownError, Store, StoreError, StoreKind, Table},
-    transport::{Alpn, CloseCode, Endpoint, EndpointConfig, Profile},
+    transport::{Alpn, BindError, CloseCode, Endpoint, EndpointConfig, Profile},
     wire::tracker::{Password, Request, Response},
 };
 
@@ -114,7 +114,8 @@ impl PeerBuilder {
         self
     }
 
-    /// The UDP address to listen on. By default a free port of all addresses.
+    /// The UDP address to listen on. By default a free port of all addresses, the one it had last if that is
+    /// free.
     #[must_use]
     pub const fn listen(mut self, listen: SocketAddr) -> Self {
         self.listen = Some(listen);
@@ -146,9 +147,7 @@ impl PeerBuilder {
         config.reset_keys = Some(self.data_dir.clone());
         let endpoint = match self.listen {
             Some(listen) => Endpoint::bind(listen, config),
-            // One socket for both families, where the machine has both.
-            None => Endpoint::bind((Ipv6Addr::UNSPECIFIED, 0).into(), config.clone())
-                .or_else(|_| Endpoint::bind((Ipv4Addr::UNSPECIFIED, 0).into(), config)),
+            None => bind_anywhere(&store, &config).await?,
         };
         let endpoint = endpoint.map_err(PeerBindError::socket)?;
         Peer::start(self, endpoint, store).await
@@ -196,6 +195,7 @@ impl Peer {
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(endpoint.clone(), seeder.clone(), end.clone()));
         tasks.spawn(presence.run(end.clone()));
+        tasks.spawn(library.clone().watch_files(end.clone()));
         tasks.spawn(keep_session(link.clone(), data_dir.clone(), end.clone()));
         Ok(Self(Arc::new(Inner {
             data_dir,
@@ -453,6 +453,37 @@ impl Peer {
     }
 }
 
+/// Binds all addresses, at the port of the last time if it is free: those who were connected learn of a
+/// restart with their next packet, and find the peer where it was.
+async fn bind_anywhere(
+    store: &Store,
+    config: &EndpointConfig,
+) -> Result<Result<Endpoint, BindError>, StoreError> {
+    let kept = store.get(Table::Meta, PORT_KEY).await?;
+    let last = kept.and_then(|bytes| bytes.try_into().ok());
+    let last = last.map(u16::from_be_bytes);
+    // One socket for both families, where the machine has both.
+    let bind = |port| {
+        Endpoint::bind((Ipv6Addr::UNSPECIFIED, port).into(), config.clone())
+            .or_else(|_| Endpoint::bind((Ipv4Addr::UNSPECIFIED, port).into(), config.clone()))
+    };
+    let endpoint = match last.map(bind) {
+        Some(Ok(endpoint)) => endpoint,
+        _ => match bind(0) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Ok(Err(error)),
+        },
+    };
+    let port = endpoint.local_addr().port();
+    if last != Some(port) {
+        let value = port.to_be_bytes();
+        store
+            .write(move |tx| tx.put(Table::Meta, PORT_KEY, value))
+            .await?;
+    }
+    Ok(Ok(endpoint))
+}
+
 /// Takes connections from other peers, and serves each.
 async fn accept(endpoint: Endpoint, seeder: Seeder, end: CancellationToken) {
     let mut serving = JoinSet::new();
@@ -515,3 +546,4 @@ fn session_path(data_dir: &Path) -> PathBuf {
 }
 
 const OWNER_KEY: &[u8] = b"owner";
+const PORT_KEY: &[u8] = b"port";

@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     DownloadOptions, DownloadProgress, DownloadReport, DownloadState,
     events::{self, DownloadEvent},
-    journal::DownloadRow,
+    journal::{DownloadRow, Reserved},
     pages::Pages,
-    partial::{Partial, Write, Written},
+    partial::{Known, Partial, Write, Written},
     source::{Shared, SourceEnd},
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     peer::{
         error::{DownloadError, SessionError},
         file::{BufferPool, Source, Stamp},
-        library::{NewShare, path_bytes},
+        library::{Found, NewShare, path_bytes},
         picker::{Picker, SourceId},
         session::{Session, new_change},
         share,
@@ -77,10 +77,21 @@ struct Sources {
 
 impl Job {
     pub(super) async fn run(self) -> Result<DownloadReport, DownloadError> {
-        let outcome = tokio::select! {
-            biased;
-            () = self.cancel.cancelled() => Err(DownloadError::Cancelled),
-            outcome = self.fetch() => outcome,
+        let outcome = match self.session.peer().journal().reserve(&self.dest) {
+            Some(reserved) => {
+                let released = reserved.released();
+                let outcome = tokio::select! {
+                    biased;
+                    () = self.cancel.cancelled() => Err(DownloadError::Cancelled),
+                    outcome = self.fetch(reserved) => outcome,
+                };
+                // What is still being written is written, and whoever hears of the end can go on.
+                released.cancelled().await;
+                outcome
+            }
+            None => Err(DownloadError::AlreadyRunning {
+                dest: self.dest.clone(),
+            }),
         };
         self.progress.send_modify(|progress| {
             progress.peers = 0;
@@ -96,7 +107,7 @@ impl Job {
         outcome
     }
 
-    async fn fetch(&self) -> Result<DownloadReport, DownloadError> {
+    async fn fetch(&self, reserved: Reserved) -> Result<DownloadReport, DownloadError> {
         let started = Instant::now();
         let file = self.find().await?;
         let layout = Layout::new(file.size).map_err(|_| DownloadError::BadRecord {
@@ -110,7 +121,7 @@ impl Job {
             return Ok(self.report(&file, layout, layout.chunk_count(), started, true));
         }
         let first_look = self.look_for_holders(&file).await?;
-        let mut prepared = self.prepare(file, layout).await?;
+        let mut prepared = self.prepare(file, layout, reserved).await?;
         let pages = Pages::new(
             self.session.peer().library().clone(),
             layout,
@@ -127,6 +138,7 @@ impl Job {
             writes,
         });
         let resumed = self.verify_claims(&prepared, &shared, &first_look).await?;
+        self.claim(&mut prepared, &resumed).await?;
         prepared.had = resumed.clone();
         *lock(&shared.picker) = Picker::new(layout, resumed.clone());
         self.note_resumed(layout, &resumed);
@@ -167,6 +179,7 @@ impl Job {
         };
         if same {
             self.share_from_here(file).await?;
+            self.end_earlier_run(file).await?;
         } else if !self.options.force {
             return Err(DownloadError::DestinationExists {
                 dest: self.dest.clone(),
@@ -175,34 +188,62 @@ impl Job {
         Ok(same)
     }
 
-    /// Opens the partial file, and reads what the journal claims of it.
-    async fn prepare(&self, file: FileSummary, layout: Layout) -> Result<Prepared, DownloadError> {
-        let row = DownloadRow::V1 {
+    /// The destination has the whole: an earlier run that the journal believes unfinished is over, as when it
+    /// was killed right after it had put the file in place.
+    async fn end_earlier_run(&self, file: &FileSummary) -> Result<(), DownloadError> {
+        let journal = self.session.peer().journal();
+        let known = journal.known(&self.dest).await?;
+        if known == Known::None {
+            return Ok(());
+        }
+        if let Known::Made(mark) = known {
+            let dest = self.dest.clone();
+            blocking(move || Partial::discard(&dest, mark)).await?;
+        }
+        Ok(journal.complete(self.row(file), &self.dest).await?)
+    }
+
+    fn row(&self, file: &FileSummary) -> DownloadRow {
+        DownloadRow::V1 {
             group: self.group.clone(),
             name: self.name.clone(),
             id: file.id,
             size: file.size,
             dest: path_bytes(&self.dest),
             complete: false,
-        };
+        }
+    }
+
+    /// Opens the partial file, and reads what the journal claims of it.
+    async fn prepare(
+        &self,
+        file: FileSummary,
+        layout: Layout,
+        reserved: Reserved,
+    ) -> Result<Prepared, DownloadError> {
+        let row = self.row(&file);
         let journal = self.session.peer().journal();
-        let known = journal.is_unfinished(&self.dest).await?;
-        if !known {
+        let known = journal.known(&self.dest).await?;
+        if known == Known::None {
             let dest = self.dest.clone();
             blocking(move || Partial::refuse_what_is_in_the_way(&dest)).await??;
         }
         // First the record, then the file: a file without a record is nobody's partial file.
         let had = journal.begin(row.clone(), layout, &self.dest).await?;
         let dest = self.dest.clone();
-        let partial = match blocking(move || Partial::open(&dest, layout, known)).await? {
+        let open = move || Partial::open(&dest, layout, known, reserved);
+        let partial = match blocking(open).await? {
             Ok(partial) => partial,
             Err(error) => {
-                if !known {
+                if known == Known::None {
                     journal.forget(&self.dest).await?;
                 }
                 return Err(error);
             }
         };
+        if !partial.is_doubtful() {
+            self.mark(&partial, known).await?;
+        }
         Ok(Prepared {
             file,
             layout,
@@ -210,6 +251,31 @@ impl Job {
             had,
             row,
         })
+    }
+
+    /// Makes sure that the partial file is one, of which only chunks that are `right` may be a proof.
+    async fn claim(
+        &self,
+        prepared: &mut Prepared,
+        right: &Bitfield,
+    ) -> Result<(), DownloadError> {
+        if !prepared.partial.is_doubtful() {
+            return Ok(());
+        }
+        let (mut partial, right) = (prepared.partial.clone(), right.clone());
+        let claim = move || partial.claim(&right).map(|()| partial);
+        prepared.partial = blocking(claim).await??;
+        self.mark(&prepared.partial, Known::Begun).await
+    }
+
+    /// Notes by what the partial file is known again, unless it is `known` by that.
+    async fn mark(&self, partial: &Partial, known: Known) -> Result<(), DownloadError> {
+        let mark = partial.mark()?;
+        if known != Known::Made(mark) {
+            let journal = self.session.peer().journal();
+            journal.mark(&self.dest, mark).await?;
+        }
+        Ok(())
     }
 
     /// Hashes what the journal claims, page by page, and gives what is right. Pages of digests that are not
@@ -443,7 +509,7 @@ impl Job {
         };
         let path = share.path.clone();
         let Ok(source) = blocking(move || Source::open(&path)).await? else {
-            library.mark_changed(&share);
+            library.note_found(&share, Found::Unreadable);
             return Ok(false);
         };
         let (source, pool) = (Arc::new(source), BufferPool::default());
@@ -460,8 +526,11 @@ impl Job {
                 Ok(bytes) if known && shared.pages.digest(chunk) == Some(Digest::of(&bytes)) => {
                     bytes
                 }
-                _ => {
-                    library.mark_changed(&share);
+                read => {
+                    // What was read is not right, or nothing could be read, or the page is not here.
+                    if read.is_ok() && known {
+                        library.mark_wrong(&share);
+                    }
                     lock(&shared.picker).give_back_all(0);
                     return Ok(false);
                 }
