@@ -152,7 +152,9 @@ fn retire(shared: &Shared) -> Outcome {
 fn status(shared: &Shared, session: &Session) -> PeerStatus {
     let tracker = session.tracker();
     let shares = session.shares();
-    let unserved = shares.iter().filter(|share| share.changed || share.unreadable);
+    let unserved = shares
+        .iter()
+        .filter(|share| share.changed || share.unreadable);
     PeerStatus {
         user: session.user().clone(),
         ring: shared.ring,

@@ -36,7 +36,8 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     text += &format!("  files shared   {}", status.shared_files);
     if status.unserved_files > 0 {
         let unserved = status.unserved_files;
-        text += &format!(", of which {unserved} not as recorded and not served: see show_downloads");
+        text +=
+            &format!(", of which {unserved} not as recorded and not served: see show_downloads");
     }
     text += "\n";
     text += &format!("  transfers      {} running", status.transfers);

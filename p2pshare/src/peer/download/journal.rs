@@ -377,7 +377,10 @@ mod tests {
         let mut golden = Golden::open("peer_journal");
         golden.values("download", &[("begun", row(1)), ("complete", complete)]);
         let (inode, born) = (4711, Some(1_700_000_000_999_999_999));
-        let marks = [("made", Mark::V1 { inode, born }), ("made_once", Mark::V1 { inode, born: None })];
+        let marks = [
+            ("made", Mark::V1 { inode, born }),
+            ("made_once", Mark::V1 { inode, born: None }),
+        ];
         golden.values("mark", &marks);
         golden.finish();
     }

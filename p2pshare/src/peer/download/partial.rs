@@ -124,7 +124,8 @@ impl Partial {
         }
         let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         // A download that ended between the opening and the lock took the file to its destination.
-        let still_there = std::fs::symlink_metadata(&path).is_ok_and(|now| is_same(&now, &metadata));
+        let still_there =
+            std::fs::symlink_metadata(&path).is_ok_and(|now| is_same(&now, &metadata));
         if !locked || !still_there {
             return Err(DownloadError::AlreadyRunning {
                 dest: dest.to_owned(),
@@ -313,8 +314,7 @@ impl Partial {
     /// is verified next has to come from the disk.
     fn forget_what_is_cached(&self) {
         #[cfg(target_os = "linux")]
-        if let Err(error) =
-            rustix::fs::fadvise(self.file(), 0, None, rustix::fs::Advice::DontNeed)
+        if let Err(error) = rustix::fs::fadvise(self.file(), 0, None, rustix::fs::Advice::DontNeed)
         {
             tracing::debug!(%error, "the cache of a partial file is kept");
         }
@@ -572,7 +572,10 @@ mod tests {
         // It is known again, however short it was cut.
         let again = open(&dest, layout(9), Known::Made(mark)).unwrap();
         assert!(!again.is_doubtful());
-        assert_eq!(std::fs::read(partial_path(&dest)).unwrap(), b"right\0\0\0\0");
+        assert_eq!(
+            std::fs::read(partial_path(&dest)).unwrap(),
+            b"right\0\0\0\0"
+        );
         drop(again);
 
         std::fs::rename(partial_path(&dest), dir.path().join("old")).unwrap();
@@ -641,7 +644,10 @@ mod tests {
         writes.send(write()).await.unwrap();
         let failed = written.recv().await.unwrap().unwrap_err().to_string();
         let path = partial_path(&dest);
-        assert!(failed.starts_with(&format!("cannot write {}: ", path.display())), "{failed}");
+        assert!(
+            failed.starts_with(&format!("cannot write {}: ", path.display())),
+            "{failed}"
+        );
         drop((writes, partial));
         while written.recv().await.is_some() {}
 
@@ -660,7 +666,10 @@ mod tests {
                 _ => partial.put_in_place(false),
             };
             let no_space = matches!(failed, Err(DownloadError::NoSpace { .. }));
-            assert!(failed.is_err() && no_space == (errno == Errno::NOSPC), "{failed:?}");
+            assert!(
+                failed.is_err() && no_space == (errno == Errno::NOSPC),
+                "{failed:?}"
+            );
             assert!(!dest.exists());
             assert_eq!(std::fs::read(&path).unwrap(), b"right");
         }

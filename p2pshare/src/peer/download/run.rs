@@ -254,11 +254,7 @@ impl Job {
     }
 
     /// Makes sure that the partial file is one, of which only chunks that are `right` may be a proof.
-    async fn claim(
-        &self,
-        prepared: &mut Prepared,
-        right: &Bitfield,
-    ) -> Result<(), DownloadError> {
+    async fn claim(&self, prepared: &mut Prepared, right: &Bitfield) -> Result<(), DownloadError> {
         if !prepared.partial.is_doubtful() {
             return Ok(());
         }
@@ -541,10 +537,13 @@ impl Job {
             };
             let sent = shared.writes.send(write).await;
             let done = written.recv().await;
-            match (sent, done) {
+            let page = match (sent, done) {
                 (Ok(()), Some(done)) => self.count_in(layout, shared, done?),
                 _ => return Err(DownloadError::Cancelled),
             };
+            let had = lock(&shared.picker).had().clone();
+            let journal = self.session.peer().journal();
+            journal.note(&self.dest, layout, &had, [page]).await?;
         }
     }
 
