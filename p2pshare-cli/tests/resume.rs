@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::fs::SeekFrom;
 use rustix::process::{Pid, Signal, kill_process};
-use world::{Process, World, same_content};
+use world::{Finished, Process, World, same_content};
 
 const CHUNK: u64 = 512 * 1024;
 
@@ -29,7 +29,8 @@ const IN_FLIGHT: u64 = 34;
 
 const INTERRUPTED: i32 = 130;
 
-/// Alice shares `a.bin`, which Bob downloads; in a world whose moments a seed chooses.
+/// Alice shares `a.bin`, which Bob downloads, from another home, so that nothing of his brings back Alice; in a world
+/// whose moments a seed chooses.
 struct Transfer {
     world: World,
     file: PathBuf,
@@ -39,32 +40,60 @@ struct Transfer {
 
 impl Transfer {
     fn new(chunks: u64) -> Self {
-        let seed = std::env::var("P2PSHARE_SEED")
-            .map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+        let seed = std::env::var("P2PSHARE_SEED").ok();
+        let seed = seed.map_or_else(rand::random, |seed| seed.parse().unwrap());
         println!("P2PSHARE_SEED={seed}");
         let world = World::new();
         let file = world.write_file("a.bin", (chunks * CHUNK - 99) as usize);
-        world.users(&["Alice", "Bob"]);
-        world.ok_as("Alice", &["create_group", "g", "--open"]);
-        world.ok_as("Alice", &["upload_file", "a.bin", "g"]);
-        Self {
+        let transfer = Self {
             world,
             file,
             chunks,
             rng: StdRng::seed_from_u64(seed),
-        }
+        };
+        transfer.world.users(&["Alice"]);
+        transfer.world.ok(&["create_group", "g", "--open"]);
+        transfer.world.ok(&["upload_file", "a.bin", "g"]);
+        transfer
+            .bob(&["create_user", "Bob", "pass123"])
+            .expect_ok(&["create_user"]);
+        transfer
+            .bob(&["login", "Bob", "pass123"])
+            .expect_ok(&["login"]);
+        transfer
+    }
+
+    fn bob(&self, args: &[&str]) -> Finished {
+        Process::spawn(self.world.command_at_home("bob", args)).wait()
     }
 
     fn begin(&self, dest: &str) -> Process {
-        let args = ["download_file", "g", "a.bin", dest, "--wait", "--as", "Bob"];
-        Process::spawn(self.world.command(&args))
+        let args = ["download_file", "g", "a.bin", dest, "--wait"];
+        Process::spawn(self.world.command_at_home("bob", &args))
     }
 
-    /// Lets a download run until somewhere between `from` chunks and the end.
-    fn run_until_some_moment(&mut self, running: &mut Process, dest: &str, from: u64) {
-        let moment = self.rng.random_range(from * CHUNK..self.chunks * CHUNK);
-        let world = &self.world;
-        running.run_until(|| world.partial_bytes(dest) >= moment);
+    /// Bob's download has to fail like this.
+    #[track_caller]
+    fn refused(&self, dest: &str, message: &str) {
+        let finished = self.bob(&["download_file", "g", "a.bin", dest]);
+        assert_eq!(finished.code, Some(1));
+        assert!(
+            finished.stderr.contains(&format!("error: {message}\n")),
+            "{finished:?}"
+        );
+    }
+
+    /// Moments of one download, by how much of it is on disk, in their order.
+    fn moments(&mut self, count: usize) -> Vec<u64> {
+        let mut moments: Vec<u64> = (0..count)
+            .map(|_| self.rng.random_range(0..self.chunks * CHUNK))
+            .collect();
+        moments.sort_unstable();
+        moments
+    }
+
+    fn run_until(&self, running: &mut Process, dest: &str, moment: u64) {
+        running.run_until(|| self.world.partial_bytes(dest) >= moment);
     }
 
     /// Chunks of which something is on disk.
@@ -116,17 +145,15 @@ impl Transfer {
 #[test]
 fn the_downloader_is_killed_at_twenty_moments() {
     let mut transfer = Transfer::new(96);
-    for round in 0..10 {
-        let dest = format!("{round}.bin");
-        let mut had = 0;
-        for _ in 0..2 {
-            let mut running = transfer.begin(&dest);
-            transfer.run_until_some_moment(&mut running, &dest, had);
+    for dest in ["1.bin", "2.bin", "3.bin", "4.bin"] {
+        for moment in transfer.moments(5) {
+            let mut running = transfer.begin(dest);
+            transfer.run_until(&mut running, dest, moment);
             transfer.kill("bob");
             running.wait();
-            had = transfer.on_disk(&dest).min(transfer.chunks - 1);
         }
-        let resumed = transfer.finish(transfer.begin(&dest), &dest);
+        let had = transfer.on_disk(dest);
+        let resumed = transfer.finish(transfer.begin(dest), dest);
         println!("{had} were on disk, {resumed} were not fetched again");
         assert!(resumed + IN_FLIGHT >= had, "{resumed} of {had}");
     }
@@ -135,67 +162,70 @@ fn the_downloader_is_killed_at_twenty_moments() {
 #[test]
 fn the_seeder_is_killed_at_ten_moments() {
     let mut transfer = Transfer::new(96);
-    for round in 0..10 {
-        let dest = format!("{round}.bin");
-        let mut running = transfer.begin(&dest);
-        transfer.run_until_some_moment(&mut running, &dest, 0);
-        let killed = transfer.kill("alice");
-        // Any command brings it back.
-        assert_ne!(transfer.world.peer_pid("Alice"), killed);
-        transfer.finish(running, &dest);
+    for dest in ["1.bin", "2.bin", "3.bin", "4.bin", "5.bin"] {
+        let mut running = transfer.begin(dest);
+        for moment in transfer.moments(2) {
+            transfer.run_until(&mut running, dest, moment);
+            let killed = transfer.kill("alice");
+            // Any command brings it back.
+            assert_ne!(transfer.world.peer_pid("Alice"), killed);
+        }
+        transfer.finish(running, dest);
     }
 }
 
 #[test]
 fn the_tracker_is_killed_at_ten_moments() {
     let mut transfer = Transfer::new(96);
-    for round in 0..10 {
-        let dest = format!("{round}.bin");
-        let mut running = transfer.begin(&dest);
-        transfer.run_until_some_moment(&mut running, &dest, 0);
-        transfer.world.kill_tracker();
-        transfer.world.start_tracker();
-        transfer.finish(running, &dest);
+    for dest in ["1.bin", "2.bin"] {
+        let mut running = transfer.begin(dest);
+        for moment in transfer.moments(5) {
+            transfer.run_until(&mut running, dest, moment);
+            transfer.world.kill_tracker();
+            transfer.world.start_tracker();
+        }
+        transfer.finish(running, dest);
     }
 }
 
 #[test]
 fn the_machine_goes_down_at_five_moments() {
     let mut transfer = Transfer::new(96);
-    for round in 0..5 {
-        let dest = format!("{round}.bin");
-        let mut running = transfer.begin(&dest);
-        transfer.run_until_some_moment(&mut running, &dest, 0);
+    for moment in transfer.moments(5) {
+        let mut running = transfer.begin("1.bin");
+        transfer.run_until(&mut running, "1.bin", moment);
         running.signal(Signal::KILL);
         transfer.kill("bob");
         transfer.kill("alice");
         transfer.world.kill_tracker();
         running.wait();
-        let had = transfer.on_disk(&dest);
         fs::remove_dir_all(transfer.world.path("run")).unwrap();
         fs::create_dir(transfer.world.path("run")).unwrap();
-
         transfer.world.start_tracker();
-        let resumed = transfer.finish(transfer.begin(&dest), &dest);
-        assert!(resumed + IN_FLIGHT >= had, "{resumed} of {had}");
+        transfer.world.ok(&["status"]);
     }
+    let had = transfer.on_disk("1.bin");
+    let resumed = transfer.finish(transfer.begin("1.bin"), "1.bin");
+    assert!(resumed + IN_FLIGHT >= had, "{resumed} of {had}");
 }
 
 #[test]
 fn the_command_is_interrupted_at_five_moments() {
     let mut transfer = Transfer::new(96);
-    for round in 0..5 {
-        let dest = format!("{round}.bin");
-        let mut running = transfer.begin(&dest);
-        transfer.run_until_some_moment(&mut running, &dest, 0);
+    for moment in transfer.moments(5) {
+        let mut running = transfer.begin("1.bin");
+        transfer.run_until(&mut running, "1.bin", moment);
         running.signal(Signal::INT);
+        // The next one is begun at once. The signal itself ends a command that did not begin yet.
         let code = running.wait().code;
-        assert!(code == Some(INTERRUPTED) || code == Some(0), "{code:?}");
-        // At once, and nobody writes to it any more.
-        let had = transfer.on_disk(&dest);
-        let resumed = transfer.finish(transfer.begin(&dest), &dest);
-        assert!(resumed + IN_FLIGHT >= had, "{resumed} of {had}");
+        assert!(
+            [Some(INTERRUPTED), Some(0), None].contains(&code),
+            "{code:?}"
+        );
     }
+    let had = transfer.on_disk("1.bin");
+    let resumed = transfer.finish(transfer.begin("1.bin"), "1.bin");
+    assert!(resumed + IN_FLIGHT >= had, "{resumed} of {had}");
 }
 
 #[test]
@@ -247,11 +277,7 @@ fn what_stands_in_the_place_of_a_partial_file_is_not_touched() {
             "{} is in the way, and not known to be a partial download; move it away",
             partial.display()
         );
-        transfer.world.refused(
-            &["download_file", "g", "a.bin", dest, "--as", "Bob"],
-            1,
-            &message,
-        );
+        transfer.refused(dest, &message);
         assert!(fs::read(&victim).unwrap() == precious);
         match partial.is_dir() {
             true => fs::remove_dir(&partial).unwrap(),
@@ -275,11 +301,8 @@ fn one_file_is_downloaded_to_two_places_at_once_and_to_one_place_once() {
     let mut first = transfer.begin("one.bin");
     first.run_until(|| transfer.world.work("one.bin.p2part").exists());
     let dest = transfer.world.work("one.bin");
-    transfer.world.refused(
-        &["download_file", "g", "a.bin", "one.bin", "--as", "Bob"],
-        1,
-        &format!("{} is being downloaded already", dest.display()),
-    );
+    let message = format!("{} is being downloaded already", dest.display());
+    transfer.refused("one.bin", &message);
     let mut second = transfer.begin("two.bin");
     second.run_until(|| transfer.world.work("two.bin.p2part").exists());
     kill_process(alice, Signal::CONT).unwrap();
