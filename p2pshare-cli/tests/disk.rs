@@ -27,6 +27,9 @@ const USAGE: i32 = 2;
 const UNREACHABLE: i32 = 6;
 const CHANGED: i32 = 7;
 
+/// What somebody does to a file.
+type Change = fn(&Path);
+
 /// Alice shares `a.bin` in an open group, and Bob is logged in at another home, so that nothing of his brings back
 /// Alice.
 fn alice_shares(bytes: usize) -> World {
@@ -328,7 +331,7 @@ fn a_shared_file_that_changes_is_not_served_and_its_owner_is_told() {
     world.users(&["Alice"]);
     world.ok(&["create_group", "g", "--open"]);
     log_in_bob(&world);
-    let changes: [(&str, fn(&Path)); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("shrinks", |path| {
             fs::File::options()
                 .write(true)
@@ -493,7 +496,7 @@ fn what_cannot_be_shared_is_refused_with_the_reason() {
         1,
         "cannot upload an empty file (0 bytes)",
     );
-    fs::set_permissions(world.work("a.bin"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(world.work("a.bin"), fs::Permissions::from_mode(0o000)).unwrap();
     let path = work.join("a.bin");
     let message = format!(
         "cannot read {}: Permission denied (os error 13)",

@@ -626,18 +626,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_file_is_found_no_more() {
+    async fn a_file_is_served_as_it_was_recorded_and_never_once_it_was_wrong() {
         let store = Store::open_memory(&MemoryDisk::default(), StoreKind::Peer)
             .await
             .unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), b"content").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"content").unwrap();
         let (group, name) = names();
         let library = Library::load(store).await.unwrap();
-        library
-            .add(share(&group, &name, file.path()))
-            .await
-            .unwrap();
+        library.add(share(&group, &name, &path)).await.unwrap();
         let id = FileId::from_bytes([1; 32]);
         let found = library.find(&group, id).unwrap();
         assert!(
@@ -645,8 +643,35 @@ mod tests {
                 .find(&GroupName::new("other").unwrap(), id)
                 .is_none()
         );
-        library.mark_changed(&found);
+        let shown = |library: &Library| {
+            let status = &library.status()[0];
+            let changes = *library.changes().borrow();
+            (
+                status.changed,
+                status.unreadable,
+                library.find(&group, id).is_some(),
+                changes,
+            )
+        };
+        library.look_at_files().await;
+        assert_eq!(
+            shown(&library),
+            (false, false, true, 0),
+            "nothing to announce"
+        );
+        std::fs::rename(&path, dir.path().join("away")).unwrap();
+        library.look_at_files().await;
+        assert_eq!(shown(&library), (false, true, false, 1));
+        std::fs::rename(dir.path().join("away"), &path).unwrap();
+        library.look_at_files().await;
+        assert_eq!(shown(&library), (false, false, true, 2));
+        std::fs::write(&path, b"other and longer").unwrap();
+        library.look_at_files().await;
+        assert_eq!(shown(&library), (true, false, false, 3));
+        library.note_found(&found, Found::AsRecorded);
+        library.mark_wrong(&found);
         assert!(library.find(&group, id).is_none());
-        assert!(library.status()[0].changed);
+        library.note_found(&found, Found::AsRecorded);
+        assert_eq!(shown(&library), (true, false, false, 5));
     }
 }
