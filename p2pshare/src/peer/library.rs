@@ -107,7 +107,7 @@ impl Drop for Reserved {
 }
 
 impl Share {
-    /// Whether it was found changed.
+    /// Whether it was found changed, or is shared no longer.
     pub(super) fn is_changed(&self) -> bool {
         self.changed.load(Ordering::Relaxed)
     }
@@ -201,6 +201,8 @@ impl Library {
         let Some(removed) = removed else {
             return Ok(false);
         };
+        // Streams that are open end with it.
+        removed.changed.store(true, Ordering::Relaxed);
         self.notify();
         let key = share_key(group, name);
         self.0
@@ -327,7 +329,8 @@ impl Library {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn notify(&self) {
+    /// Something changed that is to be announced.
+    pub(super) fn notify(&self) {
         self.0.changes.send_modify(|count| *count += 1);
     }
 

@@ -134,6 +134,13 @@ impl Partial {
         Ok(right)
     }
 
+    /// For reading what is written.
+    pub(super) fn source(&self) -> Result<Source, DownloadError> {
+        let file = self.file.try_clone();
+        file.and_then(|file| Source::of(file, &self.path))
+            .map_err(|cause| io_error(&self.path, cause))
+    }
+
     /// Starts the thread that writes chunks, and stops after the first that cannot be written. Dropping the
     /// sender ends it, once what was sent is written.
     pub(super) fn start_writer(&self) -> (mpsc::Sender<Write>, mpsc::Receiver<Written>) {
