@@ -153,6 +153,7 @@ fn status(shared: &Shared, session: &Session) -> PeerStatus {
         pid: std::process::id(),
         shared_files: u32::try_from(session.shares().len()).unwrap_or(u32::MAX),
         transfers: shared.transfers.count(),
+        downloads: transfer::running(session),
     }
 }
 

@@ -207,7 +207,9 @@ pub enum DownloadError {
         last: String,
     },
     /// Those who are online have but a part of it, and each has all that the others have.
-    #[error("the {holders} peers online with '{name}' have a part of it: {missing} chunks are missing")]
+    #[error(
+        "the {holders} peers online with '{name}' have a part of it: {missing} chunks are missing"
+    )]
     NotAllOnline {
         /// The file.
         name: FileName,

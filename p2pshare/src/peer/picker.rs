@@ -244,15 +244,17 @@ impl Picker {
     fn missing(&self, source: SourceId, holds: &Bitfield) -> Option<u32> {
         let queue = &self.sources.get(&source)?.queue;
         let count = self.layout.chunk_count();
-        [self.start..count, 0..self.start].into_iter().find_map(|mut range| {
-            loop {
-                let index = holds.first_lacked_by(&self.taken, range.clone())?;
-                if !queue.contains(&index) {
-                    return Some(index);
+        [self.start..count, 0..self.start]
+            .into_iter()
+            .find_map(|mut range| {
+                loop {
+                    let index = holds.first_lacked_by(&self.taken, range.clone())?;
+                    if !queue.contains(&index) {
+                        return Some(index);
+                    }
+                    range.start = index + 1;
                 }
-                range.start = index + 1;
-            }
-        })
+            })
     }
 
     /// Whether faster sources, which are all at work, would be through with everything before `source` were
@@ -337,9 +339,10 @@ impl Picker {
     /// A chunk that is in the queue of `source` no more is expected of another that was asked for it, or is
     /// missing.
     fn expect_no_more(&mut self, source: SourceId, index: u32) {
-        let mut others = self.sources.iter().filter(|(id, asked)| {
-            **id != source && asked.queue.contains(&index)
-        });
+        let mut others = self
+            .sources
+            .iter()
+            .filter(|(id, asked)| **id != source && asked.queue.contains(&index));
         let other = others.next().map(|(id, _)| *id);
         if others.next().is_none() {
             self.doubled.remove(&index);

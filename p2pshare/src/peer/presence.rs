@@ -221,8 +221,7 @@ impl Presence {
         let parts = parts.map(|part| entry(&part.group, &part.name, part.id, holding(&part)));
         let shares = self.library.announced().into_iter();
         let whole = Holding::Complete;
-        let shares =
-            shares.map(|share| entry(&share.group, &share.name, share.id, whole.clone()));
+        let shares = shares.map(|share| entry(&share.group, &share.name, share.id, whole.clone()));
         // What is here whole under a name counts more than what is being downloaded.
         parts.chain(shares).collect()
     }

@@ -123,7 +123,11 @@ impl Job {
         shared.pick(|picker, _| *picker = Picker::new(layout, resumed.clone()));
         self.note_resumed(layout, &resumed);
         let peer = self.session.peer();
-        let of = (self.group.clone(), prepared.file.name.clone(), prepared.file.id);
+        let of = (
+            self.group.clone(),
+            prepared.file.name.clone(),
+            prepared.file.id,
+        );
         let source = prepared.partial.source()?;
         let serving = peer.ongoing().serve(of, layout, resumed.clone(), source);
         self.collect(&prepared, &shared, &serving, written, first_look)

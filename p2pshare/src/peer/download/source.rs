@@ -364,9 +364,7 @@ impl Feed<'_> {
         let needed = self.shared.pick(|picker, _| picker.needed_of(&self.holds));
         if needed > 0 {
             self.useless_since = None;
-        } else if !self.grows
-            || now - *self.useless_since.get_or_insert(now) >= SOURCE_IDLE_MAX
-        {
+        } else if !self.grows || now - *self.useless_since.get_or_insert(now) >= SOURCE_IDLE_MAX {
             return Err(SourceEnd::Exhausted);
         }
         self.incoming.heard = now;

@@ -101,7 +101,10 @@ fn the_sweep_goes_over_the_end_to_where_it_began() {
 #[test]
 fn a_source_is_asked_for_what_it_gives_in_two_seconds() {
     let mut picker = picker(1000);
-    assert_eq!(ask(&mut picker, 1, Duration::ZERO).len(), CHUNK_WINDOW_FIRST);
+    assert_eq!(
+        ask(&mut picker, 1, Duration::ZERO).len(),
+        CHUNK_WINDOW_FIRST
+    );
     picker.leave(1);
     for (time, window) in [
         (MILLISECOND, CHUNK_WINDOW),
@@ -122,7 +125,11 @@ fn the_last_chunks_are_left_to_those_who_are_faster() {
     let now = give(&mut picker, 1, 40, Duration::ZERO, MILLISECOND * 10);
     let now = give(&mut picker, 2, 1, now, SECOND * 5);
     assert_eq!(ask(&mut picker, 1, now).len(), CHUNK_WINDOW);
-    assert_eq!(ask(&mut picker, 2, now), [0; 0], "all is there in half a second");
+    assert_eq!(
+        ask(&mut picker, 2, now),
+        [0; 0],
+        "all is there in half a second"
+    );
     // Unless they are gone, or do not have them.
     picker.leave(1);
     assert_eq!(ask(&mut picker, 2, now), [41]);
