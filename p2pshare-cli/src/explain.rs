@@ -60,6 +60,10 @@ impl From<DownloadError> for Failure {
                 Some("--wait waits for somebody who has it"),
             ),
             DownloadError::NoUsablePeer { .. } => (ExitCode::Unreachable, None),
+            DownloadError::NotAllOnline { .. } => (
+                ExitCode::Unreachable,
+                Some("what is verified is kept; --wait waits for somebody who has the rest"),
+            ),
             DownloadError::DestinationExists { .. } => (
                 ExitCode::Failed,
                 Some("--force replaces it; DEST names another place"),

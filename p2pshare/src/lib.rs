@@ -91,9 +91,9 @@ pub use identity::{
 };
 pub use peer::{
     Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions, DownloadProgress,
-    DownloadReport, DownloadState, DownloadStatus, DownloadWatch, Peer, PeerBindError, PeerBuilder,
-    Session, SessionError, ShareError, ShareStatus, SharedFile, StopOutcome, TrackerClient, Upload,
-    UploadProgress, UploadWatch,
+    DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer, Peer, PeerBindError,
+    PeerBuilder, Session, SessionError, ShareError, ShareStatus, SharedFile, StopOutcome,
+    TrackerClient, Upload, UploadProgress, UploadWatch,
 };
 pub use store::{ShutdownError, StoreError};
 pub use time::Timestamp;

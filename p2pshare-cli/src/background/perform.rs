@@ -164,6 +164,7 @@ fn status(shared: &Shared, session: &Session) -> PeerStatus {
         shared_files: count(shares.len()),
         transfers: shared.transfers.count(),
         unserved_files: count(unserved.count()),
+        downloads: transfer::running(session),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::context::{Connected, Context, unexpected};
 use crate::control::{Outcome, Request};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::render;
 
 pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     let Some(Connected {
@@ -41,6 +42,19 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     }
     text += "\n";
     text += &format!("  transfers      {} running", status.transfers);
+    for download in &status.downloads {
+        text += &format!(
+            "\n    {} of '{}': {}, {} of {}",
+            download.name,
+            download.group,
+            download.state,
+            render::percent(download.verified_bytes, download.size),
+            render::size(download.size)
+        );
+        for left in &download.left {
+            text += &format!("\n      {}", render::left(left));
+        }
+    }
     let others = context
         .home
         .identities()

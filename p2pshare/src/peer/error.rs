@@ -206,6 +206,18 @@ pub enum DownloadError {
         /// Why the last of them could not be used.
         last: String,
     },
+    /// Those who are online have but a part of it, and each has all that the others have.
+    #[error(
+        "the {holders} peers online with '{name}' have a part of it: {missing} chunks are missing"
+    )]
+    NotAllOnline {
+        /// The file.
+        name: FileName,
+        /// How many there are.
+        holders: usize,
+        /// How many chunks nobody has.
+        missing: u32,
+    },
     /// The destination exists, with another content. It was not touched.
     #[error("{} exists", dest.display())]
     DestinationExists {

@@ -127,7 +127,7 @@ impl Drop for Reserved {
 }
 
 impl Share {
-    /// Whether it was found changed, or not at all, and is not served for that.
+    /// Whether it was found changed, or not at all, or is shared no longer, and is not served for that.
     pub(super) fn is_changed(&self) -> bool {
         self.is_wrong() || self.found() != Found::AsRecorded
     }
@@ -233,6 +233,8 @@ impl Library {
         let Some(removed) = removed else {
             return Ok(false);
         };
+        // Streams that are open end with it.
+        removed.wrong.store(true, Ordering::Relaxed);
         self.notify();
         let key = share_key(group, name);
         self.0
@@ -413,7 +415,8 @@ impl Library {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn notify(&self) {
+    /// Something changed that is to be announced.
+    pub(super) fn notify(&self) {
         self.0.changes.send_modify(|count| *count += 1);
     }
 

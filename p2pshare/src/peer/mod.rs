@@ -10,6 +10,7 @@ mod file;
 mod grants;
 mod library;
 mod link;
+mod ongoing;
 mod picker;
 mod presence;
 mod seed;
@@ -29,7 +30,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use client::TrackerClient;
 pub use download::{
     Download, DownloadEvent, DownloadEvents, DownloadOptions, DownloadProgress, DownloadReport,
-    DownloadState, DownloadStatus, DownloadWatch,
+    DownloadState, DownloadStatus, DownloadWatch, LeftPeer,
 };
 pub use error::{DownloadError, PeerBindError, SessionError, ShareError};
 pub use library::ShareStatus;
@@ -40,6 +41,7 @@ use download::{Downloads, Journal};
 use grants::Grants;
 use library::Library;
 use link::TrackerLink;
+use ongoing::Ongoing;
 use presence::Presence;
 use seed::Seeder;
 use session::new_change;
@@ -69,6 +71,7 @@ struct Inner {
     store: Store,
     link: TrackerLink,
     library: Library,
+    ongoing: Ongoing,
     journal: Journal,
     downloads: Downloads,
     grants: Grants,
@@ -188,8 +191,10 @@ impl Peer {
             _ => None,
         };
         let link = TrackerLink::new(endpoint.clone(), trackers, Some(ring), token_key);
-        let seeder = Seeder::new(library.clone(), link.clone());
-        let presence = Presence::new(link.clone(), library.clone(), endpoint.local_addr());
+        let ongoing = Ongoing::new(library.clone());
+        let seeder = Seeder::new(library.clone(), ongoing.clone(), link.clone());
+        let holdings = (library.clone(), ongoing.clone());
+        let presence = Presence::new(link.clone(), holdings, endpoint.local_addr());
         let end = CancellationToken::new();
         let (known, addrs) = (presence.known(), presence.addrs());
         let mut tasks = JoinSet::new();
@@ -205,6 +210,7 @@ impl Peer {
             grants: Grants::new(link.clone()),
             link,
             library,
+            ongoing,
             journal,
             downloads,
             seeder,
@@ -434,6 +440,10 @@ impl Peer {
 
     fn library(&self) -> &Library {
         &self.0.library
+    }
+
+    fn ongoing(&self) -> &Ongoing {
+        &self.0.ongoing
     }
 
     fn journal(&self) -> &Journal {

@@ -316,6 +316,7 @@ fn shown(row: DownloadRow) -> DownloadStatus {
             resumed_bytes: 0,
             total_bytes: size,
             peers: 0,
+            left: Vec::new(),
         },
     }
 }

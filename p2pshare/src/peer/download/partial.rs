@@ -233,6 +233,24 @@ impl Partial {
         Ok(right)
     }
 
+    /// For reading what is written, also when this is closed: it is opened anew, so that the lock does not last
+    /// as long.
+    pub(super) fn source(&self) -> Result<Source, DownloadError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = || {
+            let file = File::from(rustix::fs::open(&self.path, flags, Mode::empty())?);
+            let is_it = is_same(&file.metadata()?, &self.file().metadata()?);
+            is_it.then(|| Source::of(file, &self.path)).transpose()
+        };
+        match open() {
+            Ok(Some(source)) => Ok(source),
+            Ok(None) => Err(DownloadError::InTheWay {
+                path: self.path.clone(),
+            }),
+            Err(cause) => Err(self.failed(cause)),
+        }
+    }
+
     /// Starts the thread that writes chunks, and stops after the first that cannot be written. Dropping the
     /// sender ends it, once what was sent is written.
     pub(super) fn start_writer(&self) -> (mpsc::Sender<Write>, mpsc::Receiver<Written>) {

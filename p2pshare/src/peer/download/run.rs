@@ -3,41 +3,45 @@
 //! written; sources come and go meanwhile.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
-    task::JoinSet,
+    sync::{mpsc, watch},
     time::{Instant, interval},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DownloadOptions, DownloadProgress, DownloadReport, DownloadState,
+    DownloadOptions, DownloadProgress, DownloadReport, DownloadState, LeftPeer,
     events::{self, DownloadEvent},
     journal::{DownloadRow, Reserved},
     pages::Pages,
     partial::{Known, Partial, Write, Written},
     source::{Shared, SourceEnd},
+    sources::Sources,
 };
 use crate::{
     content::{Bitfield, ChunkIndex, Digest, Layout, PageIndex},
     identity::{FileName, GroupName, PeerId},
-    limits::{HOLDERS_REFRESH, NO_SOURCE_PATIENCE, SOURCES_MAX},
+    limits::{GRANT_LOOK, HOLDERS_REFRESH, NO_SOURCE_PATIENCE, SOURCES_MAX},
     peer::{
         error::{DownloadError, SessionError},
         file::{BufferPool, Source, Stamp},
         library::{Found, NewShare, path_bytes},
+        ongoing::Serving,
         picker::{Picker, SourceId},
         session::{Session, new_change},
         share,
     },
     time::Timestamp,
-    wire::tracker::{FileSummary, Holder, Refusal, Request, Response},
+    wire::tracker::{FileSummary, Holder, Holding, Refusal, Request, Response},
 };
 
 /// A download that is about to run.
@@ -59,20 +63,6 @@ struct Prepared {
     partial: Partial,
     had: Bitfield,
     row: DownloadRow,
-}
-
-/// The sources of a download, and what is known of those that ended.
-struct Sources {
-    shared: Arc<Shared>,
-    running: JoinSet<(PeerId, SourceEnd)>,
-    active: HashSet<PeerId>,
-    joined: mpsc::Sender<PeerId>,
-    next_id: SourceId,
-    /// Whether chunks could ever come from anybody.
-    joined_once: bool,
-    /// Peers not to be asked before this instant; the banned ones never.
-    resting: HashMap<PeerId, (u32, Option<Instant>)>,
-    last_end: Option<String>,
 }
 
 impl Job {
@@ -134,19 +124,34 @@ impl Job {
             group: self.group.clone(),
             pages,
             picker: Mutex::new(Picker::new(layout, Bitfield::new(layout.chunk_count()))),
-            returned: Notify::new(),
+            began: started,
+            news: watch::Sender::new(()),
             writes,
+            duplicate_bytes: AtomicU64::new(0),
         });
         let resumed = self.verify_claims(&prepared, &shared, &first_look).await?;
         self.claim(&mut prepared, &resumed).await?;
         prepared.had = resumed.clone();
-        *lock(&shared.picker) = Picker::new(layout, resumed.clone());
+        shared.pick(|picker, _| *picker = Picker::new(layout, resumed.clone()));
         self.note_resumed(layout, &resumed);
-        self.collect(&prepared, shared, written, first_look).await?;
+        let peer = self.session.peer();
+        let of = (
+            self.group.clone(),
+            prepared.file.name.clone(),
+            prepared.file.id,
+        );
+        let source = prepared.partial.source()?;
+        let serving = peer.ongoing().serve(of, layout, resumed.clone(), source);
+        self.collect(&prepared, &shared, &serving, written, first_look)
+            .await?;
         self.progress
             .send_modify(|progress| progress.state = DownloadState::Finishing);
         let file = self.put_in_place(prepared).await?;
-        Ok(self.report(&file, layout, resumed.count(), started, false))
+        let share = peer.library().find(&self.group, file.id);
+        serving.complete(share);
+        let mut report = self.report(&file, layout, resumed.count(), started, false);
+        report.duplicate_bytes = shared.duplicate_bytes.load(Ordering::Relaxed);
+        Ok(report)
     }
 
     async fn find(&self) -> Result<FileSummary, DownloadError> {
@@ -322,25 +327,46 @@ impl Job {
     async fn collect(
         &self,
         prepared: &Prepared,
-        shared: Arc<Shared>,
+        shared: &Arc<Shared>,
+        serving: &Serving,
         mut written: mpsc::Receiver<Written>,
         first_look: Vec<Holder>,
     ) -> Result<(), DownloadError> {
-        let (layout, file) = (prepared.layout, &prepared.file);
-        if lock(&shared.picker).is_complete() {
+        if shared.pick(|picker, _| picker.is_complete()) {
             return Ok(());
         }
-        if self.copy_own(prepared, &shared, &mut written).await? {
+        if self
+            .copy_own(prepared, shared, serving, &mut written)
+            .await?
+        {
             return Ok(());
         }
-        let (joined, mut joins) = mpsc::channel(SOURCES_MAX);
+        let (joined, joins) = mpsc::channel(SOURCES_MAX);
         let mut sources = Sources::new(shared.clone(), joined);
-        let mut dirty = BTreeSet::new();
+        sources.start(first_look);
+        self.show_sources(&sources, false);
+        let collected = tokio::select! {
+            collected = self.drain(prepared, &mut sources, serving, written, joins) => collected,
+            () = self.keep_grant() => Ok(()),
+        };
+        sources.end().await;
+        collected
+    }
+
+    /// Takes in what the sources give until nothing is missing; lets new ones join and others go.
+    async fn drain(
+        &self,
+        prepared: &Prepared,
+        sources: &mut Sources,
+        serving: &Serving,
+        mut written: mpsc::Receiver<Written>,
+        mut joins: mpsc::Receiver<PeerId>,
+    ) -> Result<(), DownloadError> {
+        let (layout, file) = (prepared.layout, &prepared.file);
+        let (shared, mut dirty) = (sources.shared().clone(), BTreeSet::new());
         let mut refresh = interval(HOLDERS_REFRESH);
         refresh.reset();
-        let mut without_source = Some(Instant::now());
-        sources.start(first_look);
-        self.show_sources(&sources);
+        let mut idle_since = Some(Instant::now());
         loop {
             let journal = self.session.peer().journal();
             tokio::select! {
@@ -349,11 +375,12 @@ impl Job {
                     let Some(done) = done else {
                         return Err(DownloadError::Cancelled);
                     };
-                    dirty.insert(self.count_in(layout, &shared, done?));
+                    dirty.insert(self.count_in(layout, &shared, serving, done?));
                     while let Ok(done) = written.try_recv() {
-                        dirty.insert(self.count_in(layout, &shared, done?));
+                        dirty.insert(self.count_in(layout, &shared, serving, done?));
                     }
-                    let had = lock(&shared.picker).had().clone();
+                    idle_since = None;
+                    let had = shared.pick(|picker, _| picker.had().clone());
                     let pages = std::mem::take(&mut dirty);
                     journal.note(&self.dest, layout, &had, pages).await?;
                     if had.is_complete() {
@@ -361,29 +388,33 @@ impl Job {
                     }
                 }
                 Some(peer) = joins.recv() => {
-                    without_source = None;
-                    sources.joined_once = true;
+                    sources.joined();
                     self.events.send(DownloadEvent::PeerJoined { peer });
-                    self.show_sources(&sources);
+                    self.show_sources(sources, false);
                 }
-                Some(ended) = sources.running.join_next() => {
-                    let Ok((peer, end)) = ended else { continue };
-                    self.source_ended(&mut sources, peer, end)?;
-                    if sources.active.is_empty() {
-                        without_source.get_or_insert_with(Instant::now);
+                Some(ended) = sources.next_ended() => {
+                    let (peer, end) = ended;
+                    self.source_ended(sources, peer, end)?;
+                    if sources.is_empty() {
                         refresh.reset_after(Duration::from_secs(1));
                     }
-                    self.show_sources(&sources);
+                    self.show_sources(sources, false);
                 }
                 _ = refresh.tick() => {
+                    // Sources from which nothing comes are none.
+                    idle_since = match shared.pick(|picker, _| picker.is_idle()) {
+                        true => Some(idle_since.unwrap_or_else(Instant::now)),
+                        false => None,
+                    };
+                    self.show_sources(sources, idle_since.is_some());
                     let holders = self.holders(file).await;
-                    let tired = without_source
+                    let tired = idle_since
                         .is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
                     let hopeless = holders
                         .as_ref()
                         .is_ok_and(|(holders, _)| sources.is_hopeless(holders));
                     if (tired || hopeless) && !self.options.wait {
-                        return Err(self.give_up(&sources, holders?));
+                        return Err(self.give_up(sources, holders?));
                     }
                     match holders {
                         Ok((holders, _)) => sources.start(holders),
@@ -396,10 +427,28 @@ impl Job {
         }
     }
 
+    /// Has the grant renewed in time, so that no source waits for it. Never ends.
+    async fn keep_grant(&self) {
+        let grants = self.session.peer().grants();
+        loop {
+            tokio::time::sleep(GRANT_LOOK).await;
+            if let Err(error) = grants.get(&self.group).await {
+                tracing::debug!(group = %self.group, %error, "the grant was not renewed");
+            }
+        }
+    }
+
     /// Counts a chunk that was written, and gives its page.
-    fn count_in(&self, layout: Layout, shared: &Shared, chunk: ChunkIndex) -> PageIndex {
+    fn count_in(
+        &self,
+        layout: Layout,
+        shared: &Shared,
+        serving: &Serving,
+        chunk: ChunkIndex,
+    ) -> PageIndex {
         let bytes = layout.chunk_len(chunk);
-        if lock(&shared.picker).have(chunk) {
+        if shared.pick(|picker, _| picker.have(chunk)) {
+            serving.add(chunk);
             self.progress
                 .send_modify(|progress| progress.verified_bytes += u64::from(bytes));
             let index = chunk.get();
@@ -420,6 +469,11 @@ impl Job {
         } else {
             tracing::debug!(%peer, group = %self.group, name = %self.name, reason = %end, "a source ended");
         }
+        if end.is_dropped() {
+            let reason = end.to_string().into();
+            self.progress
+                .send_modify(|progress| progress.note_left(LeftPeer { peer, reason }));
+        }
         self.events.send(DownloadEvent::PeerLeft {
             peer,
             reason: end.to_string().into(),
@@ -433,13 +487,13 @@ impl Job {
         Ok(())
     }
 
-    fn show_sources(&self, sources: &Sources) {
-        let peers = sources.active.len();
+    fn show_sources(&self, sources: &Sources, idle: bool) {
+        let peers = sources.count();
         self.progress.send_modify(|progress| {
             progress.peers = peers;
-            progress.state = match peers {
-                0 => DownloadState::Waiting,
-                _ => DownloadState::Running,
+            progress.state = match peers == 0 || idle {
+                true => DownloadState::Waiting,
+                false => DownloadState::Running,
             };
         });
     }
@@ -449,7 +503,15 @@ impl Job {
         sources: &Sources,
         (holders, last_seen): (Vec<Holder>, Option<Timestamp>),
     ) -> DownloadError {
-        match (&sources.last_end, holders.len()) {
+        let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
+        if !holders.is_empty() && holders.iter().all(is_part) {
+            return DownloadError::NotAllOnline {
+                name: self.name.clone(),
+                holders: holders.len(),
+                missing: sources.shared().pick(|picker, _| picker.missing_count()),
+            };
+        }
+        match (sources.last_end(), holders.len()) {
             (Some(last), holders @ 1..) => DownloadError::NoUsablePeer {
                 name: self.name.clone(),
                 holders,
@@ -496,6 +558,7 @@ impl Job {
         &self,
         prepared: &Prepared,
         shared: &Arc<Shared>,
+        serving: &Serving,
         written: &mut mpsc::Receiver<Written>,
     ) -> Result<bool, DownloadError> {
         let library = self.session.peer().library();
@@ -509,10 +572,11 @@ impl Job {
             return Ok(false);
         };
         let (source, pool) = (Arc::new(source), BufferPool::default());
+        let all = Bitfield::full(layout.chunk_count());
         loop {
-            let picked = lock(&shared.picker).pick(0, |_| true);
+            let picked = shared.pick(|picker, now| picker.pick(OWN, &all, now));
             let Some(chunk) = picked else {
-                return Ok(lock(&shared.picker).is_complete());
+                return Ok(shared.pick(|picker, _| picker.is_complete()));
             };
             let page = layout.page_of(chunk);
             let known = shared.pages.load(page).await?;
@@ -527,10 +591,11 @@ impl Job {
                     if read.is_ok() && known {
                         library.mark_wrong(&share);
                     }
-                    lock(&shared.picker).give_back_all(0);
+                    shared.pick(|picker, _| picker.leave(OWN));
                     return Ok(false);
                 }
             };
+            shared.pick(|picker, now| picker.deliver(OWN, chunk, now));
             let write = Write {
                 chunk,
                 pieces: vec![right],
@@ -538,10 +603,10 @@ impl Job {
             let sent = shared.writes.send(write).await;
             let done = written.recv().await;
             let page = match (sent, done) {
-                (Ok(()), Some(done)) => self.count_in(layout, shared, done?),
+                (Ok(()), Some(done)) => self.count_in(layout, shared, serving, done?),
                 _ => return Err(DownloadError::Cancelled),
             };
-            let had = lock(&shared.picker).had().clone();
+            let had = shared.pick(|picker, _| picker.had().clone());
             let journal = self.session.peer().journal();
             journal.note(&self.dest, layout, &had, [page]).await?;
         }
@@ -651,60 +716,8 @@ impl Job {
             elapsed: started.elapsed(),
             sha256_checked: self.options.check_sha256 && !was_there,
             was_there,
+            duplicate_bytes: 0,
         }
-    }
-}
-
-impl Sources {
-    fn new(shared: Arc<Shared>, joined: mpsc::Sender<PeerId>) -> Self {
-        Self {
-            shared,
-            running: JoinSet::new(),
-            active: HashSet::new(),
-            joined,
-            next_id: 1,
-            joined_once: false,
-            resting: HashMap::new(),
-            last_end: None,
-        }
-    }
-
-    /// Takes on those of `holders` that are not in use and may be asked, as many as there is place for.
-    fn start(&mut self, holders: Vec<Holder>) {
-        let now = Instant::now();
-        for holder in holders {
-            let rests = match self.resting.get(&holder.peer) {
-                Some((_, Some(until))) => now < *until,
-                Some((_, None)) => true,
-                None => false,
-            };
-            if self.active.len() >= SOURCES_MAX || rests || !self.active.insert(holder.peer) {
-                continue;
-            }
-            let (shared, source) = (self.shared.clone(), self.next_id);
-            let (peer, joined) = (holder.peer, self.joined.clone());
-            self.next_id += 1;
-            self.running
-                .spawn(async move { (peer, shared.fetch(source, holder, joined).await) });
-        }
-    }
-
-    /// Whether nobody ever gave anything, and each of `holders` was asked twice.
-    fn is_hopeless(&self, holders: &[Holder]) -> bool {
-        let was_asked_twice = |holder: &Holder| {
-            let asked = self.resting.get(&holder.peer);
-            asked.is_some_and(|(times, until)| *times >= 2 || until.is_none())
-        };
-        !self.joined_once && self.active.is_empty() && holders.iter().all(was_asked_twice)
-    }
-
-    fn ended(&mut self, peer: PeerId, end: &SourceEnd) {
-        self.active.remove(&peer);
-        self.last_end = Some(end.to_string());
-        let (times, _) = self.resting.get(&peer).copied().unwrap_or((0, None));
-        let rest = Duration::from_secs(1 << times.min(5));
-        let until = (!end.is_final()).then(|| Instant::now() + rest);
-        self.resting.insert(peer, (times + 1, until));
     }
 }
 
@@ -759,6 +772,5 @@ async fn blocking<R: Send + 'static>(
         .map_err(|_| DownloadError::Cancelled)
 }
 
-fn lock(picker: &Mutex<Picker>) -> std::sync::MutexGuard<'_, Picker> {
-    picker.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// This peer itself, as a source.
+const OWN: SourceId = 0;
