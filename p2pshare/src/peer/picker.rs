@@ -276,17 +276,18 @@ impl Picker {
     }
 
     /// A chunk that is expected of a source so slow that `source`, which is not asked for anything, would be
-    /// sooner: the one that would come last. What has not begun to come is left to the faster one; what
-    /// may have, both are asked for, within bounds.
+    /// sooner: the one that would come last. What has not begun to come is left to the faster one, what may
+    /// have is asked of both; more than [`DUPLICATE_BYTES_SHARE_MAX`] only where it hardly comes from the slow
+    /// one.
     fn take_over(&mut self, source: SourceId, holds: &Bitfield, now: Duration) -> Option<u32> {
         let asked = self.sources.get(&source)?;
         if !asked.queue.is_empty() {
             return None;
         }
         let own = asked.pace.chunk_time().unwrap_or(CHUNK_TIME_GUESSED);
-        let nothing_missing = self.taken.is_complete();
-        let allowed = (self.layout.length() / DUPLICATE_BYTES_SHARE_MAX)
-            .saturating_sub(self.risked_bytes + u64::from(CHUNK_SIZE - 1));
+        let allowed = self.risked_bytes + u64::from(CHUNK_SIZE)
+            <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
+        let patience = SLOW_SOURCE_PATIENCE.as_secs_f64();
         let mut latest: Option<(f64, SourceId, usize, u32)> = None;
         for (&victim, asked) in self.sources.iter().filter(|(id, _)| **id != source) {
             let (rest, time) = (asked.rest(now), asked.chunk_time(now));
@@ -297,11 +298,8 @@ impl Picker {
             for (place, &index) in asked.queue.iter().enumerate() {
                 let due = rest + place as f64 * time;
                 let sooner = match place {
-                    0 => {
-                        due >= SLOW_SOURCE_PATIENCE.as_secs_f64().max(own * CLEARLY_SLOWER)
-                            && allowed > 0
-                    }
-                    _ => due - time >= own * MARGIN && (nothing_missing || allowed > 0),
+                    0 => due >= patience.max(own * CLEARLY_SLOWER) && allowed,
+                    _ => due - time >= own * MARGIN && (allowed || time >= patience),
                 };
                 if (sooner || stuck)
                     && self.asked.get(&index) == Some(&victim)
@@ -313,9 +311,7 @@ impl Picker {
             }
         }
         let (_, victim, place, index) = latest?;
-        if place == 0 || !nothing_missing {
-            self.risked_bytes += u64::from(CHUNK_SIZE);
-        }
+        self.risked_bytes += u64::from(CHUNK_SIZE);
         if place > 0 {
             self.sources.get_mut(&victim)?.unwanted.push(index);
             self.news = true;

@@ -137,25 +137,25 @@ fn the_last_chunks_are_left_to_those_who_are_faster() {
 
 #[test]
 fn what_a_slow_source_has_not_begun_goes_to_one_with_nothing_to_do() {
-    let mut picker = picker(20);
-    let now = give(&mut picker, 1, 10, Duration::ZERO, MILLISECOND * 10);
+    let mut picker = picker(200);
+    let now = give(&mut picker, 1, 190, Duration::ZERO, MILLISECOND * 10);
     let now = give(&mut picker, 2, 6, now, SECOND);
-    assert_eq!(ask(&mut picker, 2, now), [16, 17]);
-    assert_eq!(ask(&mut picker, 1, now), [18, 19]);
-    assert!(deliver(&mut picker, 1, 18, now + MILLISECOND * 10));
+    assert_eq!(ask(&mut picker, 2, now), [196, 197]);
+    assert_eq!(ask(&mut picker, 1, now), [198, 199]);
+    assert!(deliver(&mut picker, 1, 198, now + MILLISECOND * 10));
     let now = now + MILLISECOND * 20;
-    assert!(deliver(&mut picker, 1, 19, now));
+    assert!(deliver(&mut picker, 1, 199, now));
     picker.take_news();
-    assert_eq!(ask(&mut picker, 1, now), [17]);
+    assert_eq!(ask(&mut picker, 1, now), [197]);
     assert!(picker.take_news());
-    assert_eq!(picker.take_unwanted(2), [17]);
+    assert_eq!(picker.take_unwanted(2), [197]);
     assert_eq!(picker.take_unwanted(2), [0; 0]);
-    assert!(deliver(&mut picker, 1, 17, now + MILLISECOND * 10));
-    let chunk = picker.layout.chunk(17).unwrap();
+    assert!(deliver(&mut picker, 1, 197, now + MILLISECOND * 10));
+    let chunk = picker.layout.chunk(197).unwrap();
     picker.refuse(2, chunk, now + MILLISECOND * 20);
     // The one that may have begun comes soon enough.
     assert_eq!(ask(&mut picker, 1, now + MILLISECOND * 20), [0; 0]);
-    assert!(deliver(&mut picker, 2, 16, now + SECOND));
+    assert!(deliver(&mut picker, 2, 196, now + SECOND));
     assert!(picker.is_complete());
 }
 
@@ -176,10 +176,10 @@ fn one_who_trickles_does_not_hold_up_the_end() {
     let mut small = picker(2);
     assert_eq!(ask(&mut small, 1, Duration::ZERO), [0, 1]);
     let takes = |picker: &mut Picker, millis| ask(picker, 2, MILLISECOND * millis);
-    assert_eq!(takes(&mut small, 500), [0; 0]);
+    assert_eq!(takes(&mut small, 1900), [0; 0]);
     // What was not begun, as soon as it shows; what was, when the source is as good as stuck.
-    assert_eq!(takes(&mut small, 1000), [1]);
-    assert!(deliver(&mut small, 2, 1, MILLISECOND * 1010));
+    assert_eq!(takes(&mut small, 2000), [1]);
+    assert!(deliver(&mut small, 2, 1, MILLISECOND * 2010));
     assert_eq!(takes(&mut small, 4900), [0; 0]);
     assert_eq!(takes(&mut small, 5000), [0]);
 
