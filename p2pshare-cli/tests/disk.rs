@@ -209,7 +209,7 @@ fn a_destination_that_cannot_be_is_refused_and_one_that_is_taken_is_left_alone()
     let finished = running.wait();
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
     let message = format!(
-        "error: cannot write to {}: its folder is gone, and what was downloaded with it\n",
+        "error: cannot write to {}: its folder, or the partial file in it, is gone with what was downloaded\n",
         gone.join("a.bin").display()
     );
     assert!(finished.stderr.contains(&message), "{}", finished.stderr);

@@ -320,10 +320,7 @@ impl Partial {
         let (dest, partial) = (self.dest.clone(), self.path.clone());
         match cause.kind() {
             io::ErrorKind::AlreadyExists => DownloadError::DestinationTaken { dest, partial },
-            io::ErrorKind::NotFound => DownloadError::BadDestination {
-                dest,
-                reason: "its folder is gone, and what was downloaded with it",
-            },
+            io::ErrorKind::NotFound => self.failed(cause),
             _ => io_error(&self.dest, cause),
         }
     }
@@ -374,13 +371,18 @@ impl Partial {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// The error for a write that failed.
+    /// The error for what failed at the partial file.
     fn failed(&self, cause: io::Error) -> DownloadError {
-        match self.file().metadata() {
-            Ok(metadata) if cause.kind() == io::ErrorKind::StorageFull => DownloadError::NoSpace {
-                dest: self.dest.clone(),
+        let dest = self.dest.clone();
+        match (cause.kind(), self.file().metadata()) {
+            (io::ErrorKind::StorageFull, Ok(metadata)) => DownloadError::NoSpace {
+                dest,
                 needed: self.needed(&metadata),
                 available: self.available().unwrap_or(0),
+            },
+            (io::ErrorKind::NotFound, _) => DownloadError::BadDestination {
+                dest,
+                reason: "its folder, or the partial file in it, is gone with what was downloaded",
             },
             _ => io_error(&self.path, cause),
         }
