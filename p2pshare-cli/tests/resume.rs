@@ -12,6 +12,7 @@
 mod world;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,7 @@ struct Transfer {
     file: PathBuf,
     chunks: u64,
     rng: StdRng,
+    killed: Vec<Pid>,
 }
 
 impl Transfer {
@@ -50,6 +52,7 @@ impl Transfer {
             file,
             chunks,
             rng: StdRng::seed_from_u64(seed),
+            killed: Vec::new(),
         };
         transfer.world.users(&["Alice"]);
         transfer.world.ok(&["create_group", "g", "--open"]);
@@ -83,17 +86,13 @@ impl Transfer {
         );
     }
 
-    /// Moments of one download, by how much of it is on disk, in their order.
-    fn moments(&mut self, count: usize) -> Vec<u64> {
-        let mut moments: Vec<u64> = (0..count)
-            .map(|_| self.rng.random_range(0..self.chunks * CHUNK))
-            .collect();
-        moments.sort_unstable();
-        moments
-    }
-
-    fn run_until(&self, running: &mut Process, dest: &str, moment: u64) {
-        running.run_until(|| self.world.partial_bytes(dest) >= moment);
+    /// Lets a download run until a moment in the first of the `parts` of what is missing.
+    fn run_on(&mut self, running: &mut Process, dest: &str, parts: u64) {
+        let (had, all) = (self.world.partial_bytes(dest), self.chunks * CHUNK);
+        let part = all.saturating_sub(had) / parts;
+        let moment = had + self.rng.random_range(0..=part);
+        running
+            .run_until(|| self.world.partial_bytes(dest) >= moment && self.holder("bob").is_some());
     }
 
     /// Chunks of which something is on disk.
@@ -123,10 +122,26 @@ impl Transfer {
         }
     }
 
-    fn kill(&self, user: &str) -> Pid {
-        let pid = self.world.lock_holder(user);
+    /// Who holds the lock of a user's folder, unless it is free or he was killed.
+    fn holder(&self, user: &str) -> Option<Pid> {
+        let lock = self.lock(user);
+        lock.try_lock().is_err().then_some(())?;
+        let pid = io::read_to_string(lock).ok()?.parse().ok()?;
+        Pid::from_raw(pid).filter(|pid| !self.killed.contains(pid))
+    }
+
+    fn lock(&self, user: &str) -> fs::File {
+        let folders = self.world.identity_folders();
+        let folder = folders.iter().find(|folder| folder.ends_with(user));
+        fs::File::open(folder.unwrap().join("lock")).unwrap()
+    }
+
+    fn kill(&mut self, user: &str) {
+        let pid = self.holder(user).unwrap();
         kill_process(pid, Signal::KILL).unwrap();
-        pid
+        self.killed.push(pid);
+        // Given back with the last of the process.
+        self.lock(user).lock().unwrap();
     }
 
     /// A download that was stopped in its middle.
@@ -144,11 +159,11 @@ impl Transfer {
 
 #[test]
 fn the_downloader_is_killed_at_twenty_moments() {
-    let mut transfer = Transfer::new(96);
+    let mut transfer = Transfer::new(160);
     for dest in ["1.bin", "2.bin", "3.bin", "4.bin"] {
-        for moment in transfer.moments(5) {
+        for parts in (2..=6).rev() {
             let mut running = transfer.begin(dest);
-            transfer.run_until(&mut running, dest, moment);
+            transfer.run_on(&mut running, dest, parts);
             transfer.kill("bob");
             running.wait();
         }
@@ -164,11 +179,11 @@ fn the_seeder_is_killed_at_ten_moments() {
     let mut transfer = Transfer::new(96);
     for dest in ["1.bin", "2.bin", "3.bin", "4.bin", "5.bin"] {
         let mut running = transfer.begin(dest);
-        for moment in transfer.moments(2) {
-            transfer.run_until(&mut running, dest, moment);
-            let killed = transfer.kill("alice");
+        for parts in (2..=3).rev() {
+            transfer.run_on(&mut running, dest, parts);
+            transfer.kill("alice");
             // Any command brings it back.
-            assert_ne!(transfer.world.peer_pid("Alice"), killed);
+            transfer.world.ok(&["status"]);
         }
         transfer.finish(running, dest);
     }
@@ -179,8 +194,8 @@ fn the_tracker_is_killed_at_ten_moments() {
     let mut transfer = Transfer::new(96);
     for dest in ["1.bin", "2.bin"] {
         let mut running = transfer.begin(dest);
-        for moment in transfer.moments(5) {
-            transfer.run_until(&mut running, dest, moment);
+        for parts in (2..=6).rev() {
+            transfer.run_on(&mut running, dest, parts);
             transfer.world.kill_tracker();
             transfer.world.start_tracker();
         }
@@ -191,9 +206,9 @@ fn the_tracker_is_killed_at_ten_moments() {
 #[test]
 fn the_machine_goes_down_at_five_moments() {
     let mut transfer = Transfer::new(96);
-    for moment in transfer.moments(5) {
+    for parts in (2..=6).rev() {
         let mut running = transfer.begin("1.bin");
-        transfer.run_until(&mut running, "1.bin", moment);
+        transfer.run_on(&mut running, "1.bin", parts);
         running.signal(Signal::KILL);
         transfer.kill("bob");
         transfer.kill("alice");
@@ -212,9 +227,9 @@ fn the_machine_goes_down_at_five_moments() {
 #[test]
 fn the_command_is_interrupted_at_five_moments() {
     let mut transfer = Transfer::new(96);
-    for moment in transfer.moments(5) {
+    for parts in (2..=6).rev() {
         let mut running = transfer.begin("1.bin");
-        transfer.run_until(&mut running, "1.bin", moment);
+        transfer.run_on(&mut running, "1.bin", parts);
         running.signal(Signal::INT);
         // The next one is begun at once. The signal itself ends a command that did not begin yet.
         let code = running.wait().code;
