@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use p2pshare::{SessionError, TrackerClient, TrackerList, UserName};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::Global;
 use crate::background::{Background, restore_all};
+use crate::command::Caller;
 use crate::control::{Client, Outcome, Request};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -17,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) home: Home,
     chosen_trackers: Option<String>,
     as_user: Option<UserName>,
+    /// Who wants the command carried out.
+    pub(crate) caller: Caller,
 }
 
 /// An identity, and a connection to its background peer.
@@ -26,12 +29,13 @@ pub(crate) struct Connected {
 }
 
 impl Context {
-    pub(crate) fn new(global: Global) -> Result<Self, Failure> {
+    pub(crate) fn new(global: Global, caller: Caller) -> Result<Self, Failure> {
         let home = Home::locate(global.home.as_deref())?;
         Ok(Self {
             home,
             chosen_trackers: global.trackers,
             as_user: global.as_user,
+            caller,
         })
     }
 
@@ -93,6 +97,17 @@ impl Context {
     /// Asks the background peer of the identity to act as, for commands that need nothing in between.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Outcome, Failure> {
         self.connect().await?.client.ask(request).await
+    }
+
+    /// Asks the background peer of the identity to act as, if it is running: nothing is started, or waited for longer
+    /// than `patience`.
+    pub(crate) async fn peek(&self, request: &Request, patience: Duration) -> Option<Outcome> {
+        let identity = self.choose(&self.home.identities()).ok()??;
+        let ask = async {
+            let mut client = Client::connect(&identity.folder).await.ok()?;
+            client.ask(request).await.ok()
+        };
+        timeout(patience, ask).await.ok()?
     }
 
     /// The identity to act as: the one named, or the current one; of the ring of the trackers in force, where that

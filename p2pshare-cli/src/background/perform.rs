@@ -31,6 +31,9 @@ pub(super) async fn perform(
         Request::Download(request) => {
             return transfer::download(shared, request, reporter, cancelled).await;
         }
+        Request::Verify(request) => {
+            return transfer::verify(shared, request, reporter, cancelled).await;
+        }
         _ => {}
     }
     let session = shared.session()?;
@@ -39,7 +42,8 @@ pub(super) async fn perform(
         | Request::Logout
         | Request::Retire
         | Request::Upload(_)
-        | Request::Download(_) => Outcome::Done,
+        | Request::Download(_)
+        | Request::Verify(_) => Outcome::Done,
         Request::Status => Outcome::Status(status(shared, &session)),
         Request::CreateGroup { group, open } => {
             let access = if open { Access::Open } else { Access::Members };

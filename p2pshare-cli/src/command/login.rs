@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::password;
 
 pub(crate) async fn run(context: &Context, account: &Account) -> Result<String, Failure> {
-    let password = password::obtain(account, false)?;
+    let password = password::obtain(account, false, context.caller)?;
     context.restore().await;
     let (client, list) = context.connect_to_tracker().await?;
     let ring = client.ring_id();

@@ -14,7 +14,7 @@ pub(crate) use client::{Client, ConnectError, VERSION};
 pub(crate) use frame::{read_frame, write_frame};
 pub(crate) use message::{
     DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Phase,
-    Progress, Request, ServerHello, TransferRow, UploadRequest, Uploaded,
+    Progress, Request, ServerHello, TransferRow, UploadRequest, Uploaded, Verified, VerifyRequest,
 };
 pub(crate) use server::{Asked, Cancelled, Reporter, accept};
 pub(crate) use socket::Listener;

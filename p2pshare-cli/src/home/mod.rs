@@ -272,7 +272,7 @@ fn subfolders(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Puts `text` in place of the file, or fails and leaves it as it was.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     create_private(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;

@@ -16,6 +16,7 @@ mod seed;
 mod session;
 mod session_file;
 mod share;
+mod verify;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -31,10 +32,11 @@ pub use download::{
     Download, DownloadEvent, DownloadEvents, DownloadOptions, DownloadProgress, DownloadReport,
     DownloadState, DownloadStatus, DownloadWatch,
 };
-pub use error::{DownloadError, PeerBindError, SessionError, ShareError};
+pub use error::{DownloadError, PeerBindError, SessionError, ShareError, VerifyError};
 pub use library::ShareStatus;
 pub use session::{Session, StopOutcome};
 pub use share::{SharedFile, Upload, UploadProgress, UploadWatch};
+pub use verify::{Damage, Verify, VerifyReport};
 
 use download::{Downloads, Journal};
 use grants::Grants;

@@ -61,7 +61,22 @@ impl Partial {
             Err(rustix::io::Errno::EXIST) => return Err(DownloadError::InTheWay { path }),
             Err(error) => return Err(failed(error.into())),
         };
-        let file = File::from(file);
+        Self::take(File::from(file), path, dest, layout)
+    }
+
+    /// Opens the finished file at `dest` to be mended where it stands, or creates it, as long as the file has to
+    /// be: what it is too long is cut off. Blocks.
+    pub(super) fn open_in_place(dest: &Path, layout: Layout) -> Result<Self, DownloadError> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(dest, flags, Mode::from_raw_mode(0o666))
+            .map_err(|error| io_error(dest, error.into()))?;
+        Self::take(File::from(file), dest.to_owned(), dest, layout)
+    }
+
+    /// Makes sure that nobody else writes to the file that was opened at `path`, and that there is room.
+    fn take(file: File, path: PathBuf, dest: &Path, layout: Layout) -> Result<Self, DownloadError> {
+        let failed = |cause: io::Error| io_error(&path, cause);
         let metadata = file.metadata().map_err(failed)?;
         let own = metadata.uid() == rustix::process::geteuid().as_raw();
         if !metadata.is_file() || !own || metadata.nlink() != 1 {
@@ -169,10 +184,16 @@ impl Partial {
         Ok(hasher.finish())
     }
 
+    /// Brings what was written to the disk. Blocks.
+    pub(super) fn sync(&self) -> Result<(), DownloadError> {
+        let synced = self.file.sync_all();
+        synced.map_err(|cause| io_error(&self.path, cause))
+    }
+
     /// Syncs the file and renames it to the destination, replacing what is there only with `force`. Blocks.
     pub(super) fn put_in_place(self, force: bool) -> Result<(), DownloadError> {
         let failed = |cause: io::Error| io_error(&self.path, cause);
-        self.file.sync_all().map_err(failed)?;
+        self.sync()?;
         if force {
             std::fs::rename(&self.path, &self.dest).map_err(failed)?;
         } else {

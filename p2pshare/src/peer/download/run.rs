@@ -53,12 +53,13 @@ pub(super) struct Job {
 }
 
 /// What the job has found out: the file, and the partial file with what is right in it.
-struct Prepared {
-    file: FileSummary,
-    layout: Layout,
-    partial: Partial,
-    had: Bitfield,
-    row: DownloadRow,
+pub(super) struct Prepared {
+    pub(super) file: FileSummary,
+    pub(super) layout: Layout,
+    pub(super) partial: Partial,
+    pub(super) had: Bitfield,
+    /// Under which the chunks that were written are journalled; a repair journals nothing.
+    pub(super) row: Option<DownloadRow>,
 }
 
 /// The sources of a download, and what is known of those that ended.
@@ -111,6 +112,21 @@ impl Job {
         }
         let first_look = self.look_for_holders(&file).await?;
         let mut prepared = self.prepare(file, layout).await?;
+        let (resumed, shared, written) = self.look_at_claims(&mut prepared, &first_look).await?;
+        self.collect(&prepared, shared, written, first_look).await?;
+        self.progress
+            .send_modify(|progress| progress.state = DownloadState::Finishing);
+        let file = self.put_in_place(prepared).await?;
+        Ok(self.report(&file, layout, resumed.count(), started, false))
+    }
+
+    /// Finds out what of the file is right already, and starts what writes the rest.
+    pub(super) async fn look_at_claims(
+        &self,
+        prepared: &mut Prepared,
+        holders: &[Holder],
+    ) -> Result<(Bitfield, Arc<Shared>, mpsc::Receiver<Written>), DownloadError> {
+        let layout = prepared.layout;
         let pages = Pages::new(
             self.session.peer().library().clone(),
             layout,
@@ -126,18 +142,14 @@ impl Job {
             returned: Notify::new(),
             writes,
         });
-        let resumed = self.verify_claims(&prepared, &shared, &first_look).await?;
-        prepared.had = resumed.clone();
-        *lock(&shared.picker) = Picker::new(layout, resumed.clone());
-        self.note_resumed(layout, &resumed);
-        self.collect(&prepared, shared, written, first_look).await?;
-        self.progress
-            .send_modify(|progress| progress.state = DownloadState::Finishing);
-        let file = self.put_in_place(prepared).await?;
-        Ok(self.report(&file, layout, resumed.count(), started, false))
+        let right = self.verify_claims(prepared, &shared, holders).await?;
+        prepared.had = right.clone();
+        *lock(&shared.picker) = Picker::new(layout, right.clone());
+        self.note_resumed(layout, &right);
+        Ok((right, shared, written))
     }
 
-    async fn find(&self) -> Result<FileSummary, DownloadError> {
+    pub(super) async fn find(&self) -> Result<FileSummary, DownloadError> {
         let request = Request::FindFile {
             group: self.group.clone(),
             name: self.name.clone(),
@@ -159,6 +171,10 @@ impl Job {
             let taken_in = tokio::task::spawn_blocking(move || share::take_in_quietly(&dest)).await;
             match taken_in {
                 Ok(Ok(taken_in)) if taken_in.id() == id => {
+                    if self.options.check_sha256 && taken_in.sha256() != file.sha256 {
+                        let name = self.name.clone();
+                        return Err(DownloadError::Sha256Mismatch { name });
+                    }
                     taken_in.keep_pages(self.session.peer().library()).await?;
                     true
                 }
@@ -208,7 +224,7 @@ impl Job {
             layout,
             partial,
             had,
-            row,
+            row: Some(row),
         })
     }
 
@@ -257,7 +273,7 @@ impl Job {
     }
 
     /// Fetches what is missing, from whoever has it.
-    async fn collect(
+    pub(super) async fn collect(
         &self,
         prepared: &Prepared,
         shared: Arc<Shared>,
@@ -293,7 +309,9 @@ impl Job {
                     }
                     let had = lock(&shared.picker).had().clone();
                     let pages = std::mem::take(&mut dirty);
-                    journal.note(&self.dest, layout, &had, pages).await?;
+                    if prepared.row.is_some() {
+                        journal.note(&self.dest, layout, &had, pages).await?;
+                    }
                     if had.is_complete() {
                         return Ok(());
                     }
@@ -399,7 +417,10 @@ impl Job {
 
     /// The first look for holders, which has to find some, unless the download is to wait or the file is
     /// here.
-    async fn look_for_holders(&self, file: &FileSummary) -> Result<Vec<Holder>, DownloadError> {
+    pub(super) async fn look_for_holders(
+        &self,
+        file: &FileSummary,
+    ) -> Result<Vec<Holder>, DownloadError> {
         let (holders, last_seen) = self.holders(file).await?;
         let here = self.session.peer().library().find(&self.group, file.id);
         if holders.is_empty() && !self.options.wait && here.is_none() {
@@ -492,11 +513,10 @@ impl Job {
             partial.put_in_place(options.force)
         })
         .await??;
-        self.session
-            .peer()
-            .journal()
-            .complete(row, &self.dest)
-            .await?;
+        if let Some(row) = row {
+            let journal = self.session.peer().journal();
+            journal.complete(row, &self.dest).await?;
+        }
         self.share_from_here(&file).await?;
         Ok(file)
     }
@@ -581,7 +601,7 @@ impl Job {
             chunks: layout.chunk_count(),
             chunks_resumed,
             elapsed: started.elapsed(),
-            sha256_checked: self.options.check_sha256 && !was_there,
+            sha256_checked: self.options.check_sha256,
             was_there,
         }
     }
@@ -683,7 +703,7 @@ fn check_destination(dest: &Path) -> Result<(), DownloadError> {
 }
 
 /// Runs `work` where it may block.
-async fn blocking<R: Send + 'static>(
+pub(super) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, DownloadError> {
     tokio::task::spawn_blocking(work)
