@@ -304,7 +304,8 @@ struct Terminal {
     child: Child,
     keyboard: File,
     screen: mpsc::Receiver<Vec<u8>>,
-    /// All that was on the screen.
+    output: Vec<u8>,
+    /// The text of all output.
     seen: String,
     /// Up to where it was waited for.
     read: usize,
@@ -362,6 +363,7 @@ impl Terminal {
             child,
             keyboard,
             screen,
+            output: Vec::new(),
             seen: String::new(),
             read: 0,
         }
@@ -380,7 +382,10 @@ impl Terminal {
                 return;
             }
             match self.screen.recv_timeout(PATIENCE) {
-                Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
+                Ok(bytes) => {
+                    self.output.extend(bytes);
+                    self.seen = text_of(&self.output);
+                }
                 Err(_) => panic!("no {text:?} on the screen:\n{}", self.seen),
             }
         }
@@ -406,4 +411,19 @@ impl Drop for Terminal {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What is to be read of the output of a terminal: all but the sequences that move and colour.
+fn text_of(output: &[u8]) -> String {
+    let (mut text, mut rest) = (Vec::new(), output);
+    while let Some(at) = rest.iter().position(|byte| *byte == 0x1b) {
+        text.extend_from_slice(&rest[..at]);
+        let sequence = rest.get(at + 2..).unwrap_or_default();
+        match sequence.iter().position(|byte| (0x40..0x7f).contains(byte)) {
+            Some(end) => rest = &sequence[end + 1..],
+            None => return String::from_utf8_lossy(&text).into_owned(),
+        }
+    }
+    text.extend_from_slice(rest);
+    String::from_utf8_lossy(&text).into_owned()
 }

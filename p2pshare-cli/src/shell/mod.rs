@@ -119,6 +119,7 @@ impl Shell {
             };
             // Several that were pasted at once come at once.
             for line in lines.lines() {
+                self.forget_interrupts();
                 match self.run_line(line) {
                     Line::Empty => {}
                     Line::Quit => return Ok(0),
@@ -135,6 +136,20 @@ impl Shell {
             }
             editor.set_helper(Some(Completion::new(self.runtime.clone(), &self.global)));
         }
+    }
+
+    /// Forgets a Ctrl-C that came when there was no command to listen for it, lest it end the next.
+    fn forget_interrupts(&mut self) {
+        let interrupts = &mut self.interrupts;
+        self.runtime.block_on(async {
+            // What has arrived is noticed while nothing else is to be done.
+            tokio::task::yield_now().await;
+            tokio::select! {
+                biased;
+                _ = interrupts.recv() => {}
+                () = std::future::ready(()) => {}
+            }
+        });
     }
 
     /// Reads lines from standard input, which a command may read from as well. Ctrl-C ends the script.
