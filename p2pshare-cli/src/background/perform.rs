@@ -149,13 +149,18 @@ fn retire(shared: &Shared) -> Outcome {
 
 fn status(shared: &Shared, session: &Session) -> PeerStatus {
     let tracker = session.tracker();
+    let served = session
+        .shares()
+        .iter()
+        .filter(|share| !share.changed)
+        .count();
     PeerStatus {
         user: session.user().clone(),
         ring: shared.ring,
         peer: address(&shared.peer),
         tracker: tracker.map(|tracker| tracker.to_string()),
         pid: std::process::id(),
-        shared_files: u32::try_from(session.shares().len()).unwrap_or(u32::MAX),
+        shared_files: u32::try_from(served).unwrap_or(u32::MAX),
         transfers: shared.transfers.count(),
     }
 }

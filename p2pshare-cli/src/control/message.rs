@@ -179,6 +179,7 @@ pub(crate) struct PeerStatus {
     pub(crate) tracker: Option<String>,
     pub(crate) peer: SocketAddr,
     pub(crate) pid: u32,
+    /// Those that were not found changed or damaged.
     pub(crate) shared_files: u32,
     pub(crate) transfers: u32,
 }
