@@ -266,8 +266,8 @@ pub(crate) struct Verify {
 
 /// At the prompt, TAB completes commands, flags, groups, files and paths; Ctrl-C clears the line, or ends the command
 /// that runs; `quit` or Ctrl-D ends the shell. --home, --trackers and --as hold for all lines, and a login for the lines
-/// after it. Of a script, blank lines and lines that begin with # are skipped, and all others are run; the exit code
-/// is that of the last line that failed, or 0.
+/// after it. Of a script, blank lines and lines that begin with # are skipped, and all others are run; what a command
+/// reads from standard input is the next line. The exit code is that of the last line that failed, or 0.
 #[derive(Args, Debug)]
 pub(crate) struct Shell {
     /// End at the first line that fails, with its exit code

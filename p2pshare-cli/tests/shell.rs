@@ -67,6 +67,11 @@ fn a_person_at_a_terminal() {
         terminal.wait_for(answer);
     }
 
+    // What is no text is no reason to end either.
+    terminal.wait_for(PROMPT);
+    terminal.keyboard.write_all(b"list_gr\xe9oups\r").unwrap();
+    terminal.wait_for("error: ");
+
     // TAB: a command, a group, a file, and a path.
     terminal.wait_for(PROMPT);
     terminal.type_in("list_g\t");
@@ -259,6 +264,7 @@ verify testgroup "alice's file.txt"
         );
     };
     alone(&[], "", 0, "");
+    alone(&[], "shell", 2, "");
     let requests = "list_files nowhere\nlist_requests testgroup\n";
     alone(&["--as", "Alice"], requests, 5, "No pending requests\n");
     alone(&["--as", "Alice", "-e"], requests, 5, "");
