@@ -375,10 +375,10 @@ fn usage() {
     );
     assert_eq!(world.run(&["--home", "", "list_groups"]).code, Some(USAGE));
     let help = world.ok(&["--help"]);
-    for command in ["create_user", "download_file", "demo"] {
+    for command in ["create_user", "download_file", "verify", "shell", "demo"] {
         assert!(help.contains(command), "{help}");
     }
-    for later in ["__peer", "shell", "verify", "availability", "limit"] {
+    for later in ["__peer", "availability", "limit"] {
         assert!(!help.contains(&format!("  {later}")), "{help}");
     }
     assert!(!help.contains("create-user"), "{help}");
