@@ -212,8 +212,18 @@ pub(crate) enum Command {
         for_all: bool,
     },
     /// Read a downloaded or shared file whole, and see whether it still is what the group has
+    ///
+    /// A file that is right is served from then on, also if it was found changed before. Of one that is not, the bad
+    /// chunks are named, and it is served no longer; --repair puts back what the group has.
     Verify(Verify),
     /// Type commands at a prompt with completion and history, or run a script from standard input
+    ///
+    /// At the prompt, TAB completes commands, flags, groups, files and paths; Ctrl-C clears the line, or ends the
+    /// command that runs; `quit` or Ctrl-D ends the shell. --home, --trackers and --as hold for all lines, and a login
+    /// for the lines after it.
+    ///
+    /// Of a script, blank lines and lines that begin with # are skipped, and all others are run; what a command reads
+    /// from standard input is the next line. The exit code is that of the last line that failed, or 0.
     Shell(Shell),
     /// See it all at work: a tracker, two peers and a transfer, in this process, leaving nothing behind
     Demo {
@@ -264,10 +274,6 @@ pub(crate) struct Verify {
     pub(crate) repair: bool,
 }
 
-/// At the prompt, TAB completes commands, flags, groups, files and paths; Ctrl-C clears the line, or ends the command
-/// that runs; `quit` or Ctrl-D ends the shell. --home, --trackers and --as hold for all lines, and a login for the lines
-/// after it. Of a script, blank lines and lines that begin with # are skipped, and all others are run; what a command
-/// reads from standard input is the next line. The exit code is that of the last line that failed, or 0.
 #[derive(Args, Debug)]
 pub(crate) struct Shell {
     /// End at the first line that fails, with its exit code

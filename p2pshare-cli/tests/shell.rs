@@ -59,6 +59,7 @@ fn a_person_at_a_terminal() {
         ("shell\r", "this is the shell already"),
         ("help\r", "TAB completes"),
         ("help create-user\r", "Usage: p2pshare create_user"),
+        ("help shell\r", "Of a script, blank lines"),
         ("\r", ""),
         ("# a comment\r", ""),
     ] {
