@@ -3,6 +3,7 @@
 //! Commands are spelled with `_` as they always were, and answer to `-` too. Names of files are brought to Unicode's
 //! normalization form C, in which groups have them: a keyboard or a completion may give another.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -22,7 +23,11 @@ pub(crate) fn parse() -> Result<Cli, Failure> {
         ErrorKind::InvalidSubcommand => unknown_command(&error),
         // Which of the two it is depends on whether there is a flag or a variable of the environment.
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            anstream::eprint!("{}", Cli::command().render_help().ansi());
+            let _ = write!(
+                anstream::stderr(),
+                "{}",
+                Cli::command().render_help().ansi()
+            );
             std::process::exit(ExitCode::Usage.number().into())
         }
         _ => error.exit(),

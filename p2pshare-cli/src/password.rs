@@ -8,6 +8,7 @@ use p2pshare::Password;
 
 use crate::args::Account;
 use crate::failure::Failure;
+use crate::render;
 
 /// The variable that a password may come from.
 pub(crate) const VARIABLE: &str = "P2PSHARE_PASSWORD";
@@ -15,7 +16,7 @@ pub(crate) const VARIABLE: &str = "P2PSHARE_PASSWORD";
 /// Finds the password for `account`; a prompt asks twice where `is_new`.
 pub(crate) fn obtain(account: &Account, is_new: bool) -> Result<Password, Failure> {
     if let Some(password) = &account.password {
-        eprintln!("note: other users of this machine can see a password on the command line");
+        render::talk("note: other users of this machine can see a password on the command line");
         return Ok(Password::new(password.clone()));
     }
     if account.password_stdin {

@@ -94,7 +94,10 @@ pub(super) async fn perform(
 }
 
 async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<Outcome, Failure> {
-    let _entered = shared.logins.enter();
+    let _entry = shared.entry.lock().await;
+    if shared.is_stopping() {
+        return Ok(Outcome::Retired { ending: true });
+    }
     let session = shared.peer.login(user, password).await?;
     let file = IdentityFile {
         user: session.user().clone(),
@@ -121,6 +124,7 @@ async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<
 
 /// Ends the session and the process; the process also where the trackers have ended the session before.
 async fn logout(shared: &Shared) -> Result<Outcome, Failure> {
+    let _entry = shared.entry.lock().await;
     let session = shared.session();
     if let Ok(session) = &session {
         session.logout().await?;
@@ -135,8 +139,9 @@ async fn logout(shared: &Shared) -> Result<Outcome, Failure> {
     })
 }
 
+/// Ends the process, unless somebody is logged in, or another command is here and may be about to log in.
 fn retire(shared: &Shared) -> Outcome {
-    let ending = shared.session().is_err() && shared.logins.count() == 0;
+    let ending = shared.session().is_err() && shared.commands.count() == 1;
     if ending {
         shared.stop();
     }

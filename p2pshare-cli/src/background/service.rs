@@ -1,5 +1,6 @@
 //! What a background peer holds, and how it takes requests: each on a task of its own, bounded in number, until a
-//! logout or a signal; then transfers stop, keep what they have, and the peer is shut down.
+//! logout or a signal; then transfers stop, keep what they have, and the peer is shut down. One at which nobody is
+//! logged in, and of which nobody asks anything, ends too: the command that it was started for is gone.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,8 +31,10 @@ pub(super) struct Shared {
     pub(super) folder: IdentityFolder,
     pub(super) ring: RingId,
     pub(super) trackers: Vec<TrackerAddr>,
-    /// Logins under way.
-    pub(super) logins: Gauge,
+    /// Connected commands.
+    pub(super) commands: Gauge,
+    /// Held by whoever logs in or out, from the trackers' answer until it is recorded.
+    pub(super) entry: tokio::sync::Mutex<()>,
     /// Uploads and downloads under way.
     pub(super) transfers: Gauge,
     stopping: watch::Sender<bool>,
@@ -70,7 +73,8 @@ impl Service {
             folder,
             ring,
             trackers,
-            logins: Gauge::default(),
+            commands: Gauge::default(),
+            entry: tokio::sync::Mutex::default(),
             transfers: Gauge::default(),
             stopping: watch::Sender::new(false),
             held: Mutex::default(),
@@ -99,6 +103,11 @@ impl Service {
                     }
                 },
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+                () = sleep(NOBODY_LIFE), if tasks.is_empty() && shared.session().is_err() => {
+                    // What ended the session was no logout; there is nothing to come back for either.
+                    let _ = shared.folder.remove_identity();
+                    break;
+                }
                 _ = stopping.wait_for(|stopping| *stopping) => break,
                 _ = terminated.recv() => break,
                 _ = interrupted.recv() => break,
@@ -120,6 +129,7 @@ impl Service {
 }
 
 async fn serve(shared: Arc<Shared>, stream: UnixStream) {
+    let _entered = shared.commands.enter();
     let hello = ServerHello {
         protocol: PROTOCOL,
         version: VERSION.to_owned(),
@@ -214,6 +224,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How long a restored peer may take to reach a tracker before it is used all the same.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a background peer lasts without anybody who is logged in or asks for anything.
+const NOBODY_LIFE: Duration = Duration::from_secs(5);
 
 /// Most requests at once; further commands wait.
 const REQUESTS_MAX: usize = 256;

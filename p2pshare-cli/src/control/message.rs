@@ -40,7 +40,7 @@ pub(crate) enum Request {
         password: Password,
     },
     Logout,
-    /// End the process if nobody is logged in or logging in.
+    /// End the process if nobody is logged in and no other command is here.
     Retire,
     Status,
     CreateGroup {
@@ -139,6 +139,7 @@ pub(crate) enum Outcome {
     Done,
     LoggedIn(LoggedIn),
     LoggedOut { user: UserName },
+    /// Whether the process ends; a login is answered with it too where it does.
     Retired { ending: bool },
     Status(PeerStatus),
     Groups(Vec<GroupRow>),

@@ -162,7 +162,8 @@ impl TrackerLink {
         for _ in 0..TRACKER_ATTEMPTS {
             let live = match self.live(as_user).await {
                 Ok(live) => live,
-                Err(SessionError::Unreachable { .. }) if sent => break,
+                // What keeps us from asking again says nothing of what was asked before.
+                Err(_) if sent && query.changes_rows() => return Err(SessionError::OutcomeUnknown),
                 Err(error) => return Err(error),
             };
             match live
@@ -184,39 +185,54 @@ impl TrackerLink {
                     self.drop_live(&live).await;
                 }
             }
-            query.mark_retry();
+            // Not before: a row that has forgotten who changed it has no certain answer to a retry.
+            if sent {
+                query.mark_retry();
+            }
         }
-        match query.change() {
-            Some(_) if sent => Err(SessionError::OutcomeUnknown),
-            _ => Err(SessionError::Unreachable {
-                tried: self.0.trackers.clone(),
-            }),
+        if sent && query.changes_rows() {
+            return Err(SessionError::OutcomeUnknown);
         }
+        Err(SessionError::Unreachable {
+            tried: self.0.trackers.clone(),
+        })
     }
 
     /// A live connection, logged in where `as_user`.
     async fn live(&self, as_user: bool) -> Result<Live, SessionError> {
         let mut slot = self.0.live.lock().await;
-        let credential = self.0.credential.borrow().clone();
-        if as_user && credential.is_none() {
-            return Err(SessionError::LoggedOut);
+        for _ in 0..TRACKER_ATTEMPTS {
+            let credential = self.0.credential.borrow().clone();
+            if as_user && credential.is_none() {
+                return Err(SessionError::LoggedOut);
+            }
+            if slot
+                .as_ref()
+                .is_none_or(|live| live.connection.close_reason().is_some())
+            {
+                *slot = None;
+                *slot = Some(self.connect_any().await?);
+            }
+            let Some(live) = slot.as_mut() else {
+                return Err(SessionError::Protocol);
+            };
+            if let Some(credential) = credential.filter(|_| as_user)
+                && (live.authenticated.as_ref() != Some(&credential) || self.is_old(&credential))
+            {
+                match self.authenticate(live, credential).await {
+                    // Another tracker, or this one on another connection, may be better off.
+                    Err(SessionError::Unreachable { .. }) => {
+                        live.connection.close(CloseCode::ShuttingDown);
+                        continue;
+                    }
+                    result => result?,
+                }
+            }
+            return Ok(live.clone());
         }
-        if slot
-            .as_ref()
-            .is_none_or(|live| live.connection.close_reason().is_some())
-        {
-            *slot = None;
-            *slot = Some(self.connect_any().await?);
-        }
-        let Some(live) = slot.as_mut() else {
-            return Err(SessionError::Protocol);
-        };
-        if let Some(credential) = credential.filter(|_| as_user)
-            && (live.authenticated.as_ref() != Some(&credential) || self.is_old(&credential))
-        {
-            self.authenticate(live, credential).await?;
-        }
-        Ok(live.clone())
+        Err(SessionError::Unreachable {
+            tried: self.0.trackers.clone(),
+        })
     }
 
     async fn authenticate(
