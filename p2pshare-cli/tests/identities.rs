@@ -45,7 +45,9 @@ fn running(world: &World) -> BTreeMap<PathBuf, Pid> {
             .map(String::from_utf8_lossy)
             .collect();
         if args.get(1).is_some_and(|arg| arg == "__peer")
-            && let Some(folder) = args.get(3).filter(|folder| Path::new(folder.as_ref()).starts_with(world.temp.path()))
+            && let Some(folder) = args
+                .get(3)
+                .filter(|folder| Path::new(folder.as_ref()).starts_with(world.temp.path()))
             && let Some(other) = found.insert(PathBuf::from(folder.as_ref()), pid)
         {
             panic!("{folder} has two background peers: {pid:?} and {other:?}");
@@ -109,15 +111,18 @@ impl History<'_> {
             75..80 => self.fail_to_log_in(home, user),
             _ => self.kill(),
         }
-        let running = running(self.world).len();
+        let running = running(self.world);
         let expected = self.logged_in.values().filter(|there| **there).count();
-        assert_eq!(running, expected, "{:?}", self.logged_in);
+        assert_eq!(running.len(), expected, "{:?} {running:?}", self.logged_in);
     }
 
     fn log_in(&mut self, home: &'static str, user: &'static str) {
         let args = ["login", user, "pass123"];
         let said = run_at(self.world, home, &args).expect_ok(&args);
-        assert!(said.starts_with(&format!("Logged in as {user}\n")), "{said}");
+        assert!(
+            said.starts_with(&format!("Logged in as {user}\n")),
+            "{said}"
+        );
         self.restored(home);
         self.logged_in.insert((home, user), true);
     }
@@ -152,7 +157,9 @@ impl History<'_> {
             return;
         };
         kill_process(*pid, Signal::KILL).unwrap();
-        wait_for_peers(self.world, "was killed", |peers| !peers.contains_key(folder));
+        wait_for_peers(self.world, "was killed", |peers| {
+            !peers.contains_key(folder)
+        });
         let there = self.logged_in.iter_mut().find(|((home, user), _)| {
             let folder = folder.strip_prefix(self.world.path(home));
             folder.is_ok_and(|folder| folder.ends_with(user.to_lowercase()))
@@ -174,7 +181,7 @@ fn a_hundred_logins_and_logouts_leave_exactly_the_right_background_peers() {
         rng: StdRng::seed_from_u64(SEED),
         logged_in: BTreeMap::new(),
     };
-    for _ in 0..100 {
+    for _ in 0..125 {
         history.step();
     }
     // One more command in each home brings the last ones back.
@@ -189,7 +196,10 @@ fn a_hundred_logins_and_logouts_leave_exactly_the_right_background_peers() {
         for user in USERS {
             let status = run_at(&world, home, &["status", "--as", user]).expect_ok(&["status"]);
             if history.logged_in.contains_key(&(home, user)) {
-                assert!(status.starts_with(&format!("Logged in as {user}\n")), "{status}");
+                assert!(
+                    status.starts_with(&format!("Logged in as {user}\n")),
+                    "{status}"
+                );
             } else {
                 assert_eq!(status, "Not logged in\n");
             }
@@ -223,7 +233,11 @@ fn many_commands_of_two_identities_at_once() {
         for user in ["Alice", "Bob"] {
             for number in 0..3 {
                 let group = format!("{user}-{round}-{number}");
-                commands.push(vec!["create_group".to_owned(), group, format!("--as={user}")]);
+                commands.push(vec![
+                    "create_group".to_owned(),
+                    group,
+                    format!("--as={user}"),
+                ]);
                 commands.push(["login", user, "pass123"].map(str::to_owned).to_vec());
             }
             commands.push(vec!["list_groups".to_owned(), format!("--as={user}")]);
@@ -253,9 +267,11 @@ fn logins_and_logouts_of_one_user_at_once_leave_one_peer_or_none() {
     let world = World::new();
     world.ok(&["create_user", "Alice", "pass123"]);
     for round in 0..6 {
+        // Not more often than a tracker takes without a wait.
+        let password = if round < 3 { "wrong" } else { "pass123" };
         let commands = [
             &["login", "Alice", "pass123"][..],
-            &["login", "Alice", "wrong"],
+            &["login", "Alice", password],
             &["logout", "--as", "Alice"],
             &["login", "Alice", "pass123"],
         ];
@@ -265,7 +281,8 @@ fn logins_and_logouts_of_one_user_at_once_leave_one_peer_or_none() {
             .collect();
         let ended: Vec<_> = started.iter_mut().map(Process::wait).collect();
         assert_eq!(ended[0].code, Some(0), "{:?}", ended[0]);
-        assert_eq!(ended[1].code, Some(DENIED), "{:?}", ended[1]);
+        let expected = if round < 3 { DENIED } else { 0 };
+        assert_eq!(ended[1].code, Some(expected), "{:?}", ended[1]);
         let logged_out = ended[2].code == Some(0);
         assert!(
             logged_out || ended[2].code == Some(NOT_LOGGED_IN),
@@ -277,7 +294,7 @@ fn logins_and_logouts_of_one_user_at_once_leave_one_peer_or_none() {
         let is_logged_in = status.starts_with("Logged in as Alice\n");
         assert!(is_logged_in || logged_out, "{status}");
         let expected = usize::from(is_logged_in);
-        wait_for_peers(&world, "too many", |peers| peers.len() == expected);
+        wait_for_peers(&world, "one or none", |peers| peers.len() == expected);
         assert_eq!(sockets(&world), expected);
         if round % 2 == 1 {
             world.run(&["logout", "--as", "Alice"]);
@@ -292,7 +309,9 @@ fn a_login_that_is_killed_leaves_nobody_who_serves_nobody() {
         world.ok(&["create_user", user, "pass123"]);
         let login = Process::spawn(world.command(&["login", user, "pass123"]));
         wait_for_peers(&world, "not started", |peers| {
-            peers.keys().any(|folder| folder.ends_with(user.to_lowercase()))
+            peers
+                .keys()
+                .any(|folder| folder.ends_with(user.to_lowercase()))
         });
         login.signal(Signal::KILL);
     }
@@ -309,7 +328,11 @@ fn a_login_that_is_killed_leaves_nobody_who_serves_nobody() {
 /// This program as it would be of another version: a copy of it in which the number is another.
 fn elder_binary(world: &World) -> PathBuf {
     let (version, elder) = (env!("CARGO_PKG_VERSION").as_bytes(), b"0.0.9");
-    assert_eq!(version.len(), elder.len(), "the number is replaced in place");
+    assert_eq!(
+        version.len(),
+        elder.len(),
+        "the number is replaced in place"
+    );
     let mut bytes = fs::read(env!("CARGO_BIN_EXE_p2pshare")).unwrap();
     let mut at = 0;
     while at + version.len() <= bytes.len() {
@@ -331,7 +354,11 @@ fn by(binary: &Path, command: &Command) -> Process {
         .args(command.get_args())
         .current_dir(command.get_current_dir().unwrap())
         .env_clear()
-        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
     Process::spawn(other)
 }
 
@@ -367,26 +394,42 @@ fn a_command_of_another_version_restarts_a_background_peer_once_its_transfers_en
     world.ok_as("Alice", &["create_group", "g", "--open"]);
     assert_eq!(version(&world, "Alice"), env!("CARGO_PKG_VERSION"));
     let after = running(&world);
-    let kept = after.values().filter(|pid| before.values().any(|old| old == *pid));
+    let kept = after
+        .values()
+        .filter(|pid| before.values().any(|old| old == *pid));
     assert_eq!((after.len(), kept.count()), (2, 1));
     world.ok_as("Alice", &["upload_file", "a.bin", "g"]);
     world.ok_as("Alice", &["logout"]);
 
     let bob = pid_of(&world, "bob");
-    let args = ["download_file", "g", "a.bin", "b.bin", "--wait", "--as", "Bob"];
+    let args = [
+        "download_file",
+        "g",
+        "a.bin",
+        "b.bin",
+        "--wait",
+        "--as",
+        "Bob",
+    ];
     let mut download = by(&elder, &world.command(&args));
     download.wait_for_error_line("waiting for peers");
     // Commands of this version are served by that peer as long as it has something to do.
     assert_eq!(world.ok_as("Bob", &["list_groups"]).lines().count(), 2);
     let status = world.ok_as("Bob", &["status"]);
     assert!(status.contains("transfers      1 running"), "{status}");
-    assert_eq!((pid_of(&world, "bob"), version(&world, "Bob")), (bob, "0.0.9".to_owned()));
+    assert_eq!(
+        (pid_of(&world, "bob"), version(&world, "Bob")),
+        (bob, "0.0.9".to_owned())
+    );
     world.ok(&["login", "Alice", "pass123"]);
     download.wait().expect_ok(&args);
     assert!(same_content(&file, &world.work("b.bin")));
     // And then no longer; what it has downloaded, its successor shares.
     let shown = world.ok_as("Bob", &["show_downloads"]);
-    assert!(shown.contains("b.bin") && shown.contains("shared"), "{shown}");
+    assert!(
+        shown.contains("b.bin") && shown.contains("shared"),
+        "{shown}"
+    );
     world.wait_until_gone(bob);
     assert_eq!(version(&world, "Bob"), env!("CARGO_PKG_VERSION"));
     assert_eq!(running(&world).len(), 2);
@@ -399,7 +442,10 @@ fn background_peer_of_another_protocol() {
     let Some(socket) = std::env::var_os("TEST_ELDER_SOCKET") else {
         return;
     };
-    let transfers: u8 = std::env::var("TEST_ELDER_TRANSFERS").unwrap().parse().unwrap();
+    let transfers: u8 = std::env::var("TEST_ELDER_TRANSFERS")
+        .unwrap()
+        .parse()
+        .unwrap();
     let listener = UnixListener::bind(socket).unwrap();
     println!("\nlistening");
     // A length of four bytes, and in it the protocol, the version, the transfers and no trackers.
@@ -422,7 +468,11 @@ fn a_background_peer_of_another_protocol_is_replaced_when_it_has_nothing_to_do()
         let _ = fs::remove_file(&socket);
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "background_peer_of_another_protocol", "--nocapture"])
+            .args([
+                "--exact",
+                "background_peer_of_another_protocol",
+                "--nocapture",
+            ])
             .env("TEST_ELDER_SOCKET", &socket)
             .env("TEST_ELDER_TRANSFERS", transfers);
         let mut process = Process::spawn(command);
@@ -436,7 +486,10 @@ fn a_background_peer_of_another_protocol_is_replaced_when_it_has_nothing_to_do()
         "the background peer is of version 99.0.0 and has 2 transfers running",
     );
     let hint = world.run(&["list_groups"]).stderr;
-    assert!(hint.ends_with("hint: repeat this once they have ended\n"), "{hint}");
+    assert!(
+        hint.ends_with("hint: repeat this once they have ended\n"),
+        "{hint}"
+    );
     assert!(running(&world).is_empty());
     busy.signal(Signal::KILL);
     busy.wait();

@@ -2,13 +2,12 @@
 //! logout or a signal; then transfers stop, keep what they have, and the peer is shut down. One at which nobody is
 //! logged in, and of which nobody asks anything, ends too: the command that it was started for is gone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use p2pshare::{Peer, RingId, Session, TrackerAddr};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -38,8 +37,6 @@ pub(super) struct Shared {
     /// Uploads and downloads under way.
     pub(super) transfers: Gauge,
     stopping: watch::Sender<bool>,
-    /// Connections that last as long as the process, so that their clients see its end.
-    held: Mutex<Vec<OwnedWriteHalf>>,
 }
 
 impl Service {
@@ -77,7 +74,6 @@ impl Service {
             entry: tokio::sync::Mutex::default(),
             transfers: Gauge::default(),
             stopping: watch::Sender::new(false),
-            held: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -152,7 +148,8 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
     }
     let connection = reporter.done(result).await;
     if shared.is_stopping() {
-        lock(&shared.held).push(connection);
+        // Only the end of the process closes it, and so the command sees that end.
+        std::mem::forget(connection);
     }
 }
 
@@ -215,11 +212,6 @@ impl Drop for Entered {
 
 fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
     signal(kind).map_err(|error| Failure::io("cannot listen for signals", &error))
-}
-
-/// What these locks guard is whole between any two statements, so that a panic elsewhere spoils nothing.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long a restored peer may take to reach a tracker before it is used all the same.

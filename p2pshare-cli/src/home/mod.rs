@@ -51,9 +51,13 @@ impl Home {
     /// user alone.
     ///
     /// # Errors
-    /// When it belongs to another user, or its group or others may write to it.
+    /// When it is no folder, belongs to another user, or its group or others may write to it.
     pub(crate) fn check_guarded(&self) -> Result<(), Failure> {
         match fs::metadata(&self.path) {
+            Ok(found) if !found.is_dir() => Err(Failure::failed(format!(
+                "the home {} is not a folder",
+                self.path.display()
+            ))),
             Ok(found) => check_guarded(&self.path, found.uid(), found.mode()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Failure::io(
@@ -126,7 +130,12 @@ impl Home {
     pub(crate) fn lock(&self) -> Result<File, Failure> {
         let path = self.path.join("lock");
         let failed = |error| Failure::io(format!("cannot lock {}", path.display()), &error);
-        create_private(&self.path).map_err(failed)?;
+        create_private(&self.path).map_err(|error| {
+            Failure::io(
+                format!("cannot create the home {}", self.path.display()),
+                &error,
+            )
+        })?;
         // Somebody else may have made it since it was looked for.
         self.check_guarded()?;
         open_lock(&path)
@@ -334,7 +343,10 @@ mod tests {
         bob.create().unwrap();
         fs::write(bob.identity_file(), "p2pshare identity 1\nuser").unwrap();
         let found = home.identities();
-        assert_eq!((found.logged_in.len(), found.broken), (1, vec![bob.clone()]));
+        assert_eq!(
+            (found.logged_in.len(), found.broken),
+            (1, vec![bob.clone()])
+        );
         bob.remove();
         assert!(folder.path().ends_with(format!("{ring}/alice")));
         folder.remove_identity().unwrap();

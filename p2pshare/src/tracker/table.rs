@@ -195,7 +195,11 @@ mod tests {
     }
 
     /// Makes the row if there is none, as whoever creates something does.
-    async fn create(dht: &DhtNode, key: &RowKey, request: Request) -> Result<&'static str, Refusal> {
+    async fn create(
+        dht: &DhtNode,
+        key: &RowKey,
+        request: Request,
+    ) -> Result<&'static str, Refusal> {
         let group = GroupName::new("g").unwrap();
         change(
             dht,
