@@ -73,7 +73,7 @@ fn what_cannot_be_a_command_is_refused_before_anything_is_done() {
         ),
         (
             &["upload_file", "a", "g", "--name", ".."],
-            "invalid value '..' for '--name <NAME>': a file name cannot be '..'",
+            "invalid value '..' for '--name <NAME>': '..' names a folder, not a file",
         ),
         (
             &["login", "Alice", "pass123", "--password-stdin"],
