@@ -24,7 +24,7 @@ pub(super) async fn perform(
     match request {
         Request::Login { user, password } => return login(shared, &user, &password).await,
         Request::Logout => return logout(shared).await,
-        Request::Retire => return Ok(retire(shared)),
+        Request::Retire => return Ok(retire(shared).await),
         Request::Upload(request) => {
             return transfer::upload(shared, request, reporter, cancelled).await;
         }
@@ -139,9 +139,9 @@ async fn logout(shared: &Shared) -> Result<Outcome, Failure> {
     })
 }
 
-/// Ends the process, unless somebody is logged in, or another command is here and may be about to log in.
-fn retire(shared: &Shared) -> Outcome {
-    let ending = shared.session().is_err() && shared.commands.count() == 1;
+async fn retire(shared: &Shared) -> Outcome {
+    let _entry = shared.entry.lock().await;
+    let ending = shared.session().is_err();
     if ending {
         shared.stop();
     }

@@ -30,9 +30,7 @@ pub(super) struct Shared {
     pub(super) folder: IdentityFolder,
     pub(super) ring: RingId,
     pub(super) trackers: Vec<TrackerAddr>,
-    /// Connected commands.
-    pub(super) commands: Gauge,
-    /// Held by whoever logs in or out, from the trackers' answer until it is recorded.
+    /// Held by whoever logs in or out, or ends the process because nobody is.
     pub(super) entry: tokio::sync::Mutex<()>,
     /// Uploads and downloads under way.
     pub(super) transfers: Gauge,
@@ -70,7 +68,6 @@ impl Service {
             folder,
             ring,
             trackers,
-            commands: Gauge::default(),
             entry: tokio::sync::Mutex::default(),
             transfers: Gauge::default(),
             stopping: watch::Sender::new(false),
@@ -125,7 +122,6 @@ impl Service {
 }
 
 async fn serve(shared: Arc<Shared>, stream: UnixStream) {
-    let _entered = shared.commands.enter();
     let hello = ServerHello {
         protocol: PROTOCOL,
         version: VERSION.to_owned(),

@@ -69,7 +69,7 @@ impl Background {
         self.start(home).await
     }
 
-    /// Ends it if nobody is logged in and no other command is at it; says whether there is none then. The caller holds the lock of the
+    /// Ends it if nobody is logged in or logging in; says whether there is none then. The caller holds the lock of the
     /// home.
     pub(crate) async fn retire(&self) -> Result<bool, Failure> {
         let Some(mut client) = self.find().await? else {

@@ -40,7 +40,7 @@ pub(crate) enum Request {
         password: Password,
     },
     Logout,
-    /// End the process if nobody is logged in and no other command is here.
+    /// End the process if nobody is logged in or logging in.
     Retire,
     Status,
     CreateGroup {
