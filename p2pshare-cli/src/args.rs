@@ -4,6 +4,7 @@
 //! normalization form C, in which groups have them: a keyboard or a completion may give another.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -39,7 +40,10 @@ impl NoCommand {
                 let _ = error.print();
             }
             Self::Unknown(failure) => failure.report(),
-            Self::Missing => anstream::eprint!("{}", Cli::command().render_help().ansi()),
+            Self::Missing => {
+                let help = Cli::command().render_help();
+                let _ = write!(anstream::stderr(), "{}", help.ansi());
+            }
         }
         ExitCode::Usage.number()
     }

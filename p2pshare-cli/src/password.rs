@@ -10,6 +10,7 @@ use crate::args::Account;
 use crate::command::Caller;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::render;
 
 /// The variable that a password may come from.
 pub(crate) const VARIABLE: &str = "P2PSHARE_PASSWORD";
@@ -18,7 +19,9 @@ pub(crate) const VARIABLE: &str = "P2PSHARE_PASSWORD";
 pub(crate) fn obtain(account: &Account, is_new: bool, caller: Caller) -> Result<Password, Failure> {
     if let Some(password) = &account.password {
         if caller == Caller::Process {
-            eprintln!("note: other users of this machine can see a password on the command line");
+            render::talk(
+                "note: other users of this machine can see a password on the command line",
+            );
         }
         return Ok(Password::new(password.clone()));
     }

@@ -39,7 +39,7 @@ impl ProgressView {
             }
             None => {
                 if let Some(line) = self.plain.line(Instant::now(), progress) {
-                    eprintln!("{line}");
+                    render::talk(line);
                 }
             }
         }

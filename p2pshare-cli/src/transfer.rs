@@ -11,6 +11,7 @@ use crate::control::{Outcome, Request};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::progress::ProgressView;
+use crate::render;
 
 /// The path from the root, which means the same to the background peer.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
@@ -40,7 +41,7 @@ pub(crate) async fn ask_with_progress(
         .map_err(|error| Failure::io("cannot listen for Ctrl-C", &error))?;
     let interrupted = async {
         interrupts.recv().await;
-        eprintln!("\ncancelling; Ctrl-C again ends at once");
+        render::talk("\ncancelling; Ctrl-C again ends at once");
         cancel.send_replace(true);
         interrupts.recv().await;
         Failure::new(ExitCode::Interrupted, "interrupted")

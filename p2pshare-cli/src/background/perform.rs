@@ -24,7 +24,7 @@ pub(super) async fn perform(
     match request {
         Request::Login { user, password } => return login(shared, &user, &password).await,
         Request::Logout => return logout(shared).await,
-        Request::Retire => return Ok(retire(shared)),
+        Request::Retire => return Ok(retire(shared).await),
         Request::Upload(request) => {
             return transfer::upload(shared, request, reporter, cancelled).await;
         }
@@ -98,7 +98,10 @@ pub(super) async fn perform(
 }
 
 async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<Outcome, Failure> {
-    let _entered = shared.logins.enter();
+    let _entry = shared.entry.lock().await;
+    if shared.is_stopping() {
+        return Ok(Outcome::Retired { ending: true });
+    }
     let session = shared.peer.login(user, password).await?;
     let file = IdentityFile {
         user: session.user().clone(),
@@ -125,6 +128,7 @@ async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<
 
 /// Ends the session and the process; the process also where the trackers have ended the session before.
 async fn logout(shared: &Shared) -> Result<Outcome, Failure> {
+    let _entry = shared.entry.lock().await;
     let session = shared.session();
     if let Ok(session) = &session {
         session.logout().await?;
@@ -139,8 +143,9 @@ async fn logout(shared: &Shared) -> Result<Outcome, Failure> {
     })
 }
 
-fn retire(shared: &Shared) -> Outcome {
-    let ending = shared.session().is_err() && shared.logins.count() == 0;
+async fn retire(shared: &Shared) -> Outcome {
+    let _entry = shared.entry.lock().await;
+    let ending = shared.session().is_err();
     if ending {
         shared.stop();
     }

@@ -147,8 +147,13 @@ pub(crate) enum Phase {
 pub(crate) enum Outcome {
     Done,
     LoggedIn(LoggedIn),
-    LoggedOut { user: UserName },
-    Retired { ending: bool },
+    LoggedOut {
+        user: UserName,
+    },
+    /// Whether the process ends; a login is answered with it too where it does.
+    Retired {
+        ending: bool,
+    },
     Status(PeerStatus),
     Groups(Vec<GroupRow>),
     Joined(Joined),
@@ -157,7 +162,9 @@ pub(crate) enum Outcome {
     Files(Vec<FileRow>),
     Downloaded(Downloaded),
     Transfers(Vec<TransferRow>),
-    Stopped { entry_removed: bool },
+    Stopped {
+        entry_removed: bool,
+    },
     Verified(Verified),
 }
 

@@ -59,7 +59,7 @@ impl Completion {
             Wanted::FileOf(group) => self.ask(Some(group)),
             Wanted::Path => paths(typed),
             Wanted::User => self.context().map_or_else(Vec::new, |context| {
-                let identities = context.home.identities().into_iter();
+                let identities = context.home.identities().logged_in.into_iter();
                 identities.map(|of| of.file.user.to_string()).collect()
             }),
             Wanted::Anything => Vec::new(),

@@ -20,6 +20,7 @@ use crate::command::{self, Caller};
 use crate::context::Context;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::render;
 use complete::Completion;
 use history::History;
 
@@ -186,7 +187,7 @@ impl Shell {
                 Line::Quit => return Ok(exit_code),
                 Line::Ran { code, .. } => exit_code = code,
             }
-            eprintln!("note: that was line {number} of the script");
+            render::talk(format_args!("note: that was line {number} of the script"));
             if self.stop_on_error || exit_code == ExitCode::Interrupted.number() {
                 return Ok(exit_code);
             }
@@ -211,7 +212,7 @@ impl Shell {
         match words.first().map(String::as_str) {
             None => return Line::Empty,
             Some("quit" | "exit") if words.len() == 1 => return Line::Quit,
-            Some("help") if words.len() == 1 => eprintln!("{HELP}"),
+            Some("help") if words.len() == 1 => render::talk(HELP),
             _ => {}
         }
         let cli = match args::parse_line(&words, &self.global) {
