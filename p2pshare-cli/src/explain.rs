@@ -60,9 +60,23 @@ impl From<DownloadError> for Failure {
                 Some("--wait waits for somebody who has it"),
             ),
             DownloadError::NoUsablePeer { .. } => (ExitCode::Unreachable, None),
+            DownloadError::NotAllOnline { .. } => (
+                ExitCode::Unreachable,
+                Some("what is verified is kept; --wait waits for somebody who has the rest"),
+            ),
             DownloadError::DestinationExists { .. } => (
                 ExitCode::Failed,
                 Some("--force replaces it; DEST names another place"),
+            ),
+            DownloadError::DestinationTaken { .. } => (
+                ExitCode::Failed,
+                Some(
+                    "move it away and repeat the command, or repeat it with --force; nothing is fetched again",
+                ),
+            ),
+            DownloadError::NoSpace { .. } => (
+                ExitCode::Failed,
+                Some("make room and repeat the command: it goes on with what is there"),
             ),
             DownloadError::Sha256Mismatch { .. } => (
                 ExitCode::Integrity,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use indicatif::{DecimalBytes, HumanDuration};
 
+use crate::control::LeftRow;
 use crate::failure::Failure;
 
 /// Prints the result of a command. A reader that has gone away, as in `| head`, is not an error.
@@ -76,6 +77,11 @@ pub(crate) fn time(elapsed: Duration) -> String {
         1_000..60_000 => format!("{:.1} s", elapsed.as_secs_f64()),
         _ => HumanDuration(elapsed).to_string(),
     }
+}
+
+/// A peer that a download dropped, as `left peer 1a2b3c4d…: it sent a bad chunk 17`.
+pub(crate) fn left(left: &LeftRow) -> String {
+    format!("left peer {}: {}", left.peer, left.reason)
 }
 
 /// How much of something is there, as `41 %`; 100 only when nothing is missing.

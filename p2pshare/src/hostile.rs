@@ -11,6 +11,7 @@ mod impostors;
 mod publishers;
 mod readers;
 mod requests;
+mod swarms;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -244,8 +245,11 @@ struct TestFile {
 impl TestFile {
     /// Of so many bytes, which differ from name to name.
     fn new(name: &str, bytes: usize) -> Self {
-        let content: Vec<u8> = name.bytes().cycle().zip(0..bytes).map(mix).collect();
-        let layout = Layout::new(bytes as u64).unwrap();
+        Self::of(name, name.bytes().cycle().zip(0..bytes).map(mix).collect())
+    }
+
+    fn of(name: &str, content: Vec<u8>) -> Self {
+        let layout = Layout::new(content.len() as u64).unwrap();
         let mut builder = ManifestBuilder::new(layout);
         let chunks = content.chunks(crate::CHUNK_SIZE as usize);
         let digests: Vec<Digest> = chunks.map(Digest::of).collect();

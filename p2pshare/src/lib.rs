@@ -91,7 +91,7 @@ pub use identity::{
 };
 pub use peer::{
     Damage, Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions,
-    DownloadProgress, DownloadReport, DownloadState, DownloadStatus, DownloadWatch, Peer,
+    DownloadProgress, DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer, Peer,
     PeerBindError, PeerBuilder, Session, SessionError, ShareError, ShareStatus, SharedFile,
     StopOutcome, TrackerClient, Upload, UploadProgress, UploadWatch, Verify, VerifyError,
     VerifyReport,

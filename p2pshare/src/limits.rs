@@ -123,6 +123,29 @@ pub(crate) const CHUNK_DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Chunks asked of one source at once: 8 MiB, half of a stream's window.
 pub(crate) const CHUNK_WINDOW: usize = 16;
+/// Chunks asked at once of a source that has given none yet.
+pub(crate) const CHUNK_WINDOW_FIRST: usize = 4;
+/// For how long a source has to do with what is asked of it at once, at the pace at which it gives.
+pub(crate) const CHUNK_WINDOW_TIME: Duration = Duration::from_secs(2);
+/// How much longer the last chunk of a slow source may take before a faster one, which has nothing else to do,
+/// is asked for it as well.
+pub(crate) const SLOW_SOURCE_PATIENCE: Duration = Duration::from_secs(2);
+/// The same, where it would mean more bytes twice than [`DUPLICATE_BYTES_SHARE_MAX`].
+pub(crate) const STUCK_SOURCE_PATIENCE: Duration = Duration::from_secs(5);
+/// Of how many bytes of a file one may be asked for twice to be sooner at the end.
+pub(crate) const DUPLICATE_BYTES_SHARE_MAX: u64 = 128;
+/// How long a source may go on with a chunk that another has given meanwhile.
+pub(crate) const OUTRUN_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a source that has nothing to do looks whether another has become slow.
+pub(crate) const IDLE_SOURCE_LOOK: Duration = Duration::from_millis(250);
+/// How long a source that is itself downloading may have nothing that is missing before its place is given away.
+pub(crate) const SOURCE_IDLE_MAX: Duration = Duration::from_secs(20);
+/// How often a holder tells on one swarm stream which chunks it has got.
+pub(crate) const HAVE_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a download sees to it that its grant is renewed in time.
+pub(crate) const GRANT_LOOK: Duration = Duration::from_secs(20);
+/// Peers that a download shows as dropped, and why.
+pub(crate) const LEFT_PEERS_SHOWN_MAX: usize = 16;
 /// Pieces of a stream taken at once.
 pub(crate) const CHUNK_PIECES_AT_ONCE: usize = 32;
 /// Chunks that wait to be written.
@@ -145,6 +168,8 @@ pub(crate) const DOWNLOADS_SHOWN_MAX: usize = 1000;
 pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a peer that shares something new waits until the trackers know that it is online with it.
 pub(crate) const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the disks may take to show how shared files are.
+pub(crate) const SHARES_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections of other peers that a peer serves at once.
 pub(crate) const PEER_CONNECTIONS_MAX: usize = 256;
 /// Bytes in the file of a session.
@@ -253,5 +278,8 @@ const _: () = assert!(2 * LEASE_RENEWAL.as_secs() < LEASE_LIFE.as_secs());
 const _: () = assert!(TOKEN_BYTES_MAX + 256 < PEER_REQUEST_BYTES_MAX);
 const _: () = assert!(LOGIN_WAIT_MAX.as_secs() < LOGIN_FAILURES_FORGOTTEN.as_secs());
 const _: () = assert!(CHUNK_WINDOW <= CHUNK_REQUESTS_MAX);
+const _: () = assert!(CHUNK_WINDOW_FIRST <= CHUNK_WINDOW);
+const _: () = assert!(SOURCE_IDLE_MAX.as_secs() < NO_SOURCE_PATIENCE.as_secs());
+const _: () = assert!(GRANT_LOOK.as_secs() * 4 < GRANT_LIFE.as_secs());
 const _: () =
     assert!(HOLDERS_SAMPLE_MAX * ANNOUNCED_BITFIELD_BYTES_MAX < TRACKER_RESPONSE_BYTES_MAX);

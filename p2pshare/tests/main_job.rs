@@ -73,6 +73,35 @@ impl World {
     }
 }
 
+#[tokio::test]
+async fn a_peer_that_starts_again_is_where_it_was() {
+    let world = World::new().await;
+    let peer = world.peer("Alice").await;
+    let addr = peer.local_addr();
+    peer.shutdown().await.unwrap();
+    drop(peer);
+    drop(when_free(addr).await);
+    let again = world.peer("Alice").await;
+    assert_eq!(again.local_addr(), addr);
+    again.shutdown().await.unwrap();
+    drop(again);
+    // Unless somebody else is there by then.
+    let _taken = when_free(addr).await;
+    let elsewhere = world.peer("Alice").await;
+    assert_ne!(elsewhere.local_addr().port(), addr.port());
+    elsewhere.shutdown().await.unwrap();
+}
+
+/// Takes the address once whoever had it has let go of it.
+async fn when_free(addr: std::net::SocketAddr) -> std::net::UdpSocket {
+    loop {
+        match std::net::UdpSocket::bind(addr) {
+            Ok(socket) => return socket,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
 async fn start_tracker(dir: &Path, port: u16) -> Tracker {
     Tracker::builder(dir)
         .listen(([127, 0, 0, 1], port).into())

@@ -44,7 +44,10 @@ pub(super) async fn perform(
         | Request::Upload(_)
         | Request::Download(_)
         | Request::Verify(_) => Outcome::Done,
-        Request::Status => Outcome::Status(status(shared, &session)),
+        Request::Status => {
+            session.look_at_shares().await;
+            Outcome::Status(status(shared, &session))
+        }
         Request::CreateGroup { group, open } => {
             let access = if open { Access::Open } else { Access::Members };
             session.create_group(&group, access).await?;
@@ -83,7 +86,10 @@ pub(super) async fn perform(
                 .map(file_row)
                 .collect(),
         ),
-        Request::ShowDownloads => Outcome::Transfers(transfer::rows(&session)),
+        Request::ShowDownloads => {
+            session.look_at_shares().await;
+            Outcome::Transfers(transfer::rows(&session))
+        }
         Request::StopSharing {
             group,
             name,
@@ -154,20 +160,25 @@ async fn retire(shared: &Shared) -> Outcome {
 
 fn status(shared: &Shared, session: &Session) -> PeerStatus {
     let tracker = session.tracker();
-    let served = session
-        .shares()
+    let shares = session.shares();
+    let unserved = shares
         .iter()
-        .filter(|share| !share.changed)
-        .count();
+        .filter(|share| share.changed || share.unreadable);
     PeerStatus {
         user: session.user().clone(),
         ring: shared.ring,
         peer: address(&shared.peer),
         tracker: tracker.map(|tracker| tracker.to_string()),
         pid: std::process::id(),
-        shared_files: u32::try_from(served).unwrap_or(u32::MAX),
+        shared_files: count(shares.len()),
         transfers: shared.transfers.count(),
+        unserved_files: count(unserved.count()),
+        downloads: transfer::running(session),
     }
+}
+
+fn count(files: usize) -> u32 {
+    u32::try_from(files).unwrap_or(u32::MAX)
 }
 
 /// The address at which others reach the peer best; on this machine, as long as no tracker was told of it.

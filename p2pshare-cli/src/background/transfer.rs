@@ -6,15 +6,15 @@ use std::pin::pin;
 use std::time::Duration;
 
 use p2pshare::{
-    DownloadError, DownloadOptions, DownloadProgress, DownloadState, Session, ShareError,
-    ShareStatus, UploadProgress, VerifyError,
+    DownloadError, DownloadOptions, DownloadProgress, DownloadState, DownloadStatus, Session,
+    ShareError, ShareStatus, UploadProgress, VerifyError,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::service::Shared;
 use crate::control::{
-    Cancelled, DownloadRequest, Downloaded, Outcome, Phase, Progress, Reporter, TransferRow,
-    UploadRequest, Uploaded, Verified, VerifyRequest,
+    Cancelled, DownloadRequest, Downloaded, LeftRow, Outcome, Phase, Progress, Reporter,
+    TransferRow, UploadRequest, Uploaded, Verified, VerifyRequest,
 };
 use crate::failure::Failure;
 
@@ -138,7 +138,7 @@ pub(super) fn rows(session: &Session) -> Vec<TransferRow> {
     let mut shares = session.shares();
     let mut rows = Vec::new();
     for download in session.downloads() {
-        let progress = download.progress;
+        let progress = &download.progress;
         let is_share = |share: &ShareStatus| {
             (&share.group, &share.name, &share.path)
                 == (&download.group, &download.name, &download.dest)
@@ -150,12 +150,8 @@ pub(super) fn rows(session: &Session) -> Vec<TransferRow> {
             state = format!("complete, {}", describe_share(&shares.remove(at)));
         }
         rows.push(TransferRow {
-            name: download.name,
-            group: download.group,
-            size: progress.total_bytes,
-            verified_bytes: progress.verified_bytes,
             state,
-            path: download.dest.as_path().into(),
+            ..download_row(download)
         });
     }
     rows.extend(shares.into_iter().map(|share| TransferRow {
@@ -165,8 +161,33 @@ pub(super) fn rows(session: &Session) -> Vec<TransferRow> {
         size: share.size,
         verified_bytes: share.size,
         path: share.path.as_path().into(),
+        left: Vec::new(),
     }));
     rows
+}
+
+/// The downloads of a session that are running.
+pub(super) fn running(session: &Session) -> Vec<TransferRow> {
+    let downloads = session.downloads().into_iter();
+    let running = downloads.filter(|download| download.progress.state.is_active());
+    running.map(download_row).collect()
+}
+
+fn download_row(download: DownloadStatus) -> TransferRow {
+    let progress = download.progress;
+    let left = progress.left.into_iter().map(|left| LeftRow {
+        peer: format!("{}…", left.peer.to_string().split_at(PEER_DIGITS).0),
+        reason: left.reason.to_string(),
+    });
+    TransferRow {
+        name: download.name,
+        group: download.group,
+        size: progress.total_bytes,
+        verified_bytes: progress.verified_bytes,
+        state: describe(&progress.state),
+        path: download.dest.as_path().into(),
+        left: left.collect(),
+    }
 }
 
 /// Reports a transfer until it has ended, and cancels it when the command or the process ends first.
@@ -246,6 +267,8 @@ fn describe(state: &DownloadState) -> String {
 fn describe_share(share: &ShareStatus) -> &'static str {
     if share.changed {
         "changed on disk, not shared"
+    } else if share.unreadable {
+        "cannot be read now, not shared"
     } else {
         "shared"
     }
@@ -255,6 +278,9 @@ fn stopped() -> Failure {
     Failure::failed("the background peer was stopped; what is verified is kept")
         .hint("the same command starts it again, and goes on from there")
 }
+
+/// How much is shown of a peer's id.
+const PEER_DIGITS: usize = 8;
 
 /// How often a command hears of progress.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);

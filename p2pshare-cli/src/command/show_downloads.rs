@@ -17,6 +17,14 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     if transfers.is_empty() {
         return Ok(NONE.to_owned());
     }
+    let left: Vec<String> = transfers
+        .iter()
+        .flat_map(|transfer| {
+            let (name, group) = (&transfer.name, &transfer.group);
+            let line = move |left| format!("\n{name} of '{group}': {}", render::left(left));
+            transfer.left.iter().map(line)
+        })
+        .collect();
     let rows = transfers.into_iter().map(|transfer| {
         [
             transfer.name.to_string(),
@@ -27,10 +35,8 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
             transfer.path.to_string(),
         ]
     });
-    Ok(render::table(
-        ["file", "group", "size", "progress", "state", "path"],
-        rows,
-    ))
+    let header = ["file", "group", "size", "progress", "state", "path"];
+    Ok(render::table(header, rows) + &left.concat())
 }
 
 const NONE: &str = "No downloads yet";

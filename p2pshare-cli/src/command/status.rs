@@ -4,6 +4,7 @@ use crate::context::{Connected, Context, unexpected};
 use crate::control::{Outcome, Request};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::render;
 
 pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     let Some(Connected {
@@ -33,8 +34,27 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     text += &format!("  tracker        {tracker}\n");
     text += &format!("  ring           {}\n", status.ring);
     text += &format!("  peer server    {} (pid {})\n", status.peer, status.pid);
-    text += &format!("  files shared   {}\n", status.shared_files);
+    text += &format!("  files shared   {}", status.shared_files);
+    if status.unserved_files > 0 {
+        let unserved = status.unserved_files;
+        text +=
+            &format!(", of which {unserved} not as recorded and not served: see show_downloads");
+    }
+    text += "\n";
     text += &format!("  transfers      {} running", status.transfers);
+    for download in &status.downloads {
+        text += &format!(
+            "\n    {} of '{}': {}, {} of {}",
+            download.name,
+            download.group,
+            download.state,
+            render::percent(download.verified_bytes, download.size),
+            render::size(download.size)
+        );
+        for left in &download.left {
+            text += &format!("\n      {}", render::left(left));
+        }
+    }
     let others = context
         .home
         .identities()

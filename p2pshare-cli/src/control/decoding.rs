@@ -60,8 +60,8 @@ mod tests {
     use p2pshare::{FileName, GroupName, Password, RingId, UserName};
 
     use super::super::message::{
-        DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus,
-        Phase, Progress, TransferRow, UploadRequest, Uploaded, Verified, VerifyRequest,
+        DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn, Outcome,
+        PeerStatus, Phase, Progress, TransferRow, UploadRequest, Uploaded, Verified, VerifyRequest,
     };
     use super::*;
     use crate::failure::Failure;
@@ -167,6 +167,21 @@ mod tests {
         }
     }
 
+    fn transfer() -> TransferRow {
+        TransferRow {
+            name: name(),
+            group: group(),
+            size: 600_000,
+            verified_bytes: 524_288,
+            state: "downloading".to_owned(),
+            path: path(),
+            left: vec![LeftRow {
+                peer: "1a2b3c4d…".to_owned(),
+                reason: "it sent a bad chunk 17".to_owned(),
+            }],
+        }
+    }
+
     fn outcomes() -> Vec<Outcome> {
         let peer = "127.0.0.1:41873".parse().unwrap();
         vec![
@@ -187,6 +202,8 @@ mod tests {
                 pid: 4242,
                 shared_files: 3,
                 transfers: 1,
+                unserved_files: 1,
+                downloads: vec![transfer()],
             }),
             Outcome::Groups(vec![GroupRow {
                 name: group(),
@@ -220,14 +237,7 @@ mod tests {
                 sha256_checked: true,
                 was_there: false,
             }),
-            Outcome::Transfers(vec![TransferRow {
-                name: name(),
-                group: group(),
-                size: 600_000,
-                verified_bytes: 524_288,
-                state: "downloading".to_owned(),
-                path: path(),
-            }]),
+            Outcome::Transfers(vec![transfer()]),
             Outcome::Stopped {
                 entry_removed: true,
             },

@@ -186,9 +186,12 @@ pub(crate) struct PeerStatus {
     pub(crate) tracker: Option<String>,
     pub(crate) peer: SocketAddr,
     pub(crate) pid: u32,
-    /// Those that were not found changed or damaged.
     pub(crate) shared_files: u32,
     pub(crate) transfers: u32,
+    /// Of the shared files, those that changed on disk or cannot be read now.
+    pub(crate) unserved_files: u32,
+    /// Those that are running.
+    pub(crate) downloads: Vec<TransferRow>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -255,6 +258,15 @@ pub(crate) struct TransferRow {
     pub(crate) verified_bytes: u64,
     pub(crate) state: String,
     pub(crate) path: WirePath,
+    /// Peers that a download dropped.
+    pub(crate) left: Vec<LeftRow>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LeftRow {
+    /// As much of its id as is shown.
+    pub(crate) peer: String,
+    pub(crate) reason: String,
 }
 
 /// A path as the file system has it, which need not be UTF-8.

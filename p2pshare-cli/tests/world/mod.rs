@@ -11,6 +11,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -194,6 +195,12 @@ impl World {
         }
     }
 
+    /// Bytes on disk of what is being downloaded to a file in the folder that commands run in.
+    pub(crate) fn partial_bytes(&self, dest: &str) -> u64 {
+        let partial = fs::symlink_metadata(self.work(&format!("{dest}.p2part")));
+        partial.map_or(0, |partial| partial.blocks() * 512)
+    }
+
     /// The folders of all identities of all homes.
     pub(crate) fn identity_folders(&self) -> Vec<PathBuf> {
         let homes = subfolders(self.temp.path());
@@ -290,6 +297,20 @@ impl Process {
 
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Waits until something is so, or the process has ended before.
+    #[track_caller]
+    pub(crate) fn run_until(&mut self, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "it did not come to pass");
+            match self.stderr.incoming.recv_timeout(Duration::from_millis(1)) {
+                Ok(line) => self.stderr.keep(&line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
     }
 
     /// Waits for a line on standard output that contains `text`.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::iter;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +134,21 @@ impl Bitfield {
     /// The positions in the set, in ascending order.
     pub(crate) fn iter_set(&self) -> impl Iterator<Item = u32> + '_ {
         positions(self.words.iter().copied())
+    }
+
+    /// The first position of `range` that is in this set and that `other` lacks. Both have the same length.
+    pub(crate) fn first_lacked_by(&self, other: &Self, range: Range<u32>) -> Option<u32> {
+        debug_assert_eq!(self.len, other.len, "bitfields of two different files");
+        let end = range.end.min(self.len);
+        let words = range.start / 64..end.div_ceil(64);
+        words.into_iter().find_map(|word| {
+            let mut lacked = self.words[word as usize] & !other.words[word as usize];
+            if word == range.start / 64 {
+                lacked &= u64::MAX << (range.start % 64);
+            }
+            let first = word * 64 + lacked.trailing_zeros();
+            (lacked != 0 && first < end).then_some(first)
+        })
     }
 
     /// The positions that are not in the set, in ascending order.
@@ -287,7 +303,11 @@ mod tests {
                 bitfield
             });
             let expected = (0..len).filter(|i| ours.get(*i) && !theirs.get(*i));
-            prop_assert!(ours.iter_lacked_by(&theirs).eq(expected));
+            prop_assert!(ours.iter_lacked_by(&theirs).eq(expected.clone()));
+            for (start, end) in [(0, len), (len / 3, len), (0, len / 2), (len / 2, len + 70)] {
+                let first = expected.clone().find(|i| (start..end).contains(i));
+                prop_assert_eq!(ours.first_lacked_by(&theirs, start..end), first);
+            }
         }
 
         #[test]

@@ -68,7 +68,10 @@ fn frame<M: Message>(message: M) -> Vec<u8> {
 }
 
 /// A stream that asks for chunks.
-struct Swarm {
+pub(super) struct Swarm {
+    pub(super) holding: Holding,
+    /// What the holder said that it has got.
+    pub(super) haves: Vec<u32>,
     send: SendStream,
     receive: RecvStream,
     reader: ChunkReader,
@@ -76,28 +79,31 @@ struct Swarm {
 }
 
 impl Swarm {
-    async fn open(connection: &Connection, open: &Open) -> Result<Self, PeerRefusal> {
+    pub(super) async fn open(connection: &Connection, open: &Open) -> Result<Self, PeerRefusal> {
         let (mut send, mut receive) = connection.open().await.unwrap();
         send.send(open).await.unwrap();
         match receive.receive().await.unwrap() {
             SwarmAnswer::Refused(refusal) => Err(refusal),
-            SwarmAnswer::Opened { holding } => {
-                assert_eq!(holding, Holding::Complete);
-                Ok(Self {
-                    send,
-                    receive,
-                    reader: ChunkReader::default(),
-                    piece: Bytes::new(),
-                })
-            }
+            SwarmAnswer::Opened { holding } => Ok(Self {
+                holding,
+                haves: Vec::new(),
+                send,
+                receive,
+                reader: ChunkReader::default(),
+                piece: Bytes::new(),
+            }),
         }
     }
 
     /// The bytes of a chunk, if it is given.
-    async fn chunk(&mut self, index: u32) -> Option<Vec<u8>> {
+    pub(super) async fn chunk(&mut self, index: u32) -> Option<Vec<u8>> {
         self.tell(&SwarmRequest::Chunk { index }).await;
-        let ChunkPart::Header(header) = self.part().await else {
-            panic!("a chunk without a header");
+        let header = loop {
+            match self.part().await {
+                ChunkPart::Header(ChunkHeader::Have { index }) => self.haves.push(index),
+                ChunkPart::Header(header) => break header,
+                ChunkPart::Bytes(_) => panic!("a chunk without a header"),
+            }
         };
         let length = match header {
             ChunkHeader::Lacking { index: of } if of == index => return None,
@@ -126,6 +132,19 @@ impl Swarm {
 
     async fn tell(&mut self, request: &SwarmRequest) {
         self.send.send(request).await.unwrap();
+    }
+
+    /// Waits until the holder says that it has got so many chunks.
+    pub(super) async fn until_it_has(&mut self, count: usize) {
+        let told = async {
+            while self.haves.len() < count {
+                match self.part().await {
+                    ChunkPart::Header(ChunkHeader::Have { index }) => self.haves.push(index),
+                    other => panic!("not asked for: {other:?}"),
+                }
+            }
+        };
+        timeout(WITHIN, told).await.expect("it gets them");
     }
 
     async fn part(&mut self) -> ChunkPart {
@@ -232,6 +251,7 @@ async fn whoever_may_not_read_gets_the_answer_of_a_file_that_is_not_there() {
     let beyond = transcript(&connection, &right.digests(1)).await;
     assert_eq!(beyond, frame(PageAnswer::Refused(PeerRefusal::Denied)));
     let mut swarm = Swarm::open(&connection, &right.swarm()).await.unwrap();
+    assert_eq!(swarm.holding, Holding::Complete);
     assert_eq!(swarm.chunk(1).await.as_deref(), Some(file.chunk(1)));
     for beyond in [2, u32::MAX] {
         assert_eq!(swarm.chunk(beyond).await, None);

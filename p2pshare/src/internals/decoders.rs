@@ -139,7 +139,9 @@ pub fn fuzz_chunk_stream(data: &[u8]) {
     for (header, bytes) in chunks {
         let announced = match header {
             ChunkHeader::Chunk { length, .. } => length as usize,
-            ChunkHeader::Lacking { .. } | ChunkHeader::Cancelled { .. } => 0,
+            ChunkHeader::Lacking { .. }
+            | ChunkHeader::Cancelled { .. }
+            | ChunkHeader::Have { .. } => 0,
         };
         written.extend(header.encode());
         written.extend(&bytes);

@@ -8,6 +8,7 @@ mod partial;
 mod repair;
 mod run;
 mod source;
+mod sources;
 
 use std::{
     collections::BTreeMap,
@@ -28,8 +29,8 @@ pub(super) use repair::Repair;
 
 use super::{error::DownloadError, session::Session};
 use crate::{
-    identity::{FileName, GroupName},
-    limits::DOWNLOADS_SHOWN_MAX,
+    identity::{FileName, GroupName, PeerId},
+    limits::{DOWNLOADS_SHOWN_MAX, LEFT_PEERS_SHOWN_MAX},
 };
 
 /// A download under way. Awaiting it gives the end; dropping it cancels, unless it was
@@ -94,6 +95,19 @@ pub struct DownloadProgress {
     pub total_bytes: u64,
     /// Peers that chunks come from now.
     pub peers: usize,
+    /// Peers that were dropped, the last ones of them, each once: they sent what is not of the file, broke the
+    /// protocol, or gave next to nothing.
+    pub left: Vec<LeftPeer>,
+}
+
+/// A peer that a download dropped.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct LeftPeer {
+    /// The peer.
+    pub peer: PeerId,
+    /// Why.
+    pub reason: Arc<str>,
 }
 
 /// What a download does, or how it ended.
@@ -104,7 +118,7 @@ pub enum DownloadState {
     Preparing,
     /// What is there is read and hashed.
     Verifying,
-    /// Nobody who holds the file can be reached right now.
+    /// Nobody who holds what is missing can be reached right now.
     Waiting,
     /// Chunks are coming.
     Running,
@@ -147,6 +161,9 @@ pub struct DownloadReport {
     pub sha256_checked: bool,
     /// Whether the destination had this content already.
     pub was_there: bool,
+    /// Bytes of chunks that were received in vain: because another peer was sooner, the rest did not come, or
+    /// they were not of the file.
+    pub duplicate_bytes: u64,
 }
 
 /// A download of a peer, as it is shown.
@@ -270,7 +287,16 @@ impl DownloadProgress {
             resumed_bytes: 0,
             total_bytes: 0,
             peers: 0,
+            left: Vec::new(),
         }
+    }
+
+    fn note_left(&mut self, left: LeftPeer) {
+        self.left.retain(|other| other.peer != left.peer);
+        if self.left.len() >= LEFT_PEERS_SHOWN_MAX {
+            self.left.remove(0);
+        }
+        self.left.push(left);
     }
 }
 

@@ -207,11 +207,32 @@ pub enum DownloadError {
         /// Why the last of them could not be used.
         last: String,
     },
+    /// Those who are online have but a part of it, and each has all that the others have.
+    #[error(
+        "the {holders} peers online with '{name}' have a part of it: {missing} chunks are missing"
+    )]
+    NotAllOnline {
+        /// The file.
+        name: FileName,
+        /// How many there are.
+        holders: usize,
+        /// How many chunks nobody has.
+        missing: u32,
+    },
     /// The destination exists, with another content. It was not touched.
     #[error("{} exists", dest.display())]
     DestinationExists {
         /// The destination.
         dest: PathBuf,
+    },
+    /// Somebody made the destination while the file was fetched. It was not touched; what was fetched, all of
+    /// it, is in the partial file.
+    #[error("{} exists now; all that was downloaded is in {}", dest.display(), partial.display())]
+    DestinationTaken {
+        /// The destination.
+        dest: PathBuf,
+        /// The partial file.
+        partial: PathBuf,
     },
     /// The destination's folder does not exist, or the destination is a folder.
     #[error("cannot write to {}: {reason}", dest.display())]
@@ -221,10 +242,11 @@ pub enum DownloadError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A file stands where the partial file would be, and is not known to be one. It was not touched.
+    /// Something stands where the partial file would be, and is not known to be one: a file of somebody's, or
+    /// a link. It was not touched.
     #[error("{} is in the way, and not known to be a partial download; move it away", path.display())]
     InTheWay {
-        /// That file.
+        /// Where it stands.
         path: PathBuf,
     },
     /// Another download of this peer writes there.
@@ -233,8 +255,8 @@ pub enum DownloadError {
         /// The destination.
         dest: PathBuf,
     },
-    /// The disk has no room for what is missing.
-    #[error("not enough space for {}: {needed} bytes needed, {available} available", dest.display())]
+    /// The disk has no room for what is missing, or has none left now.
+    #[error("no space left for {}: {needed} bytes needed, {available} available", dest.display())]
     NoSpace {
         /// The destination.
         dest: PathBuf,

@@ -67,6 +67,13 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// Reads from `file`, which is at `path`.
+    pub(super) fn of(file: File, path: &Path) -> io::Result<Self> {
+        let stamp = Stamp::of(&file.metadata()?);
+        let path = path.to_owned();
+        Ok(Self { file, path, stamp })
+    }
+
     /// Opens the regular file at `path`.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         // Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
@@ -110,7 +117,12 @@ impl Source {
 
     /// Whether the open file is still as it was.
     pub(super) fn is_same(&self) -> io::Result<bool> {
-        Ok(Stamp::of(&self.file.metadata()?) == self.stamp)
+        Ok(self.stamp_now()? == self.stamp)
+    }
+
+    /// As the open file is now.
+    pub(super) fn stamp_now(&self) -> io::Result<Stamp> {
+        Ok(Stamp::of(&self.file.metadata()?))
     }
 }
 

@@ -47,7 +47,7 @@ impl Grants {
     /// A grant to read `group`. One that is past half of its life is renewed first; if that fails for no
     /// reason of the group's, it is given as it is while it lasts.
     pub(super) async fn get(&self, group: &GroupName) -> Result<HeldGrant, SessionError> {
-        let held = self.held().grants.get(&group.folded()).cloned();
+        let held = self.lock().grants.get(&group.folded()).cloned();
         if let Some((grant, since)) = &held
             && since.elapsed() < HALF_LIFE
         {
@@ -64,9 +64,16 @@ impl Grants {
         }
     }
 
+    /// The grant to read `group` that was given last, if it may still count.
+    pub(super) fn held(&self, group: &GroupName) -> Option<HeldGrant> {
+        let held = self.lock();
+        let (grant, since) = held.grants.get(&group.folded())?;
+        (since.elapsed() < GRANT_LIFE).then(|| grant.clone())
+    }
+
     /// Forgets all of them: another user may be next.
     pub(super) fn clear(&self) {
-        self.held().grants.clear();
+        self.lock().grants.clear();
     }
 
     async fn mint(&self, group: &GroupName) -> Result<HeldGrant, SessionError> {
@@ -76,7 +83,7 @@ impl Grants {
         let Response::Granted { grant: token } = self.link.ask(request).await? else {
             return Err(SessionError::Protocol);
         };
-        let mut held = self.held();
+        let mut held = self.lock();
         held.serial += 1;
         let grant = HeldGrant {
             token,
@@ -89,7 +96,7 @@ impl Grants {
         Ok(grant)
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,6 @@
 //! What this peer shares: for each file of a group its path, its stamp and what it is, kept on disk, and the
-//! digests of its chunks in pages. A file is shared in place; it is served as long as its stamp is the one
-//! that was recorded with its digests.
+//! digests of its chunks in pages. A file is shared in place; it is served, and announced, as long as its stamp
+//! is the one that was recorded with its digests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,13 +12,17 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
-use super::file::Stamp;
+use super::file::{Source, Stamp};
 use crate::{
     content::{Digest, FileId, Layout, Node},
     identity::{FileName, GroupName},
-    limits::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS},
+    limits::{LEASE_RENEWAL, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, SHARES_LOOK_TIMEOUT},
     store::{KeyRange, PageLimit, Store, StoreError, Table},
 };
 
@@ -50,7 +54,10 @@ pub(super) struct Share {
     pub(super) sha256: Digest,
     pub(super) path: PathBuf,
     pub(super) stamp: Stamp,
-    changed: AtomicBool,
+    /// Whether its content was found to be another one than its digests say, whatever its stamp.
+    wrong: AtomicBool,
+    /// How its file was found when it was last looked at.
+    found: Mutex<Found>,
     /// Whether the group has been told of it.
     published: AtomicBool,
 }
@@ -69,8 +76,21 @@ pub struct ShareStatus {
     pub size: u64,
     /// Where it is on this machine.
     pub path: PathBuf,
-    /// Whether it was found changed or gone, and is not served for that.
+    /// Whether it was found changed, and is not served for that.
     pub changed: bool,
+    /// Whether it cannot be read now, and is not served until it can.
+    pub unreadable: bool,
+}
+
+/// How the file of a share was found.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// With the stamp that was recorded.
+    AsRecorded,
+    /// With another one.
+    Changed,
+    /// Not at all: it is gone, or its disk is, or it may not be read. It may come back.
+    Unreadable,
 }
 
 /// A share on disk.
@@ -109,9 +129,21 @@ impl Drop for Reserved {
 }
 
 impl Share {
-    /// Whether it was found changed.
+    /// Whether it was found changed, or not at all, or is shared no longer, and is not served for that.
     pub(super) fn is_changed(&self) -> bool {
-        self.changed.load(Ordering::Relaxed)
+        self.is_wrong() || self.found() != Found::AsRecorded
+    }
+
+    fn is_wrong(&self) -> bool {
+        self.wrong.load(Ordering::Relaxed)
+    }
+
+    fn found(&self) -> Found {
+        *self.lock_found()
+    }
+
+    fn lock_found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -203,6 +235,8 @@ impl Library {
         let Some(removed) = removed else {
             return Ok(false);
         };
+        // Streams that are open end with it.
+        removed.wrong.store(true, Ordering::Relaxed);
         self.notify();
         let key = share_key(group, name);
         self.0
@@ -259,14 +293,67 @@ impl Library {
         of_group.cloned().collect()
     }
 
-    /// Remembers that the file of `share` is not what it was, so that it is not served any more.
-    pub(super) fn mark_changed(&self, share: &Share) {
-        if !share.changed.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                group = %share.group, name = %share.name, path = %share.path.display(),
-                "a shared file changed on disk and is not served any more"
-            );
+    /// Remembers that the content of `share` is not what its digests say, so that it is not served any more.
+    pub(super) fn mark_wrong(&self, share: &Share) {
+        if !share.wrong.swap(true, Ordering::Relaxed) {
+            let (group, name, path) = (&share.group, &share.name, share.path.display());
+            tracing::warn!(%group, %name, %path, "a shared file has other content than it had, and is not served");
             self.notify();
+        }
+    }
+
+    /// Remembers that the file of `share` is not as it was recorded, so that it is not served until it is.
+    pub(super) fn mark_changed(&self, share: &Share) {
+        self.note_found(share, Found::Changed);
+    }
+
+    /// Notes how the file of `share` was found just now. It is served only as it was recorded, and again once
+    /// it is as it was.
+    pub(super) fn note_found(&self, share: &Share, found: Found) {
+        let before = std::mem::replace(&mut *share.lock_found(), found);
+        if before == found {
+            return;
+        }
+        let (group, name, path) = (&share.group, &share.name, share.path.display());
+        match found {
+            Found::AsRecorded => {
+                tracing::info!(%group, %name, %path, "a shared file is as it was, and served again");
+            }
+            Found::Changed => {
+                tracing::warn!(%group, %name, %path, "a shared file changed on disk and is not served");
+            }
+            Found::Unreadable => {
+                tracing::warn!(%group, %name, %path, "a shared file cannot be read and is not served");
+            }
+        }
+        self.notify();
+    }
+
+    /// Looks at every shared file. Blocks.
+    fn look(&self) {
+        let shares: Vec<_> = self.shares().values().cloned().collect();
+        for share in shares {
+            self.note_found(&share, found_at(&share));
+        }
+    }
+
+    /// Looks at every shared file; whoever waits for it does so for a while only, since a disk may hang.
+    pub(super) async fn look_at_files(&self) {
+        let library = self.clone();
+        let look = tokio::task::spawn_blocking(move || library.look());
+        if timeout(SHARES_LOOK_TIMEOUT, look).await.is_err() {
+            tracing::warn!("a disk with shared files does not answer");
+        }
+    }
+
+    /// Looks at every shared file now and then until `end`, so that nobody is sent to what is not there.
+    pub(super) async fn watch_files(self, end: CancellationToken) {
+        let mut looks = interval(LEASE_RENEWAL);
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                _ = looks.tick() => self.look_at_files().await,
+            }
         }
     }
 
@@ -330,7 +417,8 @@ impl Library {
             id: share.id,
             size: share.layout.length(),
             path: share.path.clone(),
-            changed: share.is_changed(),
+            changed: share.is_wrong() || share.found() == Found::Changed,
+            unreadable: share.found() == Found::Unreadable,
         };
         self.shares().values().map(status).collect()
     }
@@ -376,7 +464,8 @@ impl Library {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn notify(&self) {
+    /// Something changed that is to be announced.
+    pub(super) fn notify(&self) {
         self.0.changes.send_modify(|count| *count += 1);
     }
 
@@ -457,9 +546,18 @@ fn from_row(row: ShareRow, published: bool) -> Result<Share, StoreError> {
         sha256,
         path: path_from(path),
         stamp,
-        changed: AtomicBool::new(stamp.is_of_none()),
+        wrong: AtomicBool::new(stamp.is_of_none()),
+        found: Mutex::new(Found::AsRecorded),
         published: AtomicBool::new(published),
     })
+}
+
+fn found_at(share: &Share) -> Found {
+    match Source::open(&share.path) {
+        Ok(source) if source.stamp() == share.stamp => Found::AsRecorded,
+        Ok(_) => Found::Changed,
+        Err(_) => Found::Unreadable,
+    }
 }
 
 fn share_key(group: &GroupName, name: &FileName) -> Vec<u8> {
@@ -611,18 +709,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_file_is_found_no_more() {
+    async fn a_file_is_served_as_it_was_recorded_and_never_once_it_was_wrong() {
         let store = Store::open_memory(&MemoryDisk::default(), StoreKind::Peer)
             .await
             .unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), b"content").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"content").unwrap();
         let (group, name) = names();
         let library = Library::load(store).await.unwrap();
-        library
-            .add(share(&group, &name, file.path()))
-            .await
-            .unwrap();
+        library.add(share(&group, &name, &path)).await.unwrap();
         let id = FileId::from_bytes([1; 32]);
         let found = library.find(&group, id).unwrap();
         assert!(
@@ -630,8 +726,35 @@ mod tests {
                 .find(&GroupName::new("other").unwrap(), id)
                 .is_none()
         );
-        library.mark_changed(&found);
+        let shown = |library: &Library| {
+            let status = &library.status()[0];
+            let changes = *library.changes().borrow();
+            (
+                status.changed,
+                status.unreadable,
+                library.find(&group, id).is_some(),
+                changes,
+            )
+        };
+        library.look_at_files().await;
+        assert_eq!(
+            shown(&library),
+            (false, false, true, 0),
+            "nothing to announce"
+        );
+        std::fs::rename(&path, dir.path().join("away")).unwrap();
+        library.look_at_files().await;
+        assert_eq!(shown(&library), (false, true, false, 1));
+        std::fs::rename(dir.path().join("away"), &path).unwrap();
+        library.look_at_files().await;
+        assert_eq!(shown(&library), (false, false, true, 2));
+        std::fs::write(&path, b"other and longer").unwrap();
+        library.look_at_files().await;
+        assert_eq!(shown(&library), (true, false, false, 3));
+        library.note_found(&found, Found::AsRecorded);
+        library.mark_wrong(&found);
         assert!(library.find(&group, id).is_none());
-        assert!(library.status()[0].changed);
+        library.note_found(&found, Found::AsRecorded);
+        assert_eq!(shown(&library), (true, false, false, 5));
     }
 }

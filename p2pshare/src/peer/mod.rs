@@ -10,6 +10,7 @@ mod file;
 mod grants;
 mod library;
 mod link;
+mod ongoing;
 mod picker;
 mod presence;
 mod seed;
@@ -30,7 +31,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use client::TrackerClient;
 pub use download::{
     Download, DownloadEvent, DownloadEvents, DownloadOptions, DownloadProgress, DownloadReport,
-    DownloadState, DownloadStatus, DownloadWatch,
+    DownloadState, DownloadStatus, DownloadWatch, LeftPeer,
 };
 pub use error::{DownloadError, PeerBindError, SessionError, ShareError, VerifyError};
 pub use library::ShareStatus;
@@ -42,6 +43,7 @@ use download::{Downloads, Journal};
 use grants::Grants;
 use library::Library;
 use link::TrackerLink;
+use ongoing::Ongoing;
 use presence::Presence;
 use seed::Seeder;
 use session::new_change;
@@ -56,7 +58,7 @@ use crate::{
     },
     limits::{ANNOUNCED_TIMEOUT, FAREWELL_TIMEOUT, PEER_CONNECTIONS_MAX},
     store::{ShutdownError, Store, StoreError, StoreKind, Table},
-    transport::{Alpn, CloseCode, Endpoint, EndpointConfig, Profile},
+    transport::{Alpn, BindError, CloseCode, Endpoint, EndpointConfig, Profile},
     wire::tracker::{Password, Request, Response},
 };
 
@@ -73,6 +75,7 @@ struct Inner {
     store: Store,
     link: TrackerLink,
     library: Library,
+    ongoing: Ongoing,
     journal: Journal,
     downloads: Downloads,
     grants: Grants,
@@ -120,7 +123,8 @@ impl PeerBuilder {
         self
     }
 
-    /// The UDP address to listen on. By default a free port of all addresses.
+    /// The UDP address to listen on. By default a free port of all addresses, the one it had last if that is
+    /// free.
     #[must_use]
     pub const fn listen(mut self, listen: SocketAddr) -> Self {
         self.listen = Some(listen);
@@ -152,9 +156,7 @@ impl PeerBuilder {
         config.reset_keys = Some(self.data_dir.clone());
         let endpoint = match self.listen {
             Some(listen) => Endpoint::bind(listen, config),
-            // One socket for both families, where the machine has both.
-            None => Endpoint::bind((Ipv6Addr::UNSPECIFIED, 0).into(), config.clone())
-                .or_else(|_| Endpoint::bind((Ipv4Addr::UNSPECIFIED, 0).into(), config)),
+            None => bind_anywhere(&store, &config).await?,
         };
         let endpoint = endpoint.map_err(PeerBindError::socket)?;
         Peer::start(self, endpoint, store).await
@@ -195,13 +197,16 @@ impl Peer {
             _ => None,
         };
         let link = TrackerLink::new(endpoint.clone(), trackers, Some(ring), token_key);
-        let seeder = Seeder::new(library.clone(), link.clone());
-        let presence = Presence::new(link.clone(), library.clone(), endpoint.local_addr());
+        let ongoing = Ongoing::new(library.clone());
+        let seeder = Seeder::new(library.clone(), ongoing.clone(), link.clone());
+        let holdings = (library.clone(), ongoing.clone());
+        let presence = Presence::new(link.clone(), holdings, endpoint.local_addr());
         let end = CancellationToken::new();
         let (known, addrs) = (presence.known(), presence.addrs());
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(endpoint.clone(), seeder.clone(), end.clone()));
         tasks.spawn(presence.run(end.clone()));
+        tasks.spawn(library.clone().watch_files(end.clone()));
         tasks.spawn(keep_session(link.clone(), data_dir.clone(), end.clone()));
         Ok(Self(Arc::new(Inner {
             data_dir,
@@ -211,6 +216,7 @@ impl Peer {
             grants: Grants::new(link.clone()),
             link,
             library,
+            ongoing,
             journal,
             downloads,
             seeder,
@@ -437,6 +443,10 @@ impl Peer {
         &self.0.library
     }
 
+    fn ongoing(&self) -> &Ongoing {
+        &self.0.ongoing
+    }
+
     fn journal(&self) -> &Journal {
         &self.0.journal
     }
@@ -452,6 +462,37 @@ impl Peer {
     fn user(&self) -> MutexGuard<'_, Option<UserName>> {
         self.0.user.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Binds all addresses, at the port of the last time if it is free: those who were connected learn of a
+/// restart with their next packet, and find the peer where it was.
+async fn bind_anywhere(
+    store: &Store,
+    config: &EndpointConfig,
+) -> Result<Result<Endpoint, BindError>, StoreError> {
+    let kept = store.get(Table::Meta, PORT_KEY).await?;
+    let last = kept.and_then(|bytes| bytes.try_into().ok());
+    let last = last.map(u16::from_be_bytes);
+    // One socket for both families, where the machine has both.
+    let bind = |port| {
+        Endpoint::bind((Ipv6Addr::UNSPECIFIED, port).into(), config.clone())
+            .or_else(|_| Endpoint::bind((Ipv4Addr::UNSPECIFIED, port).into(), config.clone()))
+    };
+    let endpoint = match last.map(bind) {
+        Some(Ok(endpoint)) => endpoint,
+        _ => match bind(0) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Ok(Err(error)),
+        },
+    };
+    let port = endpoint.local_addr().port();
+    if last != Some(port) {
+        let value = port.to_be_bytes();
+        store
+            .write(move |tx| tx.put(Table::Meta, PORT_KEY, value))
+            .await?;
+    }
+    Ok(Ok(endpoint))
 }
 
 /// Takes connections from other peers, and serves each.
@@ -521,3 +562,4 @@ fn session_path(data_dir: &Path) -> PathBuf {
 }
 
 const OWNER_KEY: &[u8] = b"owner";
+const PORT_KEY: &[u8] = b"port";

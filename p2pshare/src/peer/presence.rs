@@ -13,12 +13,16 @@ use super::{
     error::SessionError,
     library::Library,
     link::{Connected, TrackerLink, pause_before_attempt},
+    ongoing::{Ongoing, Part},
     session::new_change,
 };
 use crate::{
     content::FileId,
     identity::{FileName, GroupName},
-    limits::{ANNOUNCED_ADDRS_MAX, ANNOUNCED_SWARMS_MAX, FAREWELL_TIMEOUT, LEASE_RENEWAL},
+    limits::{
+        ANNOUNCED_ADDRS_MAX, ANNOUNCED_BITFIELD_BYTES_MAX, ANNOUNCED_SWARMS_MAX, FAREWELL_TIMEOUT,
+        LEASE_RENEWAL,
+    },
     wire::tracker::{Announcement, Holding, Request, Response, SwarmEntry},
 };
 
@@ -26,6 +30,7 @@ use crate::{
 pub(super) struct Presence {
     link: TrackerLink,
     library: Library,
+    ongoing: Ongoing,
     /// Where the peer listens.
     listens: SocketAddr,
     /// Of the last announcement.
@@ -41,10 +46,15 @@ pub(super) struct Presence {
 type Told = BTreeMap<(String, FileName), SwarmEntry>;
 
 impl Presence {
-    pub(super) fn new(link: TrackerLink, library: Library, listens: SocketAddr) -> Self {
+    pub(super) fn new(
+        link: TrackerLink,
+        (library, ongoing): (Library, Ongoing),
+        listens: SocketAddr,
+    ) -> Self {
         Self {
             link,
             library,
+            ongoing,
             listens,
             number: 0,
             told: None,
@@ -117,7 +127,7 @@ impl Presence {
         self.known.send_replace(None);
         let addrs = self.useful_addrs(&connected);
         self.addrs.send_replace(addrs.clone());
-        let mut batches = entries.chunks(ANNOUNCED_SWARMS_MAX);
+        let mut batches = batches(entries).into_iter();
         let mut batch = batches.next().unwrap_or_default();
         let mut first = true;
         loop {
@@ -126,7 +136,7 @@ impl Presence {
                 number: self.number,
                 addrs: addrs.clone(),
                 anew: anew && first,
-                swarms: batch.to_vec(),
+                swarms: batch,
             };
             self.send(announcement, &holds).await?;
             first = false;
@@ -198,19 +208,22 @@ impl Presence {
     }
 
     fn holds(&self) -> Told {
-        let shares = self.library.announced().into_iter();
-        let entry = |group: &GroupName, name: &FileName, id: FileId| SwarmEntry {
-            group: group.clone(),
-            name: name.clone(),
-            id,
-            holding: Holding::Complete,
+        let entry = |group: &GroupName, name: &FileName, id: FileId, holding| {
+            let entry = SwarmEntry {
+                group: group.clone(),
+                name: name.clone(),
+                id,
+                holding,
+            };
+            ((group.folded(), name.clone()), entry)
         };
-        shares
-            .map(|share| {
-                let place = (share.group.folded(), share.name.clone());
-                (place, entry(&share.group, &share.name, share.id))
-            })
-            .collect()
+        let parts = self.ongoing.begun().into_iter();
+        let parts = parts.map(|part| entry(&part.group, &part.name, part.id, holding(&part)));
+        let shares = self.library.announced().into_iter();
+        let whole = Holding::Complete;
+        let shares = shares.map(|share| entry(&share.group, &share.name, share.id, whole.clone()));
+        // What is here whole under a name counts more than what is being downloaded.
+        parts.chain(shares).collect()
     }
 
     /// Where others may reach this peer: as the tracker sees it, and at the addresses of its interfaces;
@@ -247,6 +260,41 @@ fn is_announced(ip: IpAddr, bound: IpAddr, seen_on_loopback: bool) -> bool {
         (IpAddr::V4(ip), _) => !ip.is_link_local(),
     };
     reachable && (seen_on_loopback || !ip.is_loopback())
+}
+
+/// What is announced of a download. Whoever connects learns exactly what is here, so that of the largest files
+/// it is enough to say that there is something.
+fn holding(part: &Part) -> Holding {
+    let bits = part.had().to_bytes();
+    match bits.len() <= ANNOUNCED_BITFIELD_BYTES_MAX {
+        true => Holding::Partial(bits),
+        false => Holding::Partial(Vec::new()),
+    }
+}
+
+/// The entries in as few announcements as their bounds allow.
+fn batches(entries: Vec<SwarmEntry>) -> Vec<Vec<SwarmEntry>> {
+    let (mut batches, mut bytes): (Vec<Vec<SwarmEntry>>, _) = (Vec::new(), 0);
+    for entry in entries {
+        let more = match &entry.holding {
+            Holding::Partial(bits) => bits.len(),
+            Holding::Nothing | Holding::Complete => 0,
+        };
+        match batches.last_mut() {
+            Some(batch)
+                if batch.len() < ANNOUNCED_SWARMS_MAX
+                    && bytes + more <= ANNOUNCED_BITFIELD_BYTES_MAX =>
+            {
+                bytes += more;
+                batch.push(entry);
+            }
+            _ => {
+                bytes = more;
+                batches.push(vec![entry]);
+            }
+        }
+    }
+    batches
 }
 
 /// What has to be said so that one who was `told` something knows what is held now.

@@ -1,6 +1,6 @@
 //! The serving side of a peer. Nothing leaves it but against a grant that the ring signed for the very peer
-//! that asks, for the group named in the request, and only of files that this peer shares in that group; to
-//! be refused and to ask for what is not there look alike.
+//! that asks, for the group named in the request, and only of files that this peer shares in that group, or is
+//! downloading from it; to be refused and to ask for what is not there look alike.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,25 +13,27 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
     file::{BufferPool, Source},
-    library::{Library, PageRow, Share},
+    library::{Found, Library, PageRow, Share},
     link::TrackerLink,
+    ongoing::{Ongoing, Part},
 };
 use crate::{
-    content::{ChunkIndex, FileId},
+    content::{Bitfield, ChunkIndex, FileId, Layout},
     identity::{
         GroupName, PeerId,
         token::{Grant, Signed},
     },
     limits::{
-        CHUNK_REQUESTS_MAX, GRANT_GRACE_CUT_OFF, REQUEST_TIMEOUT, SEED_READ_AHEAD, SEED_STALL_MAX,
-        SEED_STREAMS_MAX, SEED_STREAMS_PER_PEER_MAX, STRANGER_LIFE, STREAM_IDLE_MAX,
+        CHUNK_REQUESTS_MAX, GRANT_GRACE_CUT_OFF, HAVE_INTERVAL, REQUEST_TIMEOUT, SEED_READ_AHEAD,
+        SEED_STALL_MAX, SEED_STREAMS_MAX, SEED_STREAMS_PER_PEER_MAX, STRANGER_LIFE,
+        STREAM_IDLE_MAX,
     },
     time::Timestamp,
     transport::{CloseCode, Connection, ReceiveError, RecvStream, SendStream},
@@ -47,6 +49,7 @@ pub(super) struct Seeder(Arc<Inner>);
 
 struct Inner {
     library: Library,
+    ongoing: Ongoing,
     link: TrackerLink,
     buffers: BufferPool,
     streams: Streams,
@@ -101,9 +104,10 @@ struct Right {
 }
 
 impl Seeder {
-    pub(super) fn new(library: Library, link: TrackerLink) -> Self {
+    pub(super) fn new(library: Library, ongoing: Ongoing, link: TrackerLink) -> Self {
         Self(Arc::new(Inner {
             library,
+            ongoing,
             link,
             buffers: BufferPool::default(),
             streams: Streams::default(),
@@ -188,8 +192,9 @@ impl Seeder {
         page: u32,
         mut send: SendStream,
     ) -> Option<ReceiveError> {
-        let shared =
-            self.0.right(peer, grant, group).is_some() && self.0.library.find(group, id).is_some();
+        let here =
+            self.0.library.find(group, id).is_some() || self.0.ongoing.find(group, id).is_some();
+        let shared = self.0.right(peer, grant, group).is_some() && here;
         let row = match shared {
             true => self.0.library.page(id, page).await.ok().flatten(),
             false => None,
@@ -221,27 +226,31 @@ impl Seeder {
         let (answer, serving) = match (opened, slot) {
             (None, _) => (SwarmAnswer::Refused(PeerRefusal::Denied), None),
             (Some(_), None) => (SwarmAnswer::Refused(PeerRefusal::Busy), None),
-            (Some(opened), Some(slot)) => {
-                let holding = Holding::Complete;
+            (Some((right, served)), Some(slot)) => {
+                let told = served.had();
+                let holding = match &told {
+                    Some(told) => Holding::Partial(told.to_bytes()),
+                    None => Holding::Complete,
+                };
+                let opened = (right, served, told);
                 (SwarmAnswer::Opened { holding }, Some((opened, slot)))
             }
         };
         if send.send(&answer).await.is_err() {
             return None;
         }
-        let Some(((right, (share, source)), slot)) = serving else {
+        let Some(((right, served, told), slot)) = serving else {
             send.finish();
             return None;
         };
         Swarm {
             inner: self.0.clone(),
-            share,
-            source,
+            served,
             right: Mutex::new(right),
             cancelled: Mutex::default(),
             _slot: slot,
         }
-        .serve(send, receive)
+        .serve(send, receive, told)
         .await
     }
 }
@@ -260,20 +269,30 @@ impl Inner {
         })
     }
 
-    /// The share of that content in that group with its file open, if the file is still what it was.
-    async fn open(&self, group: &GroupName, id: FileId) -> Option<(Arc<Share>, Arc<Source>)> {
-        let share = self.library.find(group, id)?;
+    /// What is here of that content in that group: all of it, if its file can be opened and is still what it
+    /// was, or what a download of it has got.
+    async fn open(&self, group: &GroupName, id: FileId) -> Option<Served> {
+        if let Some(share) = self.library.find(group, id)
+            && let Some(source) = self.open_share(&share).await
+        {
+            return Some(Served::Whole { share, source });
+        }
+        self.ongoing.find(group, id).map(Served::Part)
+    }
+
+    async fn open_share(&self, share: &Arc<Share>) -> Option<Arc<Source>> {
         let path = share.path.clone();
         let source = tokio::task::spawn_blocking(move || Source::open(&path)).await;
         match source {
-            Ok(Ok(source)) if source.stamp() == share.stamp => Some((share, Arc::new(source))),
+            Ok(Ok(source)) if source.stamp() == share.stamp => Some(Arc::new(source)),
             Ok(Ok(_)) => {
-                self.library.mark_changed(&share);
+                self.library.mark_changed(share);
                 None
             }
             Ok(Err(error)) => {
                 // It may come back: a disk that is not mounted, too many open files.
-                tracing::warn!(path = %share.path.display(), %error, "a shared file cannot be opened now");
+                tracing::debug!(path = %share.path.display(), %error, "a shared file cannot be opened now");
+                self.library.note_found(share, Found::Unreadable);
                 None
             }
             Err(_) => None,
@@ -281,11 +300,73 @@ impl Inner {
     }
 }
 
+/// What a swarm stream is served from.
+#[derive(Clone)]
+enum Served {
+    Whole {
+        share: Arc<Share>,
+        source: Arc<Source>,
+    },
+    Part(Arc<Part>),
+}
+
+impl Served {
+    fn layout(&self) -> Layout {
+        match self {
+            Self::Whole { share, .. } => share.layout,
+            Self::Part(part) => part.layout,
+        }
+    }
+
+    /// Which chunks are here, unless it is all of them.
+    fn had(&self) -> Option<Bitfield> {
+        match self {
+            Self::Whole { .. } => None,
+            Self::Part(part) => Some(part.had()),
+        }
+    }
+
+    fn gives(&self, chunk: ChunkIndex) -> bool {
+        match self {
+            Self::Whole { share, .. } => !share.is_changed(),
+            Self::Part(part) => part.gives(chunk),
+        }
+    }
+
+    /// Reads a chunk, if the file is still what it was. Blocks.
+    fn read(&self, chunk: ChunkIndex, inner: &Inner) -> Option<Bytes> {
+        let read = match self {
+            Self::Part(part) => part.read_chunk(chunk, &inner.buffers),
+            Self::Whole { share, source } => {
+                let bytes = source.read_chunk(share.layout, chunk, &inner.buffers);
+                match (bytes, source.is_same()) {
+                    (Ok(bytes), Ok(true)) => Ok(Some(bytes)),
+                    (_, Ok(false)) => {
+                        inner.library.mark_changed(share);
+                        Ok(None)
+                    }
+                    (Err(error), _) | (_, Err(error)) => Err(error),
+                }
+            }
+        };
+        read.unwrap_or_else(|error| {
+            tracing::warn!(id = %self.id(), %error, "a file cannot be read now");
+            None
+        })
+    }
+
+    fn id(&self) -> FileId {
+        match self {
+            Self::Whole { share, .. } => share.id,
+            Self::Part(part) => part.id,
+        }
+    }
+}
+
 /// One open swarm stream.
 struct Swarm {
     inner: Arc<Inner>,
-    share: Arc<Share>,
-    source: Arc<Source>,
+    served: Served,
     right: Mutex<Right>,
     /// Chunks that are asked for and no longer wanted.
     cancelled: Mutex<HashSet<u32>>,
@@ -304,14 +385,19 @@ enum Prepared {
 }
 
 impl Swarm {
-    async fn serve(self, send: SendStream, receive: RecvStream) -> Option<ReceiveError> {
+    async fn serve(
+        self,
+        send: SendStream,
+        receive: RecvStream,
+        told: Option<Bitfield>,
+    ) -> Option<ReceiveError> {
         // Requests wait in one queue, and a few of them, already being read from disk, in the next.
         let (ask, asked) = mpsc::channel(CHUNK_REQUESTS_MAX);
         let (prepare, prepared) = mpsc::channel(SEED_READ_AHEAD);
         tokio::select! {
             error = self.hear(receive, ask) => error,
             () = self.prepare(asked, prepare) => None,
-            () = self.answer(prepared, send) => None,
+            () = self.answer(prepared, send, told) => None,
         }
     }
 
@@ -356,8 +442,8 @@ impl Swarm {
     /// Starts reading the chunks that are asked for, a few ahead of what is being sent.
     async fn prepare(&self, mut asked: mpsc::Receiver<u32>, prepare: mpsc::Sender<Prepared>) {
         while let Some(index) = asked.recv().await {
-            let prepared = match self.share.layout.chunk(index) {
-                Some(chunk) if self.may_read() && !self.share.is_changed() => Prepared::Chunk {
+            let prepared = match self.served.layout().chunk(index) {
+                Some(chunk) if self.may_read() && self.served.gives(chunk) => Prepared::Chunk {
                     index,
                     read: self.read(chunk),
                 },
@@ -371,9 +457,23 @@ impl Swarm {
         std::future::pending().await
     }
 
-    /// Sends the answers in their order.
-    async fn answer(&self, mut prepared: mpsc::Receiver<Prepared>, mut send: SendStream) {
-        while let Some(answer) = prepared.recv().await {
+    /// Sends the answers in their order, and says in between what else is here since it was `told`.
+    async fn answer(
+        &self,
+        mut prepared: mpsc::Receiver<Prepared>,
+        mut send: SendStream,
+        told: Option<Bitfield>,
+    ) {
+        let mut growth = Growth::new(&self.served, told);
+        loop {
+            let answer = tokio::select! {
+                answer = prepared.recv() => answer,
+                more = growth.more() => match send_in_time(&mut send, more).await {
+                    true => continue,
+                    false => return,
+                },
+            };
+            let Some(answer) = answer else { break };
             let (index, bytes) = match answer {
                 Prepared::Chunk { index, read } => (index, read.await.ok().flatten()),
                 Prepared::Lacking { index } => (index, None),
@@ -388,14 +488,12 @@ impl Swarm {
                 }
             };
             let header = Bytes::copy_from_slice(&header.encode());
-            if send.send_bytes(header).await.is_err() {
+            if !send_in_time(&mut send, header).await {
                 return;
             }
             if let Some(bytes) = bytes {
                 let length = bytes.len() as u64;
-                // Whoever asks and then does not read gives his place to others.
-                let sent = timeout(SEED_STALL_MAX, send.send_bytes(bytes)).await;
-                if !matches!(sent, Ok(Ok(()))) {
+                if !send_in_time(&mut send, bytes).await {
                     return;
                 }
                 self.inner.sent_bytes.fetch_add(length, Ordering::Relaxed);
@@ -405,22 +503,8 @@ impl Swarm {
     }
 
     fn read(&self, chunk: ChunkIndex) -> JoinHandle<Option<Bytes>> {
-        let (inner, share, source) = (self.inner.clone(), self.share.clone(), self.source.clone());
-        tokio::task::spawn_blocking(move || {
-            let read = source.read_chunk(share.layout, chunk, &inner.buffers);
-            match (read, source.is_same()) {
-                (Ok(bytes), Ok(true)) => Some(bytes),
-                (_, Ok(false)) => {
-                    inner.library.mark_changed(&share);
-                    None
-                }
-                (read, _) => {
-                    let error = read.err();
-                    tracing::warn!(path = %share.path.display(), ?error, "a shared file cannot be read now");
-                    None
-                }
-            }
-        })
+        let (inner, served) = (self.inner.clone(), self.served.clone());
+        tokio::task::spawn_blocking(move || served.read(chunk, &inner))
     }
 
     /// Whether the downloader's right to read still holds. One exception, so that a dead ring stops nobody:
@@ -443,3 +527,62 @@ impl Swarm {
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Whether the bytes went out in time: whoever asks and then does not read gives his place to others.
+async fn send_in_time(send: &mut SendStream, bytes: Bytes) -> bool {
+    let sent = timeout(SEED_STALL_MAX, send.send_bytes(bytes)).await;
+    matches!(sent, Ok(Ok(())))
+}
+
+/// What a download gets while it is served from.
+struct Growth<'a> {
+    part: Option<(&'a Part, watch::Receiver<()>)>,
+    told: Bitfield,
+    /// When there may be something to tell again.
+    next: Instant,
+}
+
+impl<'a> Growth<'a> {
+    fn new(served: &'a Served, told: Option<Bitfield>) -> Self {
+        let part = match served {
+            Served::Whole { .. } => None,
+            Served::Part(part) => {
+                let mut grown = part.grown();
+                // What came since `told` was taken.
+                grown.mark_changed();
+                Some((&**part, grown))
+            }
+        };
+        Self {
+            part,
+            told: told.unwrap_or_else(|| Bitfield::new(0)),
+            next: Instant::now(),
+        }
+    }
+
+    /// The headers that tell of chunks which were not told of before, once there are any; never after the
+    /// last. Cancel-safe.
+    async fn more(&mut self) -> Bytes {
+        loop {
+            let Some((part, grown)) = &mut self.part else {
+                return std::future::pending().await;
+            };
+            sleep_until(self.next).await;
+            let ended = grown.changed().await.is_err() || part.has_ended();
+            self.next = Instant::now() + HAVE_INTERVAL;
+            let more = part.tell(&mut self.told, HAVES_AT_ONCE);
+            if more.len() == HAVES_AT_ONCE {
+                grown.mark_changed();
+            } else if ended || self.told.is_complete() {
+                self.part = None;
+            }
+            if !more.is_empty() {
+                let header = |index| ChunkHeader::Have { index }.encode();
+                return more.into_iter().flat_map(header).collect::<Vec<_>>().into();
+            }
+        }
+    }
+}
+
+/// Chunks that are told of in one piece.
+const HAVES_AT_ONCE: usize = 4096;

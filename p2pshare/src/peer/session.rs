@@ -306,6 +306,12 @@ impl Session {
         Ok(outcome)
     }
 
+    /// Looks at the files that this peer shares, as it does by itself now and then, so that
+    /// [`shares`](Self::shares) tells how they are now. Cancel-safe.
+    pub async fn look_at_shares(&self) {
+        self.peer.library().look_at_files().await;
+    }
+
     /// What this peer shares.
     #[must_use]
     pub fn shares(&self) -> Vec<ShareStatus> {

@@ -360,7 +360,7 @@ impl Job {
         if let Some(share) = &held.share {
             let library = self.session.peer().library();
             // For the streams that are open, and for whoever opens one from now on, after a restart too.
-            library.mark_changed(share);
+            library.mark_wrong(share);
             let none = Stamp::of_none(held.layout.length());
             library.restamp(share, none).await?;
         }

@@ -34,7 +34,7 @@ pub(super) struct Swarms {
 #[derive(Default)]
 struct State {
     peers: HashMap<PeerId, Announced>,
-    /// When a swarm last had a holder, for those that were seen lately.
+    /// When a swarm last had somebody with all of it, for those that were seen lately.
     seen: HashMap<Swarm, Timestamp>,
 }
 
@@ -127,8 +127,9 @@ impl Swarms {
             }
             let dropped = announced.take(session, announcement);
             let renewed = announced.leases(peer);
+            let whole = announced.whole();
             let to_check = announced.next_to_check();
-            state.saw(renewed.keys(), now);
+            state.saw(whole.iter(), now);
             (dropped, renewed, to_check)
         };
         for (swarm, lease) in &renewed {
@@ -182,9 +183,11 @@ impl Swarms {
         sample.cloned().collect()
     }
 
-    /// How many are online with (part of) the file.
+    /// How many are online with the whole file.
     pub(super) async fn count(&self, group: &GroupName, id: FileId) -> u32 {
-        u32::try_from(self.all_holders(group, id).await.len()).unwrap_or(u32::MAX)
+        let holders = self.all_holders(group, id).await.into_values();
+        let whole = holders.filter(|holder| holder.holding == Holding::Complete);
+        u32::try_from(whole.count()).unwrap_or(u32::MAX)
     }
 
     /// Each peer once, by its latest session.
@@ -216,7 +219,7 @@ impl Swarms {
         }
     }
 
-    /// When somebody was last online with the file, as far as this tracker knows.
+    /// When somebody was last online with the whole file, as far as this tracker knows.
     pub(super) fn last_seen(&self, group: &GroupName, id: FileId) -> Option<Timestamp> {
         self.state().seen.get(&Swarm::new(group, id)).copied()
     }
@@ -320,6 +323,13 @@ impl Announced {
             (held.swarm(), lease)
         };
         self.holds.values().map(lease).collect()
+    }
+
+    /// The swarms of what it holds whole.
+    fn whole(&self) -> Vec<Swarm> {
+        let whole = self.holds.values();
+        let whole = whole.filter(|held| held.holding == Holding::Complete);
+        whole.map(Held::swarm).collect()
     }
 
     /// Above every number that was used.

@@ -4,7 +4,8 @@
 //! A *digests* stream is one [`Open::Digests`] and one [`PageAnswer`]. A *swarm* stream lives as long as a
 //! download: after [`SwarmAnswer::Opened`] the downloader sends [`SwarmRequest`] frames, as many as
 //! [`crate::limits::CHUNK_REQUESTS_MAX`] unanswered, and the holder answers the chunk requests in their
-//! order, each by a [`ChunkHeader`] and, if it has the chunk, its bytes raw. A chunk is never in postcard.
+//! order, each by a [`ChunkHeader`] and, if it has the chunk, its bytes raw. A chunk is never in postcard. A
+//! holder that is itself downloading says in between, by [`ChunkHeader::Have`], what it has got.
 
 #[cfg(test)]
 mod tests;
@@ -115,6 +116,8 @@ pub(crate) enum ChunkHeader {
     Lacking { index: u32 },
     /// Tag 3, length 0: the request was cancelled before it was begun.
     Cancelled { index: u32 },
+    /// Tag 4, length 0: no answer; the holder, who said that it had a part, has got this chunk as well.
+    Have { index: u32 },
 }
 
 /// Bytes that are no [`ChunkHeader`].
@@ -132,6 +135,7 @@ impl ChunkHeader {
             Self::Chunk { index, length } => (1, index, length),
             Self::Lacking { index } => (2, index, 0),
             Self::Cancelled { index } => (3, index, 0),
+            Self::Have { index } => (4, index, 0),
         };
         let [i0, i1, i2, i3] = u32::to_le_bytes(index);
         let [l0, l1, l2, l3] = u32::to_le_bytes(length);
@@ -148,6 +152,7 @@ impl ChunkHeader {
             }
             (2, 0) => Ok(Self::Lacking { index }),
             (3, 0) => Ok(Self::Cancelled { index }),
+            (4, 0) => Ok(Self::Have { index }),
             _ => Err(BadChunkHeader),
         }
     }

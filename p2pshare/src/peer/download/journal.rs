@@ -4,11 +4,19 @@
 //! what the death of the process leaves is at most the chunks in flight, and whatever the death of the machine
 //! leaves is hashed again before it is believed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{DownloadProgress, DownloadState, DownloadStatus};
+use super::{
+    DownloadProgress, DownloadState, DownloadStatus,
+    partial::{Known, Mark},
+};
 use crate::{
     content::{Bitfield, Digest, FileId, Layout, PageIndex},
     identity::{FileName, GroupName},
@@ -20,6 +28,52 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(in crate::peer) struct Journal {
     store: Store,
+    under_way: UnderWay,
+}
+
+/// The destinations of downloads under way. A cheap clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct UnderWay(Arc<Mutex<BTreeSet<PathBuf>>>);
+
+/// A destination that one download has for itself, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    under_way: UnderWay,
+    dest: PathBuf,
+    released: CancellationToken,
+    _release: DropGuard,
+}
+
+impl Reserved {
+    /// Is cancelled once the destination is free again.
+    pub(super) fn released(&self) -> CancellationToken {
+        self.released.clone()
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.under_way.lock().remove(&self.dest);
+    }
+}
+
+impl UnderWay {
+    pub(super) fn reserve(&self, dest: &Path) -> Option<Reserved> {
+        if !self.lock().insert(dest.to_owned()) {
+            return None;
+        }
+        let released = CancellationToken::new();
+        Some(Reserved {
+            under_way: self.clone(),
+            dest: dest.to_owned(),
+            _release: released.clone().drop_guard(),
+            released,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a download is of.
@@ -43,8 +97,17 @@ pub(in crate::peer) struct Finished {
 }
 
 impl Journal {
-    pub(in crate::peer) const fn new(store: Store) -> Self {
-        Self { store }
+    pub(in crate::peer) fn new(store: Store) -> Self {
+        Self {
+            store,
+            under_way: UnderWay::default(),
+        }
+    }
+
+    /// Takes a destination for one download, whose record nobody else changes meanwhile. `None` while another
+    /// one has it.
+    pub(super) fn reserve(&self, dest: &Path) -> Option<Reserved> {
+        self.under_way.reserve(dest)
     }
 
     /// All downloads that were kept, for display.
@@ -53,7 +116,9 @@ impl Journal {
         for (key, value) in read_all(&self.store, Table::Downloads).await? {
             if key.len() == RECORD_KEY_BYTES {
                 kept.push(shown(decode(&value)?));
-            } else if let Some(DownloadStatus { progress, .. }) = kept.last_mut() {
+            } else if key.len() == PAGE_KEY_BYTES
+                && let Some(DownloadStatus { progress, .. }) = kept.last_mut()
+            {
                 let ones: u32 = value.iter().map(|byte| byte.count_ones()).sum();
                 let bytes = u64::from(ones) * u64::from(crate::content::CHUNK_SIZE);
                 progress.verified_bytes =
@@ -131,15 +196,32 @@ impl Journal {
         Ok(had)
     }
 
-    /// Whether a download to `dest` was begun and did not come to its end.
-    pub(super) async fn is_unfinished(&self, dest: &Path) -> Result<bool, StoreError> {
-        match self.store.get(Table::Downloads, record_key(dest)).await? {
-            Some(value) => {
-                let DownloadRow::V1 { complete, .. } = decode(&value)?;
-                Ok(!complete)
-            }
-            None => Ok(false),
+    /// The partial file of a download to `dest` that was begun and did not come to its end.
+    pub(super) async fn known(&self, dest: &Path) -> Result<Known, StoreError> {
+        let key = record_key(dest);
+        let record = self.store.get(Table::Downloads, key.clone()).await?;
+        match record.map(|value| decode(&value)).transpose()? {
+            Some(DownloadRow::V1 {
+                complete: false, ..
+            }) => {}
+            _ => return Ok(Known::None),
         }
+        let mark = self.store.get(Table::Downloads, mark_key(&key)).await?;
+        match mark {
+            Some(mark) => match postcard::take_from_bytes(&mark) {
+                Ok((mark, [])) => Ok(Known::Made(mark)),
+                _ => Err(damaged(Table::Downloads)),
+            },
+            None => Ok(Known::Begun),
+        }
+    }
+
+    /// Notes by what the partial file of the download to `dest` is known again.
+    pub(super) async fn mark(&self, dest: &Path, mark: Mark) -> Result<(), StoreError> {
+        let (key, value) = (mark_key(&record_key(dest)), encode(&mark)?);
+        self.store
+            .write(move |tx| tx.put(Table::Downloads, key, value))
+            .await
     }
 
     /// The download to `dest` was not begun after all.
@@ -213,10 +295,14 @@ impl Journal {
         pages: Vec<u32>,
     ) -> Result<(), StoreError> {
         let value = encode(&row)?;
+        let DownloadRow::V1 { complete, .. } = row;
         self.store
             .write(move |tx| {
                 for page in pages {
                     tx.remove(Table::Downloads, page_key(&key, page))?;
+                }
+                if complete {
+                    tx.remove(Table::Downloads, mark_key(&key))?;
                 }
                 tx.put(Table::Downloads, key, value)
             })
@@ -269,6 +355,7 @@ fn shown(row: DownloadRow) -> DownloadStatus {
             resumed_bytes: 0,
             total_bytes: size,
             peers: 0,
+            left: Vec::new(),
         },
     }
 }
@@ -289,7 +376,13 @@ fn page_key(record: &[u8], page: u32) -> Vec<u8> {
     [record, &page.to_be_bytes()].concat()
 }
 
+/// Shorter than that of any page.
+fn mark_key(record: &[u8]) -> Vec<u8> {
+    [record, b"m"].concat()
+}
+
 const RECORD_KEY_BYTES: usize = Digest::LEN;
+const PAGE_KEY_BYTES: usize = RECORD_KEY_BYTES + size_of::<u32>();
 
 #[cfg(test)]
 mod tests {
@@ -301,6 +394,7 @@ mod tests {
     };
 
     variants!(DownloadRow { V1 });
+    variants!(Mark { V1 });
 
     #[test]
     fn golden_bytes() {
@@ -322,6 +416,12 @@ mod tests {
         };
         let mut golden = Golden::open("peer_journal");
         golden.values("download", &[("begun", row(1)), ("complete", complete)]);
+        let (inode, born) = (4711, Some(1_700_000_000_999_999_999));
+        let marks = [
+            ("made", Mark::V1 { inode, born }),
+            ("made_once", Mark::V1 { inode, born: None }),
+        ];
+        golden.values("mark", &marks);
         golden.finish();
     }
 
@@ -352,6 +452,12 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(journal.begin(row(1), layout, dest).await.unwrap(), had);
+        assert_eq!(journal.known(dest).await.unwrap(), Known::Begun);
+        let mark = Mark::V1 {
+            inode: u64::MAX,
+            born: None,
+        };
+        journal.mark(dest, mark).await.unwrap();
         let kept = journal.kept().await.unwrap();
         assert_eq!(kept[0].progress.verified_bytes, 5 * u64::from(CHUNK_SIZE));
         assert_eq!(kept[0].progress.state, DownloadState::Stopped);
@@ -370,9 +476,28 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+        // The partial file is the same one.
+        assert_eq!(journal.known(dest).await.unwrap(), Known::Made(mark));
         journal.complete(row(2), dest).await.unwrap();
+        assert_eq!(journal.known(dest).await.unwrap(), Known::None);
         let kept = journal.kept().await.unwrap();
         assert_eq!(kept.len(), 1);
         assert_eq!(kept[0].progress.state, DownloadState::Complete);
+        journal.begin(row(1), layout, dest).await.unwrap();
+        assert_eq!(journal.known(dest).await.unwrap(), Known::Begun);
+    }
+
+    #[tokio::test]
+    async fn a_destination_is_for_one_download_until_all_of_it_is_over() {
+        let under_way = UnderWay::default();
+        let (one, other) = (Path::new("/tmp/x"), Path::new("/tmp/y"));
+        let reserved = under_way.reserve(one).unwrap();
+        assert!(under_way.reserve(one).is_none());
+        assert!(under_way.reserve(other).is_some());
+        let released = reserved.released();
+        assert!(!released.is_cancelled());
+        drop(reserved);
+        released.cancelled().await;
+        assert!(under_way.reserve(one).is_some());
     }
 }

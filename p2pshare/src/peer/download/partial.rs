@@ -1,10 +1,11 @@
 //! The partial file of a download, and the thread that writes it. It is a regular file of this user, reached
-//! without following links, locked against a second download, and named beside the destination; nothing is
-//! ever renamed over a destination unless that was asked for.
+//! without following links, locked against a second download, and named beside the destination. Nothing is
+//! ever written to a file that this download did not make, and nothing is ever renamed over a destination
+//! unless that was asked for.
 
 use std::{
     ffi::OsString,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, IoSlice},
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
@@ -12,12 +13,16 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
+    time::UNIX_EPOCH,
 };
 
 use bytes::Bytes;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::journal::Reserved;
 use crate::{
     content::{Bitfield, ChunkIndex, Digest, Layout},
     limits::{FILE_NAME_BYTES_MAX, WRITE_QUEUE_CHUNKS},
@@ -30,10 +35,43 @@ use crate::{
 /// An open partial file. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(super) struct Partial {
-    file: Arc<File>,
+    open: Arc<Open>,
     path: PathBuf,
     dest: PathBuf,
     layout: Layout,
+    /// Whether only its content can show that it is one.
+    doubtful: bool,
+    #[cfg(test)]
+    faults: faults::Faults,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Given back after the file was closed, and so unlocked.
+    _reserved: Reserved,
+}
+
+/// By what a partial file is known again: a file that somebody else puts in its place differs.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(super) enum Mark {
+    V1 {
+        inode: u64,
+        /// Nanoseconds since 1970, where the file system knows. The inode of a deleted file is soon used
+        /// again.
+        born: Option<u64>,
+    },
+}
+
+/// What is remembered of a partial file before it is opened.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Known {
+    /// There is none: whatever stands in its place is somebody's.
+    None,
+    /// It was about to be made.
+    Begun,
+    /// It was made, and this is it.
+    Made(Mark),
 }
 
 /// A chunk to be written, in the pieces in which it arrived.
@@ -45,61 +83,121 @@ pub(super) struct Write {
 /// What became of a [`Write`].
 pub(super) type Written = Result<ChunkIndex, DownloadError>;
 
+impl Mark {
+    fn of(metadata: &Metadata) -> Self {
+        let born = metadata.created().ok();
+        let born = born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        Self::V1 {
+            inode: metadata.ino(),
+            born: born.and_then(|born| u64::try_from(born.as_nanos()).ok()),
+        }
+    }
+}
+
 impl Partial {
-    /// Opens, or creates, the partial file of `dest`, as long as the file will be. A file that is there is
-    /// taken for a partial one only if it is `known` to be one: it might be somebody's. Blocks.
-    pub(super) fn open(dest: &Path, layout: Layout, known: bool) -> Result<Self, DownloadError> {
+    /// Opens, or creates, the partial file of `dest`. What is there is changed only if it is the one that is
+    /// `known`, which its content may have to show: see [`claim`](Self::claim). Blocks.
+    pub(super) fn open(
+        dest: &Path,
+        layout: Layout,
+        known: Known,
+        reserved: Reserved,
+    ) -> Result<Self, DownloadError> {
         let path = partial_path(dest);
-        let failed = |cause: io::Error| io_error(&path, cause);
         let mut flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        if !known {
+        if known == Known::None {
             flags |= OFlags::EXCL;
         }
         let file = match rustix::fs::open(&path, flags, Mode::from_raw_mode(0o666)) {
-            Ok(file) => file,
-            Err(rustix::io::Errno::EXIST) => return Err(DownloadError::InTheWay { path }),
-            Err(error) => return Err(failed(error.into())),
+            Ok(file) => File::from(file),
+            // Something, a link, a folder, a socket.
+            Err(Errno::EXIST | Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
+                return Err(DownloadError::InTheWay { path });
+            }
+            Err(error) => return Err(io_error(&path, error.into())),
         };
-        Self::take(File::from(file), path, dest, layout)
+        let metadata = file.metadata().map_err(|cause| io_error(&path, cause))?;
+        if !is_plain(&metadata) {
+            return Err(DownloadError::InTheWay { path });
+        }
+        lock(&file, &path, &metadata, dest)?;
+        let is_blank = metadata.blocks() == 0 && [0, layout.length()].contains(&metadata.len());
+        let partial = Self {
+            open: Arc::new(Open {
+                file,
+                _reserved: reserved,
+            }),
+            path,
+            dest: dest.to_owned(),
+            layout,
+            doubtful: !is_blank && known != Known::Made(Mark::of(&metadata)),
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        };
+        if !partial.doubtful {
+            partial.make_room(&metadata)?;
+        }
+        Ok(partial)
     }
 
     /// Opens the finished file at `dest` to be mended where it stands, or creates it, as long as the file has to
     /// be: what it is too long is cut off. Blocks.
-    pub(super) fn open_in_place(dest: &Path, layout: Layout) -> Result<Self, DownloadError> {
+    pub(super) fn open_in_place(
+        dest: &Path,
+        layout: Layout,
+        reserved: Reserved,
+    ) -> Result<Self, DownloadError> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::open(dest, flags, Mode::from_raw_mode(0o666))
-            .map_err(|error| io_error(dest, error.into()))?;
-        Self::take(File::from(file), dest.to_owned(), dest, layout)
-    }
-
-    /// Makes sure that nobody else writes to the file that was opened at `path`, and that there is room.
-    fn take(file: File, path: PathBuf, dest: &Path, layout: Layout) -> Result<Self, DownloadError> {
-        let failed = |cause: io::Error| io_error(&path, cause);
-        let metadata = file.metadata().map_err(failed)?;
-        let own = metadata.uid() == rustix::process::geteuid().as_raw();
-        if !metadata.is_file() || !own || metadata.nlink() != 1 {
-            let cause = "it is not a plain file of this user alone; move it away";
-            return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, cause)));
-        }
-        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        // A download that ended between the opening and the lock took the file to its destination.
-        let still_there = std::fs::symlink_metadata(&path)
-            .is_ok_and(|now| (now.dev(), now.ino()) == (metadata.dev(), metadata.ino()));
-        if !locked || !still_there {
-            return Err(DownloadError::AlreadyRunning {
+        let file = rustix::fs::open(dest, flags, Mode::from_raw_mode(0o666));
+        let file = File::from(file.map_err(|error| io_error(dest, error.into()))?);
+        let metadata = file.metadata().map_err(|cause| io_error(dest, cause))?;
+        if !is_plain(&metadata) {
+            return Err(DownloadError::BadDestination {
                 dest: dest.to_owned(),
+                reason: "it is not a plain file of this user alone",
             });
         }
-        check_space(dest, &path, &file, &metadata, layout)?;
-        file.set_len(layout.length()).map_err(failed)?;
-        Ok(Self {
-            file: Arc::new(file),
-            path,
+        lock(&file, dest, &metadata, dest)?;
+        let partial = Self {
+            open: Arc::new(Open {
+                file,
+                _reserved: reserved,
+            }),
+            path: dest.to_owned(),
             dest: dest.to_owned(),
             layout,
-        })
+            doubtful: false,
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        };
+        partial.make_room(&metadata)?;
+        Ok(partial)
+    }
+
+    /// By what it is known again.
+    pub(super) fn mark(&self) -> Result<Mark, DownloadError> {
+        let metadata = self.file().metadata().map_err(|cause| self.failed(cause))?;
+        Ok(Mark::of(&metadata))
+    }
+
+    /// Whether only its content can show that it is the one that is known.
+    pub(super) const fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// Refuses a file that is not known by its [`Mark`], as after a restoration or on a file system that
+    /// numbers files anew, unless it has `right` chunks of the download. Blocks.
+    pub(super) fn claim(&mut self, right: &Bitfield) -> Result<(), DownloadError> {
+        if right.is_empty() {
+            let path = self.path.clone();
+            return Err(DownloadError::InTheWay { path });
+        }
+        let metadata = self.file().metadata().map_err(|cause| self.failed(cause))?;
+        self.make_room(&metadata)?;
+        self.doubtful = false;
+        Ok(())
     }
 
     /// Refuses a destination beside which something stands where its partial file would be. Blocks.
@@ -108,6 +206,18 @@ impl Partial {
         match std::fs::symlink_metadata(&path) {
             Ok(_) => Err(DownloadError::InTheWay { path }),
             Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes the partial file that is known by `mark`: the whole is at `dest` already. Blocks.
+    pub(super) fn discard(dest: &Path, mark: Mark) {
+        let path = partial_path(dest);
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else {
+            return;
+        };
+        if metadata.is_file() && Mark::of(&metadata) == mark {
+            let removed = std::fs::remove_file(&path);
+            tracing::debug!(path = %path.display(), ?removed, "a partial file was left over");
         }
     }
 
@@ -149,19 +259,34 @@ impl Partial {
         Ok(right)
     }
 
+    /// For reading what is written, also when this is closed: it is opened anew, so that the lock does not last
+    /// as long.
+    pub(super) fn source(&self) -> Result<Source, DownloadError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = || {
+            let file = File::from(rustix::fs::open(&self.path, flags, Mode::empty())?);
+            let is_it = is_same(&file.metadata()?, &self.file().metadata()?);
+            is_it.then(|| Source::of(file, &self.path)).transpose()
+        };
+        match open() {
+            Ok(Some(source)) => Ok(source),
+            Ok(None) => Err(DownloadError::InTheWay {
+                path: self.path.clone(),
+            }),
+            Err(cause) => Err(self.failed(cause)),
+        }
+    }
+
     /// Starts the thread that writes chunks, and stops after the first that cannot be written. Dropping the
     /// sender ends it, once what was sent is written.
     pub(super) fn start_writer(&self) -> (mpsc::Sender<Write>, mpsc::Receiver<Written>) {
         let (sender, mut writes) = mpsc::channel::<Write>(WRITE_QUEUE_CHUNKS);
         let (done, written) = mpsc::channel(WRITE_QUEUE_CHUNKS);
-        let (file, path, layout) = (self.file.clone(), self.path.clone(), self.layout);
+        let partial = self.clone();
         tokio::task::spawn_blocking(move || {
             while let Some(Write { chunk, pieces }) = writes.blocking_recv() {
-                let result = write_all_at(&file, &pieces, layout.offset(chunk));
+                let result = partial.write(chunk, &pieces);
                 let failed = result.is_err();
-                let result = result
-                    .map(|()| chunk)
-                    .map_err(|cause| io_error(&path, cause));
                 if done.blocking_send(result).is_err() || failed {
                     return;
                 }
@@ -186,64 +311,168 @@ impl Partial {
 
     /// Brings what was written to the disk. Blocks.
     pub(super) fn sync(&self) -> Result<(), DownloadError> {
-        let synced = self.file.sync_all();
-        synced.map_err(|cause| io_error(&self.path, cause))
-    }
-
-    /// Syncs the file and renames it to the destination, replacing what is there only with `force`. Blocks.
-    pub(super) fn put_in_place(self, force: bool) -> Result<(), DownloadError> {
-        let failed = |cause: io::Error| io_error(&self.path, cause);
-        self.sync()?;
-        if force {
-            std::fs::rename(&self.path, &self.dest).map_err(failed)?;
-        } else {
-            self.rename_to_free_place()?;
-        }
-        if let Some(folder) = self.dest.parent() {
-            let folder = if folder.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                folder
-            };
-            File::open(folder)
-                .and_then(|folder| folder.sync_all())
-                .map_err(failed)?;
+        if let Err(cause) = self.may(Step::Sync).and_then(|()| self.file().sync_all()) {
+            self.forget_what_is_cached();
+            return Err(self.failed(cause));
         }
         Ok(())
     }
 
-    fn rename_to_free_place(&self) -> Result<(), DownloadError> {
-        let renamed =
-            rustix::fs::renameat_with(CWD, &self.path, CWD, &self.dest, RenameFlags::NOREPLACE);
-        match renamed {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::EXIST) => Err(DownloadError::DestinationExists {
-                dest: self.dest.clone(),
-            }),
-            // Some file systems cannot do that; a hard link does not replace either.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                let linked = std::fs::hard_link(&self.path, &self.dest);
-                linked.map_err(|cause| match cause.kind() {
-                    io::ErrorKind::AlreadyExists => DownloadError::DestinationExists {
-                        dest: self.dest.clone(),
-                    },
-                    _ => io_error(&self.dest, cause),
-                })?;
-                std::fs::remove_file(&self.path).map_err(|cause| io_error(&self.path, cause))
-            }
-            Err(error) => Err(io_error(&self.dest, error.into())),
+    /// Syncs the file, renames it to the destination, replacing what is there only with `force`, and syncs
+    /// the folder. Blocks.
+    pub(super) fn put_in_place(self, force: bool) -> Result<(), DownloadError> {
+        self.sync()?;
+        self.may(Step::Rename)
+            .and_then(|()| self.rename(force))
+            .map_err(|cause| self.not_renamed(cause))?;
+        let folder = match self.dest.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        self.may(Step::SyncFolder)
+            .and_then(|()| File::open(folder)?.sync_all())
+            .map_err(|cause| io_error(folder, cause))
+    }
+
+    fn rename(&self, force: bool) -> io::Result<()> {
+        if force {
+            return std::fs::rename(&self.path, &self.dest);
         }
+        match rustix::fs::renameat_with(CWD, &self.path, CWD, &self.dest, RenameFlags::NOREPLACE) {
+            // Some file systems cannot do that; a hard link does not replace either.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                std::fs::hard_link(&self.path, &self.dest)?;
+                std::fs::remove_file(&self.path)
+            }
+            renamed => Ok(renamed?),
+        }
+    }
+
+    fn not_renamed(&self, cause: io::Error) -> DownloadError {
+        let (dest, partial) = (self.dest.clone(), self.path.clone());
+        match cause.kind() {
+            io::ErrorKind::AlreadyExists => DownloadError::DestinationTaken { dest, partial },
+            io::ErrorKind::NotFound => DownloadError::BadDestination {
+                dest,
+                reason: "its folder is gone, and what was downloaded with it",
+            },
+            _ => io_error(&self.dest, cause),
+        }
+    }
+
+    /// After a failed sync the system may hold in memory what never reached the disk, and call it clean: what
+    /// is verified next has to come from the disk.
+    fn forget_what_is_cached(&self) {
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::fs::fadvise(self.file(), 0, None, rustix::fs::Advice::DontNeed)
+        {
+            tracing::debug!(%error, "the cache of a partial file is kept");
+        }
+    }
+
+    fn write(&self, chunk: ChunkIndex, pieces: &[Bytes]) -> Written {
+        self.may(Step::Write)
+            .and_then(|()| write_all_at(self.file(), pieces, self.layout.offset(chunk)))
+            .map_err(|cause| self.failed(cause))?;
+        Ok(chunk)
+    }
+
+    /// Makes it as long as the file will be, if the disk has room for what is missing.
+    fn make_room(&self, metadata: &Metadata) -> Result<(), DownloadError> {
+        let needed = self.needed(metadata);
+        let available = self.available().map_err(|cause| self.failed(cause))?;
+        if needed > available {
+            if metadata.len() == 0 && self.path != self.dest {
+                // It was made just now, and is of no use.
+                let _ = std::fs::remove_file(&self.path);
+            }
+            return Err(DownloadError::NoSpace {
+                dest: self.dest.clone(),
+                needed,
+                available,
+            });
+        }
+        let extended = self.file().set_len(self.layout.length());
+        extended.map_err(|cause| self.failed(cause))
+    }
+
+    /// Bytes that the disk still has to take.
+    fn needed(&self, metadata: &Metadata) -> u64 {
+        self.layout.length().saturating_sub(metadata.blocks() * 512)
+    }
+
+    fn available(&self) -> io::Result<u64> {
+        let disk = rustix::fs::fstatvfs(self.file())?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// The error for a write that failed.
+    fn failed(&self, cause: io::Error) -> DownloadError {
+        match self.file().metadata() {
+            Ok(metadata) if cause.kind() == io::ErrorKind::StorageFull => DownloadError::NoSpace {
+                dest: self.dest.clone(),
+                needed: self.needed(&metadata),
+                available: self.available().unwrap_or(0),
+            },
+            _ => io_error(&self.path, cause),
+        }
+    }
+
+    fn file(&self) -> &File {
+        &self.open.file
+    }
+
+    /// Where a test makes the disk fail.
+    fn may(&self, step: Step) -> io::Result<()> {
+        #[cfg(test)]
+        self.faults.strike(step)?;
+        let _ = step;
+        Ok(())
     }
 }
 
+/// What the disk is asked for.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+enum Step {
+    Write,
+    Sync,
+    Rename,
+    SyncFolder,
+}
+
+/// Whether it is a file of this user alone that no other name leads to.
+fn is_plain(metadata: &Metadata) -> bool {
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    metadata.is_file() && own && metadata.nlink() == 1
+}
+
+/// Locks the file that was opened at `path` against whoever else writes to it.
+fn lock(file: &File, path: &Path, metadata: &Metadata, dest: &Path) -> Result<(), DownloadError> {
+    let locked = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    // A download that ended between the opening and the lock took the file to its destination.
+    let still_there = std::fs::symlink_metadata(path).is_ok_and(|now| is_same(&now, metadata));
+    if locked && still_there {
+        return Ok(());
+    }
+    Err(DownloadError::AlreadyRunning {
+        dest: dest.to_owned(),
+    })
+}
+
 /// Where the partial file of `dest` is: beside it, with `.p2part` behind its name. Of a name that gets too
-/// long by that, the end makes place for its own digest.
+/// long by that, the end, from a character on, makes place for the name's own digest.
 pub(super) fn partial_path(dest: &Path) -> PathBuf {
     let name = dest.file_name().unwrap_or_default().as_bytes();
     let mut partial = name.to_vec();
     if name.len() + SUFFIX.len() > FILE_NAME_BYTES_MAX {
         let digest = Digest::of(name).to_string();
-        partial.truncate(FILE_NAME_BYTES_MAX - SUFFIX.len() - 1 - DIGEST_DIGITS);
+        let kept = FILE_NAME_BYTES_MAX - SUFFIX.len() - 1 - DIGEST_DIGITS;
+        // Some file systems refuse names that are not UTF-8.
+        let kept = match std::str::from_utf8(name) {
+            Ok(name) => (0..=kept).rfind(|&at| name.is_char_boundary(at)),
+            Err(_) => Some(kept),
+        };
+        partial.truncate(kept.unwrap_or(0));
         partial.push(b'.');
         partial.extend_from_slice(&digest.as_bytes()[..DIGEST_DIGITS]);
     }
@@ -251,28 +480,8 @@ pub(super) fn partial_path(dest: &Path) -> PathBuf {
     dest.with_file_name(OsString::from_vec(partial))
 }
 
-fn check_space(
-    dest: &Path,
-    path: &Path,
-    file: &File,
-    metadata: &std::fs::Metadata,
-    layout: Layout,
-) -> Result<(), DownloadError> {
-    let disk = rustix::fs::fstatvfs(file).map_err(|error| io_error(path, error.into()))?;
-    let available = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let needed = layout.length().saturating_sub(metadata.blocks() * 512);
-    if needed <= available {
-        return Ok(());
-    }
-    if metadata.len() == 0 {
-        // It was made just now, and is of no use.
-        let _ = std::fs::remove_file(path);
-    }
-    Err(DownloadError::NoSpace {
-        dest: dest.to_owned(),
-        needed,
-        available,
-    })
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 fn write_all_at(file: &File, pieces: &[Bytes], mut offset: u64) -> io::Result<()> {
@@ -283,7 +492,7 @@ fn write_all_at(file: &File, pieces: &[Bytes], mut offset: u64) -> io::Result<()
             let written = match rustix::io::pwritev(file, rest, offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => written,
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
             offset += written as u64;
@@ -306,12 +515,46 @@ const DIGEST_DIGITS: usize = 16;
 const PIECES_PER_WRITE: usize = 512;
 
 #[cfg(test)]
+mod faults {
+    use super::{Arc, Errno, Step, io};
+    use std::sync::Mutex;
+
+    /// The faults of a disk, as a test plans them.
+    #[derive(Clone, Debug, Default)]
+    pub(super) struct Faults(Arc<Mutex<Option<(Step, Errno)>>>);
+
+    impl Faults {
+        /// Makes the next `step` fail.
+        pub(super) fn plan(&self, step: Step, errno: Errno) {
+            *self.0.lock().unwrap() = Some((step, errno));
+        }
+
+        pub(super) fn strike(&self, step: Step) -> io::Result<()> {
+            let mut planned = self.0.lock().unwrap();
+            match planned.take_if(|(planned, _)| *planned == step) {
+                Some((_, errno)) => Err(errno.into()),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::CHUNK_SIZE;
+    use crate::{content::CHUNK_SIZE, peer::download::journal::UnderWay};
 
     fn layout(bytes: u64) -> Layout {
         Layout::new(bytes).unwrap()
+    }
+
+    fn open(dest: &Path, layout: Layout, known: Known) -> Result<Partial, DownloadError> {
+        let reserved = UnderWay::default().reserve(dest).unwrap();
+        Partial::open(dest, layout, known, reserved)
+    }
+
+    fn is_in_the_way(opened: &Result<Partial, DownloadError>) -> bool {
+        matches!(opened, Err(DownloadError::InTheWay { .. }))
     }
 
     #[tokio::test]
@@ -322,7 +565,7 @@ mod tests {
             .map(|i| (i % 251) as u8)
             .collect();
         let layout = layout(content.len() as u64);
-        let partial = Partial::open(&dest, layout, false).unwrap();
+        let partial = open(&dest, layout, Known::None).unwrap();
         let (writes, mut written) = partial.start_writer();
         for chunk in layout.chunks().rev() {
             let start = layout.offset(chunk) as usize;
@@ -352,14 +595,14 @@ mod tests {
     fn a_destination_is_replaced_only_by_force() {
         let dir = tempfile::tempdir().unwrap();
         let dest = dir.path().join("f");
-        let partial = Partial::open(&dest, layout(5), false).unwrap();
+        let partial = open(&dest, layout(5), Known::None).unwrap();
         std::fs::write(&dest, b"mine").unwrap();
         assert!(matches!(
             partial.put_in_place(false),
-            Err(DownloadError::DestinationExists { .. })
+            Err(DownloadError::DestinationTaken { partial, .. }) if partial == partial_path(&dest)
         ));
         assert_eq!(std::fs::read(&dest).unwrap(), b"mine");
-        let partial = Partial::open(&dest, layout(5), true).unwrap();
+        let partial = open(&dest, layout(5), Known::Begun).unwrap();
         partial.put_in_place(true).unwrap();
         assert_eq!(std::fs::read(&dest).unwrap(), [0; 5]);
     }
@@ -368,20 +611,58 @@ mod tests {
     fn one_download_at_a_time_and_no_links() {
         let dir = tempfile::tempdir().unwrap();
         let (dest, victim) = (dir.path().join("f"), dir.path().join("victim"));
-        let first = Partial::open(&dest, layout(5), false).unwrap();
+        let first = open(&dest, layout(5), Known::None).unwrap();
         assert!(matches!(
-            Partial::open(&dest, layout(5), true),
+            open(&dest, layout(5), Known::Begun),
             Err(DownloadError::AlreadyRunning { .. })
         ));
         drop(first);
         std::fs::write(&victim, b"precious").unwrap();
         std::fs::remove_file(partial_path(&dest)).unwrap();
         std::os::unix::fs::symlink(&victim, partial_path(&dest)).unwrap();
-        assert!(Partial::open(&dest, layout(5), true).is_err());
+        assert!(is_in_the_way(&open(&dest, layout(5), Known::Begun)));
         std::fs::remove_file(partial_path(&dest)).unwrap();
         std::fs::hard_link(&victim, partial_path(&dest)).unwrap();
-        assert!(Partial::open(&dest, layout(5), true).is_err());
+        assert!(is_in_the_way(&open(&dest, layout(5), Known::Begun)));
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+        std::fs::remove_file(partial_path(&dest)).unwrap();
+        std::fs::create_dir(partial_path(&dest)).unwrap();
+        assert!(is_in_the_way(&open(&dest, layout(5), Known::Begun)));
+    }
+
+    #[test]
+    fn a_file_put_in_the_place_of_the_partial_one_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("f");
+        let partial = open(&dest, layout(5), Known::None).unwrap();
+        let mark = partial.mark().unwrap();
+        write_all_at(partial.file(), &[Bytes::from_static(b"right")], 0).unwrap();
+        drop(partial);
+        // It is known again, however short it was cut.
+        let again = open(&dest, layout(9), Known::Made(mark)).unwrap();
+        assert!(!again.is_doubtful());
+        assert_eq!(
+            std::fs::read(partial_path(&dest)).unwrap(),
+            b"right\0\0\0\0"
+        );
+        drop(again);
+
+        std::fs::rename(partial_path(&dest), dir.path().join("old")).unwrap();
+        std::fs::write(partial_path(&dest), b"mine").unwrap();
+        for known in [Known::Begun, Known::Made(mark)] {
+            let mut foreign = open(&dest, layout(9), known).unwrap();
+            let refused = foreign.claim(&Bitfield::new(1)).map(|()| foreign);
+            assert!(is_in_the_way(&refused));
+            assert_eq!(std::fs::read(partial_path(&dest)).unwrap(), b"mine");
+        }
+        Partial::discard(&dest, mark);
+        assert!(partial_path(&dest).exists());
+        // Unless it has what the download has, as a copy does.
+        let mut copy = open(&dest, layout(9), Known::Made(mark)).unwrap();
+        copy.claim(&Bitfield::full(1)).unwrap();
+        assert_eq!(std::fs::read(partial_path(&dest)).unwrap().len(), 9);
+        Partial::discard(&dest, copy.mark().unwrap());
+        assert!(!partial_path(&dest).exists());
     }
 
     #[test]
@@ -390,7 +671,7 @@ mod tests {
         let dest = dir.path().join("f");
         std::fs::write(partial_path(&dest), b"mine").unwrap();
         assert!(matches!(
-            Partial::open(&dest, layout(5), false),
+            open(&dest, layout(5), Known::None),
             Err(DownloadError::InTheWay { .. })
         ));
         assert_eq!(std::fs::read(partial_path(&dest)).unwrap(), b"mine");
@@ -402,10 +683,83 @@ mod tests {
         let dest = dir.path().join("f");
         let huge = layout(crate::content::MAX_LENGTH);
         assert!(matches!(
-            Partial::open(&dest, huge, false),
+            open(&dest, huge, Known::None),
             Err(DownloadError::NoSpace { .. })
         ));
         assert!(!partial_path(&dest).exists());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_is_named_and_nothing_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dest, content) = (dir.path().join("f"), Bytes::from_static(b"right"));
+        let chunk = layout(5).chunk(0).unwrap();
+        let write = || Write {
+            chunk,
+            pieces: vec![content.clone()],
+        };
+        let partial = open(&dest, layout(5), Known::None).unwrap();
+        let mark = partial.mark().unwrap();
+        partial.faults.plan(Step::Write, Errno::NOSPC);
+        let (writes, mut written) = partial.start_writer();
+        writes.send(write()).await.unwrap();
+        match written.recv().await.unwrap() {
+            Err(DownloadError::NoSpace { needed: 5, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(written.recv().await.is_none(), "nothing more is written");
+        partial.faults.plan(Step::Write, Errno::IO);
+        let (writes, mut written) = partial.start_writer();
+        writes.send(write()).await.unwrap();
+        let failed = written.recv().await.unwrap().unwrap_err().to_string();
+        let path = partial_path(&dest);
+        assert!(
+            failed.starts_with(&format!("cannot write {}: ", path.display())),
+            "{failed}"
+        );
+        drop((writes, partial));
+        while written.recv().await.is_some() {}
+
+        for (step, errno) in [
+            (Step::Write, Errno::NOSPC),
+            (Step::Sync, Errno::IO),
+            (Step::Sync, Errno::NOSPC),
+            (Step::Rename, Errno::IO),
+            (Step::Rename, Errno::ACCESS),
+        ] {
+            let partial = open(&dest, layout(5), Known::Made(mark)).unwrap();
+            partial.write(chunk, &write().pieces).unwrap();
+            partial.faults.plan(step, errno);
+            let failed = match step {
+                Step::Write => partial.write(chunk, &write().pieces).map(|_| ()),
+                _ => partial.put_in_place(false),
+            };
+            let no_space = matches!(failed, Err(DownloadError::NoSpace { .. }));
+            assert!(
+                failed.is_err() && no_space == (errno == Errno::NOSPC),
+                "{failed:?}"
+            );
+            assert!(!dest.exists());
+            assert_eq!(std::fs::read(&path).unwrap(), b"right");
+        }
+        let partial = open(&dest, layout(5), Known::Made(mark)).unwrap();
+        partial.faults.plan(Step::SyncFolder, Errno::IO);
+        // It is in its place, and perhaps not for ever: that is said, and a repetition finds it there.
+        assert!(partial.put_in_place(false).is_err());
+        assert_eq!(std::fs::read(&dest).unwrap(), b"right");
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_said_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("gone").join("f");
+        std::fs::create_dir(dest.parent().unwrap()).unwrap();
+        let partial = open(&dest, layout(5), Known::None).unwrap();
+        std::fs::remove_dir_all(dest.parent().unwrap()).unwrap();
+        assert!(matches!(
+            partial.put_in_place(false),
+            Err(DownloadError::BadDestination { .. })
+        ));
     }
 
     #[test]
@@ -418,5 +772,9 @@ mod tests {
             assert_eq!(partial.parent().unwrap(), Path::new("/d"));
         }
         assert_eq!(partial_path(Path::new("/d/a")), Path::new("/d/a.p2part"));
+        // A character is left out whole.
+        let accented = format!("{}x", "é".repeat(127));
+        let partial = partial_path(Path::new(&accented));
+        assert_eq!(partial.to_str().unwrap().len(), 254);
     }
 }

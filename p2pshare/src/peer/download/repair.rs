@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -47,6 +47,11 @@ impl Repair {
             events: events::Sender::new(),
             cancel: CancellationToken::new(),
         };
+        let journal = job.session.peer().journal();
+        let dest = job.dest.clone();
+        let Some(reserved) = journal.reserve(&dest) else {
+            return Err(DownloadError::AlreadyRunning { dest });
+        };
         let file = job.find().await?;
         if file.id != id {
             let (group, name) = (job.group, job.name);
@@ -56,8 +61,8 @@ impl Repair {
             true => Vec::new(),
             false => job.look_for_holders(&file).await?,
         };
-        let dest = job.dest.clone();
-        let partial = blocking(move || Partial::open_in_place(&dest, layout)).await??;
+        let open = move || Partial::open_in_place(&dest, layout, reserved);
+        let partial = blocking(open).await??;
         let mut prepared = Prepared {
             file,
             layout,
@@ -65,10 +70,11 @@ impl Repair {
             had: self.claimed,
             row: None,
         };
-        let (_, shared, written) = job.look_at_claims(&mut prepared, &holders).await?;
-        job.collect(&prepared, shared, written, holders).await?;
+        let (_, _, serving) = job.fill(&mut prepared, holders, Instant::now()).await?;
         job.progress
             .send_modify(|progress| progress.state = DownloadState::Finishing);
-        blocking(move || prepared.partial.sync()).await?
+        let synced = blocking(move || prepared.partial.sync()).await?;
+        drop(serving);
+        synced
     }
 }

@@ -3,41 +3,45 @@
 //! written; sources come and go meanwhile.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
-    task::JoinSet,
+    sync::{mpsc, watch},
     time::{Instant, interval},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DownloadOptions, DownloadProgress, DownloadReport, DownloadState,
+    DownloadOptions, DownloadProgress, DownloadReport, DownloadState, LeftPeer,
     events::{self, DownloadEvent},
-    journal::DownloadRow,
+    journal::{DownloadRow, Reserved},
     pages::Pages,
-    partial::{Partial, Write, Written},
+    partial::{Known, Partial, Write, Written},
     source::{Shared, SourceEnd},
+    sources::Sources,
 };
 use crate::{
     content::{Bitfield, ChunkIndex, Digest, Layout, PageIndex},
     identity::{FileName, GroupName, PeerId},
-    limits::{HOLDERS_REFRESH, NO_SOURCE_PATIENCE, SOURCES_MAX},
+    limits::{GRANT_LOOK, HOLDERS_REFRESH, NO_SOURCE_PATIENCE, SOURCES_MAX},
     peer::{
         error::{DownloadError, SessionError},
         file::{BufferPool, Source, Stamp},
-        library::{NewShare, path_bytes},
+        library::{Found, NewShare, path_bytes},
+        ongoing::Serving,
         picker::{Picker, SourceId},
         session::{Session, new_change},
         share,
     },
     time::Timestamp,
-    wire::tracker::{FileSummary, Holder, Refusal, Request, Response},
+    wire::tracker::{FileSummary, Holder, Holding, Refusal, Request, Response},
 };
 
 /// A download that is about to run.
@@ -62,26 +66,23 @@ pub(super) struct Prepared {
     pub(super) row: Option<DownloadRow>,
 }
 
-/// The sources of a download, and what is known of those that ended.
-struct Sources {
-    shared: Arc<Shared>,
-    running: JoinSet<(PeerId, SourceEnd)>,
-    active: HashSet<PeerId>,
-    joined: mpsc::Sender<PeerId>,
-    next_id: SourceId,
-    /// Whether chunks could ever come from anybody.
-    joined_once: bool,
-    /// Peers not to be asked before this instant; the banned ones never.
-    resting: HashMap<PeerId, (u32, Option<Instant>)>,
-    last_end: Option<String>,
-}
-
 impl Job {
     pub(super) async fn run(self) -> Result<DownloadReport, DownloadError> {
-        let outcome = tokio::select! {
-            biased;
-            () = self.cancel.cancelled() => Err(DownloadError::Cancelled),
-            outcome = self.fetch() => outcome,
+        let outcome = match self.session.peer().journal().reserve(&self.dest) {
+            Some(reserved) => {
+                let released = reserved.released();
+                let outcome = tokio::select! {
+                    biased;
+                    () = self.cancel.cancelled() => Err(DownloadError::Cancelled),
+                    outcome = self.fetch(reserved) => outcome,
+                };
+                // What is still being written is written, and whoever hears of the end can go on.
+                released.cancelled().await;
+                outcome
+            }
+            None => Err(DownloadError::AlreadyRunning {
+                dest: self.dest.clone(),
+            }),
         };
         self.progress.send_modify(|progress| {
             progress.peers = 0;
@@ -97,7 +98,7 @@ impl Job {
         outcome
     }
 
-    async fn fetch(&self) -> Result<DownloadReport, DownloadError> {
+    async fn fetch(&self, reserved: Reserved) -> Result<DownloadReport, DownloadError> {
         let started = Instant::now();
         let file = self.find().await?;
         let layout = Layout::new(file.size).map_err(|_| DownloadError::BadRecord {
@@ -111,21 +112,26 @@ impl Job {
             return Ok(self.report(&file, layout, layout.chunk_count(), started, true));
         }
         let first_look = self.look_for_holders(&file).await?;
-        let mut prepared = self.prepare(file, layout).await?;
-        let (resumed, shared, written) = self.look_at_claims(&mut prepared, &first_look).await?;
-        self.collect(&prepared, shared, written, first_look).await?;
+        let mut prepared = self.prepare(file, layout, reserved).await?;
+        let (resumed, shared, serving) = self.fill(&mut prepared, first_look, started).await?;
         self.progress
             .send_modify(|progress| progress.state = DownloadState::Finishing);
         let file = self.put_in_place(prepared).await?;
-        Ok(self.report(&file, layout, resumed.count(), started, false))
+        let library = self.session.peer().library();
+        serving.complete(library.find(&self.group, file.id));
+        let mut report = self.report(&file, layout, resumed.count(), started, false);
+        report.duplicate_bytes = shared.duplicate_bytes.load(Ordering::Relaxed);
+        Ok(report)
     }
 
-    /// Finds out what of the file is right already, and starts what writes the rest.
-    pub(super) async fn look_at_claims(
+    /// Fetches what is not right yet, and serves meanwhile what is: the chunks that were right before, and what
+    /// goes on being served until it is dropped.
+    pub(super) async fn fill(
         &self,
         prepared: &mut Prepared,
-        holders: &[Holder],
-    ) -> Result<(Bitfield, Arc<Shared>, mpsc::Receiver<Written>), DownloadError> {
+        first_look: Vec<Holder>,
+        began: Instant,
+    ) -> Result<(Bitfield, Arc<Shared>, Serving), DownloadError> {
         let layout = prepared.layout;
         let pages = Pages::new(
             self.session.peer().library().clone(),
@@ -139,14 +145,27 @@ impl Job {
             group: self.group.clone(),
             pages,
             picker: Mutex::new(Picker::new(layout, Bitfield::new(layout.chunk_count()))),
-            returned: Notify::new(),
+            began,
+            news: watch::Sender::new(()),
             writes,
+            duplicate_bytes: AtomicU64::new(0),
         });
-        let right = self.verify_claims(prepared, &shared, holders).await?;
-        prepared.had = right.clone();
-        *lock(&shared.picker) = Picker::new(layout, right.clone());
-        self.note_resumed(layout, &right);
-        Ok((right, shared, written))
+        let resumed = self.verify_claims(prepared, &shared, &first_look).await?;
+        self.claim(prepared, &resumed).await?;
+        prepared.had = resumed.clone();
+        shared.pick(|picker, _| *picker = Picker::new(layout, resumed.clone()));
+        self.note_resumed(layout, &resumed);
+        let peer = self.session.peer();
+        let of = (
+            self.group.clone(),
+            prepared.file.name.clone(),
+            prepared.file.id,
+        );
+        let source = prepared.partial.source()?;
+        let serving = peer.ongoing().serve(of, layout, resumed.clone(), source);
+        self.collect(prepared, &shared, &serving, written, first_look)
+            .await?;
+        Ok((resumed, shared, serving))
     }
 
     pub(super) async fn find(&self) -> Result<FileSummary, DownloadError> {
@@ -183,6 +202,7 @@ impl Job {
         };
         if same {
             self.share_from_here(file).await?;
+            self.end_earlier_run(file).await?;
         } else if !self.options.force {
             return Err(DownloadError::DestinationExists {
                 dest: self.dest.clone(),
@@ -191,34 +211,62 @@ impl Job {
         Ok(same)
     }
 
-    /// Opens the partial file, and reads what the journal claims of it.
-    async fn prepare(&self, file: FileSummary, layout: Layout) -> Result<Prepared, DownloadError> {
-        let row = DownloadRow::V1 {
+    /// The destination has the whole: an earlier run that the journal believes unfinished is over, as when it
+    /// was killed right after it had put the file in place.
+    async fn end_earlier_run(&self, file: &FileSummary) -> Result<(), DownloadError> {
+        let journal = self.session.peer().journal();
+        let known = journal.known(&self.dest).await?;
+        if known == Known::None {
+            return Ok(());
+        }
+        if let Known::Made(mark) = known {
+            let dest = self.dest.clone();
+            blocking(move || Partial::discard(&dest, mark)).await?;
+        }
+        Ok(journal.complete(self.row(file), &self.dest).await?)
+    }
+
+    fn row(&self, file: &FileSummary) -> DownloadRow {
+        DownloadRow::V1 {
             group: self.group.clone(),
             name: self.name.clone(),
             id: file.id,
             size: file.size,
             dest: path_bytes(&self.dest),
             complete: false,
-        };
+        }
+    }
+
+    /// Opens the partial file, and reads what the journal claims of it.
+    async fn prepare(
+        &self,
+        file: FileSummary,
+        layout: Layout,
+        reserved: Reserved,
+    ) -> Result<Prepared, DownloadError> {
+        let row = self.row(&file);
         let journal = self.session.peer().journal();
-        let known = journal.is_unfinished(&self.dest).await?;
-        if !known {
+        let known = journal.known(&self.dest).await?;
+        if known == Known::None {
             let dest = self.dest.clone();
             blocking(move || Partial::refuse_what_is_in_the_way(&dest)).await??;
         }
         // First the record, then the file: a file without a record is nobody's partial file.
         let had = journal.begin(row.clone(), layout, &self.dest).await?;
         let dest = self.dest.clone();
-        let partial = match blocking(move || Partial::open(&dest, layout, known)).await? {
+        let open = move || Partial::open(&dest, layout, known, reserved);
+        let partial = match blocking(open).await? {
             Ok(partial) => partial,
             Err(error) => {
-                if !known {
+                if known == Known::None {
                     journal.forget(&self.dest).await?;
                 }
                 return Err(error);
             }
         };
+        if !partial.is_doubtful() {
+            self.mark(&partial, known).await?;
+        }
         Ok(Prepared {
             file,
             layout,
@@ -226,6 +274,27 @@ impl Job {
             had,
             row: Some(row),
         })
+    }
+
+    /// Makes sure that the partial file is one, of which only chunks that are `right` may be a proof.
+    async fn claim(&self, prepared: &mut Prepared, right: &Bitfield) -> Result<(), DownloadError> {
+        if !prepared.partial.is_doubtful() {
+            return Ok(());
+        }
+        let (mut partial, right) = (prepared.partial.clone(), right.clone());
+        let claim = move || partial.claim(&right).map(|()| partial);
+        prepared.partial = blocking(claim).await??;
+        self.mark(&prepared.partial, Known::Begun).await
+    }
+
+    /// Notes by what the partial file is known again, unless it is `known` by that.
+    async fn mark(&self, partial: &Partial, known: Known) -> Result<(), DownloadError> {
+        let mark = partial.mark()?;
+        if known != Known::Made(mark) {
+            let journal = self.session.peer().journal();
+            journal.mark(&self.dest, mark).await?;
+        }
+        Ok(())
     }
 
     /// Hashes what the journal claims, page by page, and gives what is right. Pages of digests that are not
@@ -273,73 +342,96 @@ impl Job {
     }
 
     /// Fetches what is missing, from whoever has it.
-    pub(super) async fn collect(
+    async fn collect(
         &self,
         prepared: &Prepared,
-        shared: Arc<Shared>,
+        shared: &Arc<Shared>,
+        serving: &Serving,
         mut written: mpsc::Receiver<Written>,
         first_look: Vec<Holder>,
     ) -> Result<(), DownloadError> {
-        let (layout, file) = (prepared.layout, &prepared.file);
-        if lock(&shared.picker).is_complete() {
+        if shared.pick(|picker, _| picker.is_complete()) {
             return Ok(());
         }
-        if self.copy_own(prepared, &shared, &mut written).await? {
+        if self
+            .copy_own(prepared, shared, serving, &mut written)
+            .await?
+        {
             return Ok(());
         }
-        let (joined, mut joins) = mpsc::channel(SOURCES_MAX);
+        let (joined, joins) = mpsc::channel(SOURCES_MAX);
         let mut sources = Sources::new(shared.clone(), joined);
-        let mut dirty = BTreeSet::new();
+        sources.start(first_look);
+        self.show_sources(&sources, false);
+        let collected = tokio::select! {
+            collected = self.drain(prepared, &mut sources, serving, written, joins) => collected,
+            () = self.keep_grant() => Ok(()),
+        };
+        sources.end().await;
+        collected
+    }
+
+    /// Takes in what the sources give until nothing is missing; lets new ones join and others go.
+    async fn drain(
+        &self,
+        prepared: &Prepared,
+        sources: &mut Sources,
+        serving: &Serving,
+        mut written: mpsc::Receiver<Written>,
+        mut joins: mpsc::Receiver<PeerId>,
+    ) -> Result<(), DownloadError> {
+        let (layout, file) = (prepared.layout, &prepared.file);
+        let (shared, mut dirty) = (sources.shared().clone(), BTreeSet::new());
         let mut refresh = interval(HOLDERS_REFRESH);
         refresh.reset();
-        let mut without_source = Some(Instant::now());
-        sources.start(first_look);
-        self.show_sources(&sources);
+        let mut idle_since = Some(Instant::now());
         loop {
-            let journal = self.session.peer().journal();
             tokio::select! {
                 biased;
                 done = written.recv() => {
                     let Some(done) = done else {
                         return Err(DownloadError::Cancelled);
                     };
-                    dirty.insert(self.count_in(layout, &shared, done?));
+                    dirty.insert(self.count_in(layout, &shared, serving, done?));
                     while let Ok(done) = written.try_recv() {
-                        dirty.insert(self.count_in(layout, &shared, done?));
+                        dirty.insert(self.count_in(layout, &shared, serving, done?));
                     }
-                    let had = lock(&shared.picker).had().clone();
+                    idle_since = None;
+                    let had = shared.pick(|picker, _| picker.had().clone());
                     let pages = std::mem::take(&mut dirty);
-                    if prepared.row.is_some() {
-                        journal.note(&self.dest, layout, &had, pages).await?;
-                    }
+                    self.note(prepared, &had, pages).await?;
                     if had.is_complete() {
                         return Ok(());
                     }
                 }
                 Some(peer) = joins.recv() => {
-                    without_source = None;
-                    sources.joined_once = true;
+                    sources.joined();
                     self.events.send(DownloadEvent::PeerJoined { peer });
-                    self.show_sources(&sources);
+                    self.show_sources(sources, false);
                 }
-                Some(ended) = sources.running.join_next() => {
-                    let Ok((peer, end)) = ended else { continue };
-                    self.source_ended(&mut sources, peer, end)?;
-                    if sources.active.is_empty() {
-                        without_source.get_or_insert_with(Instant::now);
+                Some(ended) = sources.next_ended() => {
+                    let (peer, end) = ended;
+                    self.source_ended(sources, peer, end)?;
+                    if sources.is_empty() {
                         refresh.reset_after(Duration::from_secs(1));
                     }
-                    self.show_sources(&sources);
+                    self.show_sources(sources, false);
                 }
                 _ = refresh.tick() => {
+                    // Sources from which nothing comes are none.
+                    idle_since = match shared.pick(|picker, _| picker.is_idle()) {
+                        true => Some(idle_since.unwrap_or_else(Instant::now)),
+                        false => None,
+                    };
+                    self.show_sources(sources, idle_since.is_some());
                     let holders = self.holders(file).await;
-                    let tired = without_source
+                    let tired = idle_since
                         .is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
                     let hopeless = holders
                         .as_ref()
                         .is_ok_and(|(holders, _)| sources.is_hopeless(holders));
                     if (tired || hopeless) && !self.options.wait {
-                        return Err(self.give_up(&sources, holders?));
+                        return Err(self.give_up(sources, holders?));
                     }
                     match holders {
                         Ok((holders, _)) => sources.start(holders),
@@ -352,10 +444,44 @@ impl Job {
         }
     }
 
+    /// Journals the chunks of these pages that were written.
+    async fn note(
+        &self,
+        prepared: &Prepared,
+        had: &Bitfield,
+        pages: impl IntoIterator<Item = PageIndex>,
+    ) -> Result<(), DownloadError> {
+        if prepared.row.is_some() {
+            let journal = self.session.peer().journal();
+            journal
+                .note(&self.dest, prepared.layout, had, pages)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Has the grant renewed in time, so that no source waits for it. Never ends.
+    async fn keep_grant(&self) {
+        let grants = self.session.peer().grants();
+        loop {
+            tokio::time::sleep(GRANT_LOOK).await;
+            if let Err(error) = grants.get(&self.group).await {
+                tracing::debug!(group = %self.group, %error, "the grant was not renewed");
+            }
+        }
+    }
+
     /// Counts a chunk that was written, and gives its page.
-    fn count_in(&self, layout: Layout, shared: &Shared, chunk: ChunkIndex) -> PageIndex {
+    fn count_in(
+        &self,
+        layout: Layout,
+        shared: &Shared,
+        serving: &Serving,
+        chunk: ChunkIndex,
+    ) -> PageIndex {
         let bytes = layout.chunk_len(chunk);
-        if lock(&shared.picker).have(chunk) {
+        if shared.pick(|picker, _| picker.have(chunk)) {
+            serving.add(chunk);
             self.progress
                 .send_modify(|progress| progress.verified_bytes += u64::from(bytes));
             let index = chunk.get();
@@ -376,6 +502,11 @@ impl Job {
         } else {
             tracing::debug!(%peer, group = %self.group, name = %self.name, reason = %end, "a source ended");
         }
+        if end.is_dropped() {
+            let reason = end.to_string().into();
+            self.progress
+                .send_modify(|progress| progress.note_left(LeftPeer { peer, reason }));
+        }
         self.events.send(DownloadEvent::PeerLeft {
             peer,
             reason: end.to_string().into(),
@@ -389,13 +520,13 @@ impl Job {
         Ok(())
     }
 
-    fn show_sources(&self, sources: &Sources) {
-        let peers = sources.active.len();
+    fn show_sources(&self, sources: &Sources, idle: bool) {
+        let peers = sources.count();
         self.progress.send_modify(|progress| {
             progress.peers = peers;
-            progress.state = match peers {
-                0 => DownloadState::Waiting,
-                _ => DownloadState::Running,
+            progress.state = match peers == 0 || idle {
+                true => DownloadState::Waiting,
+                false => DownloadState::Running,
             };
         });
     }
@@ -405,7 +536,15 @@ impl Job {
         sources: &Sources,
         (holders, last_seen): (Vec<Holder>, Option<Timestamp>),
     ) -> DownloadError {
-        match (&sources.last_end, holders.len()) {
+        let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
+        if !holders.is_empty() && holders.iter().all(is_part) {
+            return DownloadError::NotAllOnline {
+                name: self.name.clone(),
+                holders: holders.len(),
+                missing: sources.shared().pick(|picker, _| picker.missing_count()),
+            };
+        }
+        match (sources.last_end(), holders.len()) {
             (Some(last), holders @ 1..) => DownloadError::NoUsablePeer {
                 name: self.name.clone(),
                 holders,
@@ -455,6 +594,7 @@ impl Job {
         &self,
         prepared: &Prepared,
         shared: &Arc<Shared>,
+        serving: &Serving,
         written: &mut mpsc::Receiver<Written>,
     ) -> Result<bool, DownloadError> {
         let library = self.session.peer().library();
@@ -464,14 +604,15 @@ impl Job {
         };
         let path = share.path.clone();
         let Ok(source) = blocking(move || Source::open(&path)).await? else {
-            library.mark_changed(&share);
+            library.note_found(&share, Found::Unreadable);
             return Ok(false);
         };
         let (source, pool) = (Arc::new(source), BufferPool::default());
+        let all = Bitfield::full(layout.chunk_count());
         loop {
-            let picked = lock(&shared.picker).pick(0, |_| true);
+            let picked = shared.pick(|picker, now| picker.pick(OWN, &all, now));
             let Some(chunk) = picked else {
-                return Ok(lock(&shared.picker).is_complete());
+                return Ok(shared.pick(|picker, _| picker.is_complete()));
             };
             let page = layout.page_of(chunk);
             let known = shared.pages.load(page).await?;
@@ -481,22 +622,28 @@ impl Job {
                 Ok(bytes) if known && shared.pages.digest(chunk) == Some(Digest::of(&bytes)) => {
                     bytes
                 }
-                _ => {
-                    library.mark_changed(&share);
-                    lock(&shared.picker).give_back_all(0);
+                read => {
+                    // What was read is not right, or nothing could be read, or the page is not here.
+                    if read.is_ok() && known {
+                        library.mark_wrong(&share);
+                    }
+                    shared.pick(|picker, _| picker.leave(OWN));
                     return Ok(false);
                 }
             };
+            shared.pick(|picker, now| picker.deliver(OWN, chunk, now));
             let write = Write {
                 chunk,
                 pieces: vec![right],
             };
             let sent = shared.writes.send(write).await;
             let done = written.recv().await;
-            match (sent, done) {
-                (Ok(()), Some(done)) => self.count_in(layout, shared, done?),
+            let page = match (sent, done) {
+                (Ok(()), Some(done)) => self.count_in(layout, shared, serving, done?),
                 _ => return Err(DownloadError::Cancelled),
             };
+            let had = shared.pick(|picker, _| picker.had().clone());
+            self.note(prepared, &had, [page]).await?;
         }
     }
 
@@ -603,60 +750,8 @@ impl Job {
             elapsed: started.elapsed(),
             sha256_checked: self.options.check_sha256,
             was_there,
+            duplicate_bytes: 0,
         }
-    }
-}
-
-impl Sources {
-    fn new(shared: Arc<Shared>, joined: mpsc::Sender<PeerId>) -> Self {
-        Self {
-            shared,
-            running: JoinSet::new(),
-            active: HashSet::new(),
-            joined,
-            next_id: 1,
-            joined_once: false,
-            resting: HashMap::new(),
-            last_end: None,
-        }
-    }
-
-    /// Takes on those of `holders` that are not in use and may be asked, as many as there is place for.
-    fn start(&mut self, holders: Vec<Holder>) {
-        let now = Instant::now();
-        for holder in holders {
-            let rests = match self.resting.get(&holder.peer) {
-                Some((_, Some(until))) => now < *until,
-                Some((_, None)) => true,
-                None => false,
-            };
-            if self.active.len() >= SOURCES_MAX || rests || !self.active.insert(holder.peer) {
-                continue;
-            }
-            let (shared, source) = (self.shared.clone(), self.next_id);
-            let (peer, joined) = (holder.peer, self.joined.clone());
-            self.next_id += 1;
-            self.running
-                .spawn(async move { (peer, shared.fetch(source, holder, joined).await) });
-        }
-    }
-
-    /// Whether nobody ever gave anything, and each of `holders` was asked twice.
-    fn is_hopeless(&self, holders: &[Holder]) -> bool {
-        let was_asked_twice = |holder: &Holder| {
-            let asked = self.resting.get(&holder.peer);
-            asked.is_some_and(|(times, until)| *times >= 2 || until.is_none())
-        };
-        !self.joined_once && self.active.is_empty() && holders.iter().all(was_asked_twice)
-    }
-
-    fn ended(&mut self, peer: PeerId, end: &SourceEnd) {
-        self.active.remove(&peer);
-        self.last_end = Some(end.to_string());
-        let (times, _) = self.resting.get(&peer).copied().unwrap_or((0, None));
-        let rest = Duration::from_secs(1 << times.min(5));
-        let until = (!end.is_final()).then(|| Instant::now() + rest);
-        self.resting.insert(peer, (times + 1, until));
     }
 }
 
@@ -711,6 +806,5 @@ pub(super) async fn blocking<R: Send + 'static>(
         .map_err(|_| DownloadError::Cancelled)
 }
 
-fn lock(picker: &Mutex<Picker>) -> std::sync::MutexGuard<'_, Picker> {
-    picker.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// This peer itself, as a source.
+const OWN: SourceId = 0;

@@ -4,14 +4,18 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{pages::Pages, partial::Write};
@@ -19,7 +23,8 @@ use crate::{
     content::{Bitfield, ChunkIndex, Hasher, PageIndex},
     identity::{GroupName, PeerId},
     limits::{
-        CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, CHUNK_WINDOW, PEER_ANSWER_TIMEOUT, SOURCE_SILENCE_MAX,
+        CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, IDLE_SOURCE_LOOK, OUTRUN_PATIENCE,
+        PEER_ANSWER_TIMEOUT, SOURCE_IDLE_MAX, SOURCE_SILENCE_MAX,
     },
     peer::{
         grants::Grants,
@@ -46,9 +51,13 @@ pub(super) struct Shared {
     pub(super) group: GroupName,
     pub(super) pages: Pages,
     pub(super) picker: Mutex<Picker>,
-    /// Told when chunks that were asked for have to be asked for again.
-    pub(super) returned: Notify,
+    /// What the picker's time is counted from.
+    pub(super) began: Instant,
+    /// Told when the picker has news for the sources.
+    pub(super) news: watch::Sender<()>,
     pub(super) writes: mpsc::Sender<Write>,
+    /// Bytes of chunks that came in vain.
+    pub(super) duplicate_bytes: AtomicU64,
 }
 
 /// Why no more chunks come from a source.
@@ -66,6 +75,9 @@ pub(super) enum SourceEnd {
     /// It went silent, or is so slow that it might as well be.
     #[error("nothing, or next to nothing, comes from it")]
     Silent,
+    /// Another was sooner with the chunk that it was about to give.
+    #[error("another was faster")]
+    Outrun,
     /// What it sent is not the chunk that was asked for. It gets no second chance.
     #[error("it sent a bad chunk {index}")]
     BadChunk { index: u32 },
@@ -99,6 +111,11 @@ impl SourceEnd {
             self,
             Self::BadChunk { .. } | Self::BadDigests | Self::Protocol(_)
         )
+    }
+
+    /// Whether it is to be shown that the peer was dropped: it did not just go, or have nothing more.
+    pub(super) const fn is_dropped(&self) -> bool {
+        self.is_final() || matches!(self, Self::Silent)
     }
 
     const fn code(&self) -> Option<CloseCode> {
@@ -160,10 +177,9 @@ impl Shared {
             Ok(connection) => connection,
             Err(end) => return end,
         };
-        let end = match self.open(&connection).await {
-            Ok(mut feed) => {
+        let end = match self.open(&connection, source).await {
+            Ok(feed) => {
                 let _ = joined.send(holder.peer).await;
-                feed.source = source;
                 feed.run().await
             }
             Err(end) => end,
@@ -195,6 +211,7 @@ impl Shared {
     async fn open<'a>(
         self: &'a Arc<Self>,
         connection: &'a Connection,
+        source: SourceId,
     ) -> Result<Feed<'a>, SourceEnd> {
         let grant = self
             .grants
@@ -217,6 +234,7 @@ impl Shared {
             SwarmAnswer::Refused(refusal) => return Err(refusal.into()),
         };
         let count = self.pages.layout().chunk_count();
+        let grows = matches!(holding, Holding::Partial(_));
         let holds = match holding {
             Holding::Nothing => Bitfield::new(count),
             Holding::Complete => Bitfield::full(count),
@@ -227,17 +245,29 @@ impl Shared {
         Ok(Feed {
             shared: self,
             connection,
-            source: 0,
+            source,
             send,
             incoming: Incoming::new(receive),
             holds,
+            grows,
             asked: VecDeque::new(),
+            cancelled: Vec::new(),
+            news: self.news.subscribe(),
+            due: Instant::now() + CHUNK_DEADLINE,
+            outrun: false,
+            useless_since: None,
             grant_serial: grant.serial,
         })
     }
 
-    fn picker(&self) -> MutexGuard<'_, Picker> {
-        self.picker.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Consults the picker, and tells all sources what came about by it.
+    pub(super) fn pick<R>(&self, consult: impl FnOnce(&mut Picker, Duration) -> R) -> R {
+        let mut picker = self.picker.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = consult(&mut picker, self.began.elapsed());
+        if picker.take_news() {
+            self.news.send_replace(());
+        }
+        outcome
     }
 }
 
@@ -249,8 +279,21 @@ struct GiveBack<'a> {
 
 impl Drop for GiveBack<'_> {
     fn drop(&mut self) {
-        self.shared.picker().give_back_all(self.source);
-        self.shared.returned.notify_waiters();
+        self.shared.pick(|picker, _| picker.leave(self.source));
+    }
+}
+
+/// Bytes of a chunk that are of no use unless the rest comes, or the chunk is right and nobody else gave it.
+struct Loose<'a> {
+    shared: &'a Shared,
+    bytes: u64,
+}
+
+impl Drop for Loose<'_> {
+    fn drop(&mut self) {
+        self.shared
+            .duplicate_bytes
+            .fetch_add(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -262,8 +305,20 @@ struct Feed<'a> {
     send: SendStream,
     incoming: Incoming,
     holds: Bitfield,
+    /// Whether it is downloading as well, so that it will hold more.
+    grows: bool,
     /// Asked for and not answered, in order.
     asked: VecDeque<ChunkIndex>,
+    /// Of these, what it was told not to send.
+    cancelled: Vec<u32>,
+    /// Told when chunks are missing again, or given by another.
+    news: watch::Receiver<()>,
+    /// By when the next answer has to be complete.
+    due: Instant,
+    /// Whether another has given the chunk that is being received.
+    outrun: bool,
+    /// Since when it has had nothing that is missing.
+    useless_since: Option<Instant>,
     /// Which grant the peer saw last.
     grant_serial: u64,
 }
@@ -277,102 +332,166 @@ impl Feed<'_> {
         }
     }
 
-    /// Fills the window of requests, then takes one answer.
+    /// Fills the window of requests, then takes one answer, or waits for something to ask for.
     async fn step(&mut self) -> Result<(), SourceEnd> {
         self.renew_grant().await?;
-        while self.asked.len() < CHUNK_WINDOW {
-            let returned = self.shared.returned.notified();
-            let picked = {
-                let mut picker = self.shared.picker();
-                if picker.is_complete() {
-                    return Err(SourceEnd::Over);
-                }
-                picker.pick(self.source, |index| self.holds.get(index))
-            };
-            let Some(chunk) = picked else {
-                if self.asked.is_empty() {
-                    // All that is missing was asked of others, who may fail.
-                    let lacks_all = self.holds.is_empty();
-                    if lacks_all {
-                        return Err(SourceEnd::Exhausted);
-                    }
-                    tokio::select! {
-                        () = returned => continue,
-                        lost = self.connection.closed() => return Err(SourceEnd::Broken(lost.into())),
-                    }
-                }
-                break;
-            };
+        self.cancel_unwanted(false).await?;
+        while let Some(chunk) = self.pick()? {
+            if self.asked.is_empty() {
+                self.await_next();
+            }
             self.asked.push_back(chunk);
             self.load_digests(chunk).await?;
             let index = chunk.get();
             self.send.send(&SwarmRequest::Chunk { index }).await?;
         }
-        // One who trickles is as good as silent, while others wait for what was asked of him.
-        match timeout(CHUNK_DEADLINE, self.take_answer()).await {
-            Ok(taken) => taken,
-            Err(_) => Err(SourceEnd::Silent),
+        match self.asked.is_empty() {
+            true => self.idle().await,
+            false => self.take_answer().await,
+        }
+    }
+
+    fn pick(&self) -> Result<Option<ChunkIndex>, SourceEnd> {
+        self.shared.pick(|picker, now| match picker.is_complete() {
+            true => Err(SourceEnd::Over),
+            false => Ok(picker.pick(self.source, &self.holds, now)),
+        })
+    }
+
+    /// All that is missing was asked of others, who may fail or become slow, or is not held here.
+    async fn idle(&mut self) -> Result<(), SourceEnd> {
+        let now = Instant::now();
+        let needed = self.shared.pick(|picker, _| picker.needed_of(&self.holds));
+        if needed > 0 {
+            self.useless_since = None;
+        } else if !self.grows || now - *self.useless_since.get_or_insert(now) >= SOURCE_IDLE_MAX {
+            return Err(SourceEnd::Exhausted);
+        }
+        self.incoming.heard = now;
+        tokio::select! {
+            part = self.incoming.part() => match part? {
+                ChunkPart::Header(ChunkHeader::Have { index }) => self.learn(index),
+                _ => Err(SourceEnd::NONSENSE),
+            },
+            _ = self.news.changed() => Ok(()),
+            () = sleep(IDLE_SOURCE_LOOK) => Ok(()),
         }
     }
 
     async fn take_answer(&mut self) -> Result<(), SourceEnd> {
-        let ChunkPart::Header(header) = self.incoming.part().await? else {
+        let header = match self.next_part(false).await? {
+            ChunkPart::Header(ChunkHeader::Have { index }) => return self.learn(index),
+            ChunkPart::Header(header) => header,
+            ChunkPart::Bytes(_) => return Err(SourceEnd::NONSENSE),
+        };
+        let Some(&chunk) = self.asked.front() else {
             return Err(SourceEnd::NONSENSE);
         };
-        let Some(chunk) = self.asked.pop_front() else {
-            return Err(SourceEnd::NONSENSE);
-        };
+        let was_cancelled = self.cancelled.contains(&chunk.get());
         let layout = self.shared.pages.layout();
         match header {
             ChunkHeader::Chunk { index, length }
                 if index == chunk.get() && length == layout.chunk_len(chunk) =>
             {
-                let pieces = self.receive_chunk(chunk, length).await?;
-                let write = Write { chunk, pieces };
-                let sent = self.shared.writes.send(write).await;
-                sent.map_err(|_| SourceEnd::Over)
+                self.take_chunk(chunk, length).await?;
             }
             ChunkHeader::Lacking { index } if index == chunk.get() => {
                 self.holds.clear(index);
-                self.shared.picker().give_back(self.source, chunk);
-                self.shared.returned.notify_waiters();
-                match self.holds.is_empty() {
-                    true => Err(SourceEnd::Exhausted),
-                    false => Ok(()),
-                }
+                self.shared
+                    .pick(|picker, now| picker.refuse(self.source, chunk, now));
             }
-            _ => Err(SourceEnd::NONSENSE),
+            ChunkHeader::Cancelled { index } if index == chunk.get() && was_cancelled => {
+                self.shared
+                    .pick(|picker, now| picker.refuse(self.source, chunk, now));
+            }
+            _ => return Err(SourceEnd::NONSENSE),
         }
+        self.asked.pop_front();
+        self.cancelled.retain(|&cancelled| cancelled != chunk.get());
+        self.await_next();
+        Ok(())
     }
 
-    /// Takes the bytes of a chunk as they come, and gives them only if they are the right ones.
-    async fn receive_chunk(
-        &mut self,
-        chunk: ChunkIndex,
-        length: u32,
-    ) -> Result<Vec<Bytes>, SourceEnd> {
-        let mut missing = length as usize;
+    /// Takes the bytes of a chunk as they come, and has them written only if they are the right ones.
+    async fn take_chunk(&mut self, chunk: ChunkIndex, length: u32) -> Result<(), SourceEnd> {
+        let shared = self.shared;
+        let mut loose = Loose { shared, bytes: 0 };
         let (mut hasher, mut pieces) = (Hasher::new(), Vec::new());
-        while missing > 0 {
-            let ChunkPart::Bytes(piece) = self.incoming.part().await? else {
+        while loose.bytes < u64::from(length) {
+            let ChunkPart::Bytes(piece) = self.next_part(true).await? else {
                 return Err(SourceEnd::NONSENSE);
             };
             hasher.update(&piece);
-            missing -= piece.len();
+            loose.bytes += piece.len() as u64;
             pieces.push(piece);
         }
-        let expected = match self.shared.pages.digest(chunk) {
+        let expected = match shared.pages.digest(chunk) {
             Some(expected) => Some(expected),
             None => {
                 self.load_digests(chunk).await?;
-                self.shared.pages.digest(chunk)
+                shared.pages.digest(chunk)
             }
         };
-        if expected == Some(hasher.finish()) {
-            Ok(pieces)
-        } else {
-            Err(SourceEnd::BadChunk { index: chunk.get() })
+        if expected != Some(hasher.finish()) {
+            return Err(SourceEnd::BadChunk { index: chunk.get() });
         }
+        if shared.pick(|picker, now| picker.deliver(self.source, chunk, now)) {
+            loose.bytes = 0;
+            let sent = shared.writes.send(Write { chunk, pieces }).await;
+            sent.map_err(|_| SourceEnd::Over)?;
+        }
+        Ok(())
+    }
+
+    /// The next part of the stream, for which others wait: one who trickles is as good as silent. Within a
+    /// chunk, the first in the queue is `begun`.
+    async fn next_part(&mut self, begun: bool) -> Result<ChunkPart, SourceEnd> {
+        loop {
+            tokio::select! {
+                biased;
+                part = self.incoming.part() => return part,
+                _ = self.news.changed() => {}
+                () = sleep_until(self.due) => return Err(match self.outrun {
+                    true => SourceEnd::Outrun,
+                    false => SourceEnd::Silent,
+                }),
+            }
+            self.cancel_unwanted(begun).await?;
+        }
+    }
+
+    /// The next answer is awaited from now on.
+    fn await_next(&mut self) {
+        let now = Instant::now();
+        self.incoming.heard = now;
+        self.due = now + CHUNK_DEADLINE;
+        self.outrun = false;
+    }
+
+    /// The holder has got a chunk.
+    fn learn(&mut self, index: u32) -> Result<(), SourceEnd> {
+        match self.grows && self.holds.set(index) {
+            true => Ok(()),
+            false => Err(SourceEnd::NONSENSE),
+        }
+    }
+
+    /// Takes back what others give meanwhile. What has begun to come is let come, but not for long.
+    async fn cancel_unwanted(&mut self, begun: bool) -> Result<(), SourceEnd> {
+        let unwanted = self
+            .shared
+            .pick(|picker, _| picker.take_unwanted(self.source));
+        for index in unwanted {
+            let is_first = self.asked.front().is_some_and(|first| first.get() == index);
+            if begun && is_first {
+                self.outrun = true;
+                self.due = self.due.min(Instant::now() + OUTRUN_PATIENCE);
+            } else if !self.cancelled.contains(&index) {
+                self.cancelled.push(index);
+                self.send.send(&SwarmRequest::Cancel { index }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Sees to it that the digest of `chunk` is known.
@@ -388,10 +507,10 @@ impl Feed<'_> {
         self.shared.fetch_page(self.connection, page).await
     }
 
+    /// Shows the grant that counts now, if the peer has not seen it.
     async fn renew_grant(&mut self) -> Result<(), SourceEnd> {
         let shared = self.shared;
-        // A renewal that fails leaves the grant that the peer has seen.
-        if let Ok(grant) = shared.grants.get(&shared.group).await
+        if let Some(grant) = shared.grants.held(&shared.group)
             && grant.serial != self.grant_serial
         {
             self.grant_serial = grant.serial;
@@ -443,6 +562,8 @@ struct Incoming {
     pieces: [Bytes; CHUNK_PIECES_AT_ONCE],
     next: usize,
     filled: usize,
+    /// When bytes came last, or were first awaited.
+    heard: Instant,
 }
 
 impl Incoming {
@@ -453,10 +574,11 @@ impl Incoming {
             pieces: std::array::from_fn(|_| Bytes::new()),
             next: 0,
             filled: 0,
+            heard: Instant::now(),
         }
     }
 
-    /// The next header, or bytes of the chunk whose header came last.
+    /// The next header, or bytes of the chunk whose header came last. Cancel-safe.
     async fn part(&mut self) -> Result<ChunkPart, SourceEnd> {
         loop {
             while self.next < self.filled {
@@ -466,11 +588,12 @@ impl Incoming {
                 self.next += 1;
             }
             let received = self.stream.receive_bytes(&mut self.pieces);
-            let received = timeout(SOURCE_SILENCE_MAX, received).await;
+            let received = timeout_at(self.heard + SOURCE_SILENCE_MAX, received).await;
             self.filled = received
                 .map_err(|_| SourceEnd::Silent)??
                 .ok_or(SourceEnd::Broken(ReceiveError::Truncated))?;
             self.next = 0;
+            self.heard = Instant::now();
         }
     }
 }

@@ -23,6 +23,7 @@ variants!(ChunkHeader {
     Chunk,
     Lacking,
     Cancelled,
+    Have,
 });
 
 fn opens() -> [(&'static str, Open); 2] {
@@ -97,7 +98,7 @@ fn swarm_requests() -> [(&'static str, SwarmRequest); 3] {
     ]
 }
 
-fn headers() -> [(&'static str, ChunkHeader); 4] {
+fn headers() -> [(&'static str, ChunkHeader); 5] {
     let (index, short) = (300, 77);
     [
         (
@@ -116,6 +117,7 @@ fn headers() -> [(&'static str, ChunkHeader); 4] {
         ),
         ("lacking", ChunkHeader::Lacking { index }),
         ("cancelled", ChunkHeader::Cancelled { index }),
+        ("have", ChunkHeader::Have { index }),
     ]
 }
 
@@ -150,11 +152,11 @@ fn headers_that_make_no_sense_are_refused() {
     for length in [0, CHUNK_SIZE + 1, u32::MAX] {
         assert_eq!(header(1, length), Err(BadChunkHeader), "{length}");
     }
-    for tag in [2, 3] {
+    for tag in [2, 3, 4] {
         assert!(header(tag, 0).is_ok());
         assert_eq!(header(tag, 1), Err(BadChunkHeader), "{tag}");
     }
-    for tag in [0, 4, u8::MAX] {
+    for tag in [0, 5, u8::MAX] {
         assert_eq!(header(tag, 0), Err(BadChunkHeader), "{tag}");
     }
 }

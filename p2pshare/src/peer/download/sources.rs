@@ -1,0 +1,157 @@
+//! The sources of one download: whom to ask, and what is known of those that ended. Nobody who lied is asked
+//! again, and whoever just failed rests for a while, the longer the more often.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+use super::source::{Shared, SourceEnd};
+use crate::{
+    content::Bitfield,
+    identity::PeerId,
+    limits::SOURCES_MAX,
+    peer::picker::SourceId,
+    wire::tracker::{Holder, Holding},
+};
+
+/// The sources of a download.
+pub(super) struct Sources {
+    shared: Arc<Shared>,
+    running: JoinSet<(PeerId, SourceEnd)>,
+    active: HashSet<PeerId>,
+    joined: mpsc::Sender<PeerId>,
+    next_id: SourceId,
+    /// Whether chunks could ever come from anybody.
+    joined_once: bool,
+    /// Peers not to be asked before this instant; the banned ones never.
+    resting: HashMap<PeerId, (u32, Option<Instant>)>,
+    last_end: Option<String>,
+    /// Whether somebody else was seen to download the same.
+    diverged: bool,
+}
+
+impl Sources {
+    /// No sources yet. `joined` is told of each once chunks can come from it.
+    pub(super) fn new(shared: Arc<Shared>, joined: mpsc::Sender<PeerId>) -> Self {
+        Self {
+            shared,
+            running: JoinSet::new(),
+            active: HashSet::new(),
+            joined,
+            next_id: 1,
+            joined_once: false,
+            resting: HashMap::new(),
+            last_end: None,
+            diverged: false,
+        }
+    }
+
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// How many are in use.
+    pub(super) fn count(&self) -> usize {
+        self.active.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// Why the last one ended.
+    pub(super) const fn last_end(&self) -> Option<&String> {
+        self.last_end.as_ref()
+    }
+
+    /// Takes on those of `holders` that are not in use and may be asked, as many as there is place for, the ones
+    /// with the most of what is missing first.
+    pub(super) fn start(&mut self, mut holders: Vec<Holder>) {
+        self.diverge(&holders);
+        let now = Instant::now();
+        holders.sort_by_cached_key(|holder| std::cmp::Reverse(self.use_of(holder)));
+        for holder in holders {
+            let rests = match self.resting.get(&holder.peer) {
+                Some((_, Some(until))) => now < *until,
+                Some((_, None)) => true,
+                None => false,
+            };
+            if self.active.len() >= SOURCES_MAX || rests || !self.active.insert(holder.peer) {
+                continue;
+            }
+            let (shared, source) = (self.shared.clone(), self.next_id);
+            let (peer, joined) = (holder.peer, self.joined.clone());
+            self.next_id += 1;
+            self.running
+                .spawn(async move { (peer, shared.fetch(source, holder, joined).await) });
+        }
+    }
+
+    /// Goes on from a random place as soon as others download the same, so that each has something for the others.
+    fn diverge(&mut self, holders: &[Holder]) {
+        let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
+        if !self.diverged && holders.iter().any(is_part) {
+            self.diverged = true;
+            let chunks = self.shared.pages.layout().chunk_count();
+            let start = rand::random_range(0..chunks);
+            self.shared.pick(|picker, _| picker.begin_at(start));
+        }
+    }
+
+    /// How many of the missing chunks a holder announced.
+    fn use_of(&self, holder: &Holder) -> usize {
+        let chunks = self.shared.pages.layout().chunk_count();
+        match &holder.holding {
+            Holding::Complete => usize::MAX,
+            Holding::Nothing => 0,
+            Holding::Partial(bits) => match Bitfield::from_bytes(chunks, bits) {
+                Ok(holds) => self.shared.pick(|picker, _| picker.needed_of(&holds)),
+                // Of the largest files it is not announced what is there.
+                Err(_) => 0,
+            },
+        }
+    }
+
+    /// Chunks can come from one.
+    pub(super) const fn joined(&mut self) {
+        self.joined_once = true;
+    }
+
+    /// Waits for the next one that ends; `None` while there are none. Cancel-safe.
+    pub(super) async fn next_ended(&mut self) -> Option<(PeerId, SourceEnd)> {
+        loop {
+            // One that panicked was not counted out; its peer is not asked again.
+            if let Ok(ended) = self.running.join_next().await? {
+                return Some(ended);
+            }
+        }
+    }
+
+    /// Notes that one ended.
+    pub(super) fn ended(&mut self, peer: PeerId, end: &SourceEnd) {
+        self.active.remove(&peer);
+        self.last_end = Some(end.to_string());
+        let (times, _) = self.resting.get(&peer).copied().unwrap_or((0, None));
+        let rest = Duration::from_secs(1 << times.min(5));
+        let until = (!end.is_final()).then(|| Instant::now() + rest);
+        self.resting.insert(peer, (times + 1, until));
+    }
+
+    /// Whether nobody ever gave anything, and each of `holders` was asked twice.
+    pub(super) fn is_hopeless(&self, holders: &[Holder]) -> bool {
+        let was_asked_twice = |holder: &Holder| {
+            let asked = self.resting.get(&holder.peer);
+            asked.is_some_and(|(times, until)| *times >= 2 || until.is_none())
+        };
+        !self.joined_once && self.active.is_empty() && holders.iter().all(was_asked_twice)
+    }
+
+    /// Ends all of them.
+    pub(super) async fn end(mut self) {
+        self.running.shutdown().await;
+    }
+}
