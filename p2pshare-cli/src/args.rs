@@ -3,30 +3,100 @@
 //! Commands are spelled with `_` as they always were, and answer to `-` too. Names of files are brought to Unicode's
 //! normalization form C, in which groups have them: a keyboard or a completion may give another.
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use p2pshare::{FileName, GroupName, RingId, TrackerAddr, UserName};
 
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 
-/// Reads the command line. Help is printed and wrong usage reported here, which ends the process; so does no command
-/// at all, which is answered with the help.
+/// What was typed, where it is no command to carry out.
+pub(crate) enum NoCommand {
+    /// Help or the version was asked for.
+    Help(clap::Error),
+    /// It cannot be understood.
+    Wrong(clap::Error),
+    /// There is no such command.
+    Unknown(Failure),
+    /// There is nothing but flags, which is answered with the help.
+    Missing,
+}
+
+impl NoCommand {
+    /// Says it, and gives the number to exit with.
+    pub(crate) fn report(&self) -> u8 {
+        match self {
+            // Whoever asked for help and does not read it has had enough of it.
+            Self::Help(text) => {
+                let _ = text.print();
+                return 0;
+            }
+            Self::Wrong(error) => {
+                let _ = error.print();
+            }
+            Self::Unknown(failure) => failure.report(),
+            Self::Missing => {
+                let help = Cli::command().render_help();
+                let _ = write!(anstream::stderr(), "{}", help.ansi());
+            }
+        }
+        ExitCode::Usage.number()
+    }
+}
+
+/// Reads a command line, the name of the program first.
 ///
 /// # Errors
-/// An unknown command, with the nearest one.
-pub(crate) fn parse() -> Result<Cli, Failure> {
-    Cli::try_parse().map_err(|error| match error.kind() {
-        ErrorKind::InvalidSubcommand => unknown_command(&error),
+/// [`NoCommand`], of which nothing was printed yet.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, NoCommand> {
+    let matches = Cli::command().try_get_matches_from(words);
+    matches
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(no_command)
+}
+
+/// Reads a line of a shell. What it does not say itself of home, trackers and identity is what the `shell` was told,
+/// and only then what the environment says.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_line(words: &[String], shell: &Global) -> Result<Cli, NoCommand> {
+    let words = ["p2pshare"]
+        .into_iter()
+        .chain(words.iter().map(String::as_str));
+    let matches = Cli::command()
+        .try_get_matches_from(words)
+        .map_err(no_command)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(no_command)?;
+    let says = |flag| matches.value_source(flag) == Some(ValueSource::CommandLine);
+    let global = &mut cli.global;
+    if !says("home") {
+        global.home = shell.home.clone().or(global.home.take());
+    }
+    if !says("trackers") {
+        global.trackers = shell.trackers.clone().or(global.trackers.take());
+    }
+    if !says("as_user") {
+        global.as_user = shell.as_user.clone();
+    }
+    Ok(cli)
+}
+
+fn no_command(error: clap::Error) -> NoCommand {
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => NoCommand::Unknown(unknown_command(&error)),
         // Which of the two it is depends on whether there is a flag or a variable of the environment.
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            anstream::eprint!("{}", Cli::command().render_help().ansi());
-            std::process::exit(ExitCode::Usage.number().into())
+            NoCommand::Missing
         }
-        _ => error.exit(),
-    })
+        _ if error.use_stderr() => NoCommand::Wrong(error),
+        _ => NoCommand::Help(error),
+    }
 }
 
 fn unknown_command(error: &clap::Error) -> Failure {
@@ -60,7 +130,7 @@ pub(crate) struct Cli {
 }
 
 /// What every command takes.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Global {
     /// Folder of the identities [default: the platform's data folder]
     #[arg(long, global = true, value_name = "DIR", env = "P2PSHARE_HOME")]
@@ -145,6 +215,20 @@ pub(crate) enum Command {
         #[arg(long)]
         for_all: bool,
     },
+    /// Read a downloaded or shared file whole, and see whether it still is what the group has
+    ///
+    /// A file that is right is served from then on, also if it was found changed before. Of one that is not, the bad
+    /// chunks are named, and it is served no longer; --repair puts back what the group has.
+    Verify(Verify),
+    /// Type commands at a prompt with completion and history, or run a script from standard input
+    ///
+    /// At the prompt, TAB completes commands, flags, groups, files and paths; Ctrl-C clears the line, or ends the
+    /// command that runs; `quit` or Ctrl-D ends the shell. --home, --trackers and --as hold for all lines, and a login
+    /// for the lines after it.
+    ///
+    /// Of a script, blank lines and lines that begin with # are skipped, and all others are run; what a command reads
+    /// from standard input is the next line. The exit code is that of the last line that failed, or 0.
+    Shell(Shell),
     /// See it all at work: a tracker, two peers and a transfer, in this process, leaving nothing behind
     Demo {
         /// The file to send [default: a made one of 64 MiB]
@@ -181,6 +265,24 @@ pub(crate) struct DownloadFile {
     /// Wait for somebody who has the file to come online
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    pub(crate) group: GroupName,
+    #[arg(value_parser = FileName::normalized)]
+    pub(crate) name: FileName,
+    /// Fetch what is wrong from others who have the file, and put it right in place; what else was written
+    /// to the file is lost
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Shell {
+    /// End at the first line that fails, with its exit code
+    #[arg(long, short = 'e')]
+    pub(crate) stop_on_error: bool,
 }
 
 #[derive(Args, Debug)]
@@ -225,6 +327,35 @@ mod tests {
             Cli::try_parse_from(["p2pshare", "leave-group", "photos", "--as", "Bob"]).unwrap();
         assert_eq!(cli.global.as_user.unwrap().as_str(), "Bob");
         assert!(matches!(cli.command, Command::LeaveGroup { group } if group.as_str() == "photos"));
+    }
+
+    #[test]
+    fn a_line_has_the_flags_of_its_shell_but_for_its_own() {
+        let shell = Global {
+            home: Some("/h".into()),
+            trackers: Some("t:1".to_owned()),
+            as_user: Some(UserName::new("Alice").unwrap()),
+        };
+        let global = |line: &[&str]| {
+            let words: Vec<_> = line.iter().map(|&word| word.to_owned()).collect();
+            let Ok(cli) = parse_line(&words, &shell) else {
+                panic!("{line:?}");
+            };
+            let Global {
+                home,
+                trackers,
+                as_user,
+            } = cli.global;
+            let user = as_user.unwrap().to_string();
+            (home.unwrap().display().to_string(), trackers.unwrap(), user)
+        };
+        let all = |home: &str, trackers: &str, user: &str| {
+            (home.to_owned(), trackers.to_owned(), user.to_owned())
+        };
+        assert_eq!(global(&["status"]), all("/h", "t:1", "Alice"));
+        assert_eq!(global(&["status", "--as", "Bob"]), all("/h", "t:1", "Bob"));
+        let before = ["--home=/i", "--trackers", "u:2", "status"];
+        assert_eq!(global(&before), all("/i", "u:2", "Alice"));
     }
 
     #[test]

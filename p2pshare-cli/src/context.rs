@@ -3,20 +3,24 @@
 use std::time::Duration;
 
 use p2pshare::{SessionError, TrackerClient, TrackerList, UserName};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::Global;
 use crate::background::{Background, restore_all};
+use crate::command::Caller;
 use crate::control::{Client, Outcome, Request};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::home::{Home, Identity, find_trackers};
+use crate::render;
 
 /// The surroundings of one command.
 pub(crate) struct Context {
     pub(crate) home: Home,
     chosen_trackers: Option<String>,
     as_user: Option<UserName>,
+    /// Who wants the command carried out.
+    pub(crate) caller: Caller,
 }
 
 /// An identity, and a connection to its background peer.
@@ -26,12 +30,13 @@ pub(crate) struct Connected {
 }
 
 impl Context {
-    pub(crate) fn new(global: Global) -> Result<Self, Failure> {
+    pub(crate) fn new(global: Global, caller: Caller) -> Result<Self, Failure> {
         let home = Home::locate(global.home.as_deref())?;
         Ok(Self {
             home,
             chosen_trackers: global.trackers,
             as_user: global.as_user,
+            caller,
         })
     }
 
@@ -60,7 +65,7 @@ impl Context {
 
     /// Brings every background peer back that should run.
     pub(crate) async fn restore(&self) {
-        warn(&restore_all(&self.home, &self.home.identities()).await);
+        warn(&restore_all(&self.home, &self.identities()).await);
     }
 
     /// Brings every background peer back that should run, and connects to that of the identity to act as.
@@ -73,7 +78,7 @@ impl Context {
 
     /// Like [`connect`](Self::connect); `None` if nobody is logged in.
     pub(crate) async fn connect_if_logged_in(&self) -> Result<Option<Connected>, Failure> {
-        let identities = self.home.identities();
+        let identities = self.identities();
         let failed = restore_all(&self.home, &identities).await;
         let Some(identity) = self.choose(&identities)? else {
             warn(&failed);
@@ -95,10 +100,33 @@ impl Context {
         self.connect().await?.client.ask(request).await
     }
 
+    /// Asks the background peer of the identity to act as, if it is running: nothing is started, or waited for longer
+    /// than `patience`.
+    pub(crate) async fn peek(&self, request: &Request, patience: Duration) -> Option<Outcome> {
+        let identity = self.choose(&self.home.identities().logged_in).ok()??;
+        let ask = async {
+            let mut client = Client::connect(&identity.folder).await.ok()?;
+            client.ask(request).await.ok()
+        };
+        timeout(patience, ask).await.ok()?
+    }
+
+    /// All identities that are logged in; what stands in their place and cannot be read is named.
+    fn identities(&self) -> Vec<Identity> {
+        let found = self.home.identities();
+        for folder in found.broken {
+            render::talk(format_args!(
+                "warning: {} cannot be read, and counts as logged out; a login mends it",
+                folder.identity_file().display()
+            ));
+        }
+        found.logged_in
+    }
+
     /// The identity to act as: the one named, or the current one; of the ring of the trackers in force, where that
     /// is known.
     fn choose(&self, identities: &[Identity]) -> Result<Option<Identity>, Failure> {
-        let rings = self.home.rings_of(&self.trackers()?);
+        let rings = self.home.rings_of(&self.trackers()?)?;
         let fits = |identity: &&Identity| rings.is_empty() || rings.contains(&identity.file.ring);
         let current = self.home.current();
         let found = match &self.as_user {
@@ -118,6 +146,7 @@ impl Context {
         let users: Vec<_> = self
             .home
             .identities()
+            .logged_in
             .into_iter()
             .map(|identity| identity.file.user.to_string())
             .collect();
@@ -135,11 +164,10 @@ impl Context {
 
 fn warn(failed: &[(crate::home::IdentityFolder, Failure)]) {
     for (folder, failure) in failed {
-        eprintln!(
-            "warning: the background peer in {} was not restored: {}",
+        render::talk(format_args!(
+            "warning: the background peer in {} was not restored: {failure}",
             folder.path().display(),
-            failure
-        );
+        ));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The errors of the library in the words of the command line: which exit code, and what the user can do.
 
-use p2pshare::{DownloadError, PeerBindError, Refusal, SessionError, ShareError};
+use p2pshare::{DownloadError, PeerBindError, Refusal, SessionError, ShareError, VerifyError};
 
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -78,10 +78,54 @@ impl From<DownloadError> for Failure {
                 ExitCode::Failed,
                 Some("make room and repeat the command: it goes on with what is there"),
             ),
-            DownloadError::Sha256Mismatch { .. } => (ExitCode::Integrity, None),
+            DownloadError::Sha256Mismatch { .. } => (
+                ExitCode::Integrity,
+                Some("it was not put in place; without --sha256 it would be"),
+            ),
             _ => (ExitCode::Failed, None),
         };
         failure(code, &error, hint)
+    }
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Self {
+        let (code, hint) = match &error {
+            VerifyError::Session(error) => return error.clone().into(),
+            VerifyError::NotRepaired(
+                DownloadError::NoPeersOnline { .. } | DownloadError::NoUsablePeer { .. },
+            ) => (
+                ExitCode::Unreachable,
+                "the file stays damaged, and is not served; repeat it when somebody who has it is online",
+            ),
+            VerifyError::NotRepaired(error) => return error.clone().into(),
+            VerifyError::NotHere { .. } => (
+                ExitCode::NotFound,
+                "p2pshare show_downloads shows what is here",
+            ),
+            VerifyError::Incomplete { .. } => (
+                ExitCode::Failed,
+                "p2pshare download_file goes on with it, and verifies what is there",
+            ),
+            VerifyError::Damaged { .. } => (
+                ExitCode::Integrity,
+                "it is not served any more; --repair puts back what the group has, from others who have it",
+            ),
+            VerifyError::Changed { .. } => (
+                ExitCode::Integrity,
+                "repeat it once nobody writes to the file",
+            ),
+            VerifyError::Sha256Mismatch { .. } => (
+                ExitCode::Integrity,
+                "ask its uploader which of the two is right",
+            ),
+            VerifyError::Cancelled => {
+                return Self::new(ExitCode::Interrupted, "the verification was cancelled")
+                    .hint("a repair goes on from there when it is repeated");
+            }
+            _ => return failure(ExitCode::Failed, &error, None),
+        };
+        failure(code, &error, Some(hint))
     }
 }
 

@@ -7,6 +7,7 @@ use clap::builder::styling::AnsiColor;
 use serde::{Deserialize, Serialize};
 
 use crate::exit_code::ExitCode;
+use crate::render;
 
 /// The one error type of the command line; it also travels from the background peer to the command.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -57,9 +58,9 @@ impl Failure {
             AnsiColor::Red.on_default().bold(),
             AnsiColor::Cyan.on_default(),
         );
-        anstream::eprintln!("{error}error:{error:#} {}", self.message);
+        render::talk(format_args!("{error}error:{error:#} {}", self.message));
         if let Some(text) = &self.hint {
-            anstream::eprintln!("{hint}hint:{hint:#} {text}");
+            render::talk(format_args!("{hint}hint:{hint:#} {text}"));
         }
     }
 

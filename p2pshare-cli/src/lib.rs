@@ -16,6 +16,7 @@ mod log;
 mod password;
 mod progress;
 mod render;
+mod shell;
 mod transfer;
 
 use std::process::ExitCode;
@@ -23,11 +24,8 @@ use std::process::ExitCode;
 /// Does what the command line of this process says, and gives the code that it exits with.
 #[must_use]
 pub fn main() -> ExitCode {
-    match args::parse() {
+    match args::parse(std::env::args_os()) {
         Ok(cli) => command::run(cli),
-        Err(failure) => {
-            failure.report();
-            failure.code().into()
-        }
+        Err(no_command) => no_command.report().into(),
     }
 }

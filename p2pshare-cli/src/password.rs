@@ -7,15 +7,22 @@ use std::io::{self, BufRead, IsTerminal};
 use p2pshare::Password;
 
 use crate::args::Account;
+use crate::command::Caller;
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::render;
 
 /// The variable that a password may come from.
 pub(crate) const VARIABLE: &str = "P2PSHARE_PASSWORD";
 
 /// Finds the password for `account`; a prompt asks twice where `is_new`.
-pub(crate) fn obtain(account: &Account, is_new: bool) -> Result<Password, Failure> {
+pub(crate) fn obtain(account: &Account, is_new: bool, caller: Caller) -> Result<Password, Failure> {
     if let Some(password) = &account.password {
-        eprintln!("note: other users of this machine can see a password on the command line");
+        if caller == Caller::Process {
+            render::talk(
+                "note: other users of this machine can see a password on the command line",
+            );
+        }
         return Ok(Password::new(password.clone()));
     }
     if account.password_stdin {
@@ -45,6 +52,9 @@ fn first_line(input: impl BufRead) -> Result<String, Failure> {
 
 fn prompt(account: &Account, is_new: bool) -> Result<Password, Failure> {
     let missing = |error: io::Error| {
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Failure::new(ExitCode::Interrupted, "interrupted; nothing was changed");
+        }
         Failure::usage(format!(
             "there is no terminal to ask for the password on: {error}"
         ))

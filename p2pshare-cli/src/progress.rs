@@ -39,7 +39,7 @@ impl ProgressView {
             }
             None => {
                 if let Some(line) = self.plain.line(Instant::now(), progress) {
-                    eprintln!("{line}");
+                    render::talk(line);
                 }
             }
         }
@@ -109,6 +109,7 @@ fn describe(progress: Progress) -> String {
         Phase::Downloading if progress.peers == 1 => "downloading from 1 peer".to_owned(),
         Phase::Downloading => format!("downloading from {} peers", progress.peers),
         Phase::Finishing => "finishing".to_owned(),
+        Phase::Verifying => "verifying".to_owned(),
     }
 }
 

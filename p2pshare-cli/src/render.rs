@@ -1,6 +1,7 @@
-//! How results look: tables, sizes and rates. Data goes to standard output, all of it at once; nothing here
-//! decides anything.
+//! How results look: tables, sizes and rates. Data goes to standard output, all of it at once, and talk to standard
+//! error; nothing here decides anything.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -23,6 +24,11 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Says something on standard error, which nobody has to listen to.
+pub(crate) fn talk(text: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{text}");
 }
 
 /// A table without borders, so that scripts can read it too.

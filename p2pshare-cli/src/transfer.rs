@@ -11,6 +11,7 @@ use crate::control::{Outcome, Request};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::progress::ProgressView;
+use crate::render;
 
 /// The path from the root, which means the same to the background peer.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
@@ -18,25 +19,41 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::usage(format!("'{}' is no path: {error}", path.display())))
 }
 
+/// Resolves at Ctrl-C, with what to say of the command that it ends.
+pub(crate) async fn interrupted() -> Failure {
+    match signal(SignalKind::interrupt()) {
+        Ok(mut interrupts) => {
+            interrupts.recv().await;
+            Failure::new(ExitCode::Interrupted, "interrupted")
+        }
+        Err(error) => Failure::io("cannot listen for Ctrl-C", &error),
+    }
+}
+
 /// Asks for a transfer, shows its progress, and waits for its end.
 pub(crate) async fn ask_with_progress(
     context: &Context,
     request: &Request,
 ) -> Result<Outcome, Failure> {
-    let Connected { mut client, .. } = context.connect().await?;
     let (cancel, cancelled) = watch::channel(false);
     let mut view = ProgressView::new();
     let mut interrupts = signal(SignalKind::interrupt())
         .map_err(|error| Failure::io("cannot listen for Ctrl-C", &error))?;
     let interrupted = async {
         interrupts.recv().await;
-        eprintln!("\ncancelling; Ctrl-C again ends at once");
+        render::talk("\ncancelling; Ctrl-C again ends at once");
         cancel.send_replace(true);
         interrupts.recv().await;
-        std::process::exit(ExitCode::Interrupted.number().into())
+        Failure::new(ExitCode::Interrupted, "interrupted")
+    };
+    let result = async {
+        let Connected { mut client, .. } = context.connect().await?;
+        client
+            .ask_with_progress(request, cancelled, |progress| view.show(progress))
+            .await
     };
     tokio::select! {
-        result = client.ask_with_progress(request, cancelled, |progress| view.show(progress)) => result,
-        never = interrupted => never,
+        result = result => result,
+        failure = interrupted => Err(failure),
     }
 }

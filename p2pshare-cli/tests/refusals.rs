@@ -9,8 +9,6 @@
 mod world;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 
 use world::{Process, World};
 
@@ -48,14 +46,27 @@ fn accounts() {
             finished.stderr
         );
     }
-    let short = world.run(&["create_user", "Carol", "abc"]);
-    assert_eq!(short.code, Some(FAILED));
-    assert!(
-        short.stderr.contains("error: a password has 4 to "),
-        "{}",
-        short.stderr
-    );
+    for password in ["", "abc", &"x".repeat(1025)] {
+        let args = ["create_user", "Carol", password];
+        world.refused(&args, FAILED, "a password has 4 to 1024 bytes");
+    }
     world.ok(&["create_user", "Carol", "abcd"]);
+    // The more often somebody guesses, the longer each guess waits.
+    let mut waits = Vec::new();
+    while waits.len() < 2 {
+        let guess = world.run(&["login", "Carol", "wrong"]);
+        assert_eq!(guess.code, Some(DENIED), "{guess:?}");
+        let wait = guess
+            .stderr
+            .split_once("error: too many failed attempts; try again in ")
+            .and_then(|(_, rest)| rest.strip_suffix(" s\n")?.parse::<u32>().ok());
+        waits.extend(wait);
+        assert!(wait.is_some() || guess.stderr.ends_with("error: invalid credentials\n"));
+    }
+    assert!(
+        waits.iter().all(|wait| (1..=300).contains(wait)),
+        "{waits:?}"
+    );
 }
 
 #[test]
@@ -226,6 +237,144 @@ fn groups() {
 }
 
 #[test]
+fn what_is_not_there_is_said_to_be_not_there() {
+    let world = World::new();
+    world.users(&["Alice", "Bob"]);
+    world.write_file("a.txt", 10);
+    let commands: [&[&str]; 11] = [
+        &["join_group", "nothing"],
+        &["list_requests", "nothing"],
+        &["accept_request", "nothing", "Bob"],
+        &["reject_request", "nothing", "Bob"],
+        &["leave_group", "nothing"],
+        &["remove_member", "nothing", "Bob"],
+        &["transfer_group", "nothing", "Bob"],
+        &["upload_file", "a.txt", "nothing"],
+        &["list_files", "nothing"],
+        &["download_file", "nothing", "a.txt"],
+        &["stop_sharing", "nothing", "a.txt"],
+    ];
+    for args in commands {
+        world.refused(args, NOT_FOUND, "group 'nothing' not found");
+    }
+    let hint = world.run(commands[0]).stderr;
+    let expected = "hint: p2pshare list_groups shows what there is\n";
+    assert!(hint.ends_with(expected), "{hint}");
+    // Nor are users that nobody has heard of.
+    world.ok_as("Alice", &["create_group", "g"]);
+    for (args, message) in [
+        (
+            ["accept_request", "g", "Zoe"],
+            "no pending request from 'Zoe' in 'g'",
+        ),
+        (
+            ["reject_request", "g", "Zoe"],
+            "no pending request from 'Zoe' in 'g'",
+        ),
+        (
+            ["remove_member", "g", "Zoe"],
+            "'Zoe' is not a member of 'g'",
+        ),
+        (
+            ["transfer_group", "g", "Zoe"],
+            "'Zoe' is not a member of 'g'",
+        ),
+    ] {
+        world.refused(
+            &[&args[..], &["--as", "Alice"]].concat(),
+            NOT_FOUND,
+            message,
+        );
+    }
+}
+
+#[test]
+fn a_group_is_given_to_members_by_its_owner_alone() {
+    let world = World::new();
+    world.users(&["Alice", "Bob"]);
+    world.ok_as("Alice", &["create_group", "photos"]);
+    world.refused(
+        &["transfer_group", "photos", "Bob"],
+        DENIED,
+        "not the owner of 'photos'",
+    );
+    // Who only asked is no member.
+    assert_eq!(
+        world.ok(&["join_group", "photos"]),
+        "Join request sent to 'photos'; Alice has to accept it\n"
+    );
+    assert_eq!(
+        world.ok(&["join_group", "photos"]),
+        "A join request to 'photos' is already pending; Alice has to accept it\n"
+    );
+    let give = ["transfer_group", "photos", "Bob", "--as", "Alice"];
+    world.refused(&give, NOT_FOUND, "'Bob' is not a member of 'photos'");
+    world.ok_as("Alice", &["accept_request", "photos", "Bob"]);
+    world.refused(
+        &["accept_request", "photos", "Bob", "--as", "Alice"],
+        NOT_FOUND,
+        "no pending request from 'Bob' in 'photos'",
+    );
+    world.refused(
+        &["join_group", "photos"],
+        FAILED,
+        "already a member of 'photos'",
+    );
+    assert_eq!(world.ok(&give), "Group 'photos' belongs to Bob now\n");
+    world.refused(&give, DENIED, "not the owner of 'photos'");
+    let table = "group   owner  access   members  my role\nphotos  Bob    members  2        ";
+    assert_eq!(
+        world.ok_as("Bob", &["list_groups"]),
+        format!("{table}owner\n")
+    );
+    assert_eq!(
+        world.ok_as("Alice", &["list_groups"]),
+        format!("{table}member\n")
+    );
+}
+
+#[test]
+fn status_says_who_where_and_how_much() {
+    let world = World::new();
+    world.users(&["Alice"]);
+    world.ok(&["create_group", "g"]);
+    world.write_file("a.txt", 10);
+    world.ok(&["upload_file", "a.txt", "g"]);
+    let status = world.ok(&["status"]);
+    let known = fs::read_to_string(world.path("home/known_rings")).unwrap();
+    let ring = known.split_whitespace().nth(1).unwrap();
+    let pid = world.lock_holder("alice").as_raw_nonzero();
+    let lines: Vec<_> = status.lines().collect();
+    assert_eq!(lines.len(), 6, "{status}");
+    assert_eq!(lines[0], "Logged in as Alice");
+    assert_eq!(lines[1], format!("  tracker        {}", world.addr));
+    assert_eq!(lines[2], format!("  ring           {ring}"));
+    assert!(
+        lines[3].starts_with("  peer server    127.0.0.1:"),
+        "{status}"
+    );
+    assert!(lines[3].ends_with(&format!(" (pid {pid})")), "{status}");
+    assert_eq!(lines[4], "  files shared   1");
+    assert_eq!(lines[5], "  transfers      0 running");
+    let shown = world.ok(&["show_downloads"]);
+    let cells: Vec<_> = shown.split_whitespace().collect();
+    let header = ["file", "group", "size", "progress", "state", "path"];
+    assert_eq!(cells[..6], header);
+    let path = fs::canonicalize(world.work("a.txt")).unwrap();
+    let row = [
+        "a.txt",
+        "g",
+        "10",
+        "B",
+        "100",
+        "%",
+        "shared",
+        path.to_str().unwrap(),
+    ];
+    assert_eq!(cells[6..], row);
+}
+
+#[test]
 fn files() {
     let world = World::new();
     world.users(&["Alice", "Bob"]);
@@ -260,13 +409,23 @@ fn files() {
         FAILED,
         &format!("{} is not a file", work.display()),
     );
-    let missing = world.run(&as_alice(&["upload_file", "missing", "photos"]));
-    assert_eq!(missing.code, Some(FAILED));
-    assert!(
-        missing.stderr.contains("error: cannot read "),
-        "{}",
-        missing.stderr
-    );
+    for (path, why) in [
+        ("missing", "No such file or directory (os error 2)"),
+        ("b.txt/inside", "Not a directory (os error 20)"),
+    ] {
+        let shown = world.work(path).display().to_string();
+        world.refused(
+            &as_alice(&["upload_file", path, "photos"]),
+            FAILED,
+            &format!("cannot read {shown}: {why}"),
+        );
+    }
+    let strange = world.work("a\tb");
+    fs::write(&strange, "x").unwrap();
+    let refused = world.run(&as_alice(&["upload_file", "a\tb", "photos"]));
+    assert_eq!(refused.code, Some(USAGE), "{refused:?}");
+    let hint = "hint: choose the name in the group with --name\n";
+    assert!(refused.stderr.ends_with(hint), "{refused:?}");
     world.refused(
         &as_alice(&["download_file", "photos", "c.txt"]),
         NOT_FOUND,
@@ -284,8 +443,25 @@ fn files() {
         NOT_FOUND,
         "not sharing 'a.txt' in 'photos'",
     );
-    let not_his = world.run(&["stop_sharing", "photos", "a.txt", "--for-all"]);
-    assert_eq!(not_his.code, Some(DENIED), "{}", not_his.stderr);
+    world.refused(
+        &["stop_sharing", "photos", "a.txt", "--for-all"],
+        DENIED,
+        "only the uploader of 'a.txt' and the owner of 'photos' can stop it for all",
+    );
+    // Nobody who has it is there: that, too, is told apart from a file that is not there.
+    world.ok_as("Alice", &["logout"]);
+    let nobody = world.run(&["download_file", "photos", "a.txt", "copy", "--as", "Bob"]);
+    assert_eq!(nobody.code, Some(UNREACHABLE), "{nobody:?}");
+    let seen = "error: no peers online for 'a.txt'; one was last seen ";
+    assert!(nobody.stderr.contains(seen), "{nobody:?}");
+    let hint = "hint: --wait waits for somebody who has it\n";
+    assert!(nobody.stderr.ends_with(hint), "{nobody:?}");
+    assert!(!world.work("copy.p2part").exists());
+    world.ok(&["login", "Alice", "pass123"]);
+    assert_eq!(
+        world.ok(&["stop_sharing", "photos", "a.txt"]),
+        "Stopped sharing a.txt in 'photos'\nNobody shares it any more: it is out of the group\n"
+    );
 }
 
 #[test]
@@ -313,38 +489,11 @@ fn a_destination_that_exists_is_kept() {
         said.starts_with("Download complete: folder/a.txt\n"),
         "{said}"
     );
-    assert_eq!(
-        world
-            .run(&["download_file", "photos", "a.txt", "no/such/folder/x"])
-            .code,
-        Some(FAILED)
-    );
-}
-
-#[test]
-fn a_home_that_others_can_write_to() {
-    let world = World::new();
-    let home = world.path("home");
-    world.ok(&["create_user", "Alice", "pass123"]);
-    let mode = |mode| fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
-    let made = fs::metadata(&home).unwrap().permissions().mode();
-    assert_eq!(made & 0o777, 0o700);
-    for others in [0o770, 0o707] {
-        mode(others);
-        for args in [&["status"][..], &["login", "Alice", "pass123"]] {
-            let message = format!(
-                "other users may write to the home {} and so replace what is in it; nothing was done",
-                home.display()
-            );
-            world.refused(args, FAILED, &message);
-        }
-        let said = world.run(&["status"]).stderr;
-        let remedy = format!("chmod 700 {}\n", home.display());
-        assert!(said.ends_with(&remedy), "{said}");
-    }
-    // What they can only read is not in their hands.
-    mode(0o755);
-    world.ok(&["login", "Alice", "pass123"]);
+    let nowhere = world.work("no/such/folder/x").display().to_string();
+    let refused = world.run(&["download_file", "photos", "a.txt", "no/such/folder/x"]);
+    assert_eq!(refused.code, Some(FAILED), "{refused:?}");
+    let message = format!("error: cannot write to {nowhere}: ");
+    assert!(refused.stderr.contains(&message), "{refused:?}");
 }
 
 #[test]
@@ -375,10 +524,10 @@ fn usage() {
     );
     assert_eq!(world.run(&["--home", "", "list_groups"]).code, Some(USAGE));
     let help = world.ok(&["--help"]);
-    for command in ["create_user", "download_file", "demo"] {
+    for command in ["create_user", "download_file", "verify", "shell", "demo"] {
         assert!(help.contains(command), "{help}");
     }
-    for later in ["__peer", "shell", "verify", "availability", "limit"] {
+    for later in ["__peer", "availability", "limit"] {
         assert!(!help.contains(&format!("  {later}")), "{help}");
     }
     assert!(!help.contains("create-user"), "{help}");
@@ -397,122 +546,4 @@ fn usage() {
     let bare = Process::spawn(command).wait();
     assert_eq!((bare.code, bare.stdout.as_str()), (Some(USAGE), ""));
     assert!(bare.stderr.contains("\nUsage: p2pshare"), "{}", bare.stderr);
-}
-
-#[test]
-fn a_password_comes_from_several_places_and_is_shown_nowhere() {
-    let world = World::new();
-    let noted = world.run(&["create_user", "Alice", "pass123"]);
-    assert!(
-        noted.stderr.contains("other users of this machine can see"),
-        "{}",
-        noted.stderr
-    );
-    fs::write(world.work("password"), "pass456\n").unwrap();
-    let input = fs::File::open(world.work("password")).unwrap();
-    let mut finished = Process::spawn_with_input(
-        world.command(&["create_user", "Bob", "--password-stdin"]),
-        input.into(),
-    );
-    let finished = finished.wait();
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
-    let mut command = world.command(&["login", "Bob"]);
-    command.env("P2PSHARE_PASSWORD", "pass456");
-    Process::spawn(command).wait().expect_ok(&["login", "Bob"]);
-    let missing =
-        Process::spawn_with_input(world.command(&["login", "Alice"]), Stdio::null()).wait();
-    assert_eq!(missing.code, Some(USAGE), "{}", missing.stderr);
-    assert!(
-        missing.stderr.contains("--password-stdin"),
-        "{}",
-        missing.stderr
-    );
-    // Not in what the background peer was started with, and in no file of the home.
-    let pid = world.peer_pid("Bob").as_raw_nonzero();
-    for kind in ["environ", "cmdline"] {
-        if let Ok(bytes) = fs::read(format!("/proc/{pid}/{kind}")) {
-            assert!(!contains(&bytes, b"pass456"), "the password is in {kind}");
-        }
-    }
-    let mut folders = vec![world.path("home")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let entry = entry.unwrap();
-            match entry.file_type().unwrap() {
-                kind if kind.is_dir() => folders.push(entry.path()),
-                kind if kind.is_file() => {
-                    assert!(
-                        !contains(&fs::read(entry.path()).unwrap(), b"pass456"),
-                        "{:?}",
-                        entry.path()
-                    );
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-#[test]
-fn without_a_tracker_it_is_said_at_once_and_as_such() {
-    let mut world = World::new();
-    world.users(&["Alice"]);
-    world.ok(&["create_group", "g"]);
-    world.stop_tracker();
-    let tried = format!("no tracker can be reached (tried {})", world.addr);
-    world.refused(&["create_user", "Bob", "pass123"], UNREACHABLE, &tried);
-    world.refused(&["login", "Bob", "pass123"], UNREACHABLE, &tried);
-    world.refused(&["list_groups"], UNREACHABLE, &tried);
-    let status = world.ok(&["status"]);
-    assert!(
-        status.starts_with("Logged in as Alice\n") && status.contains("none reached"),
-        "{status}"
-    );
-    assert_eq!(world.ok(&["show_downloads"]), "No downloads yet\n");
-}
-
-#[test]
-fn another_ring_behind_a_known_tracker_is_refused_loudly() {
-    let mut world = World::new();
-    world.ok(&["create_user", "Alice", "pass123"]);
-    world.stop_tracker();
-    fs::remove_dir_all(world.path("tracker")).unwrap();
-    world.start_tracker();
-    for args in [
-        ["create_user", "Alice", "pass123"],
-        ["login", "Alice", "pass123"],
-    ] {
-        let finished = world.run(&args);
-        assert_eq!(finished.code, Some(DENIED));
-        assert!(
-            finished
-                .stderr
-                .contains("IS NOT THE ONE KNOWN; nothing was sent to it"),
-            "{}",
-            finished.stderr
-        );
-        assert!(
-            finished.stderr.contains("known_rings"),
-            "{}",
-            finished.stderr
-        );
-    }
-    // A list that pins the new ring is believed.
-    let known = fs::read_to_string(world.path("home/known_rings")).unwrap();
-    let mut other = world.command_at_home("other", &["create_user", "Alice", "pass123"]);
-    other.env("P2PSHARE_TRACKERS", &world.addr);
-    Process::spawn(other).wait().expect_ok(&["create_user"]);
-    let new = fs::read_to_string(world.path("other/known_rings")).unwrap();
-    assert_ne!(known, new);
-    let ring = new.split_whitespace().nth(1).unwrap();
-    fs::write(
-        world.work("pinned.txt"),
-        format!("{}\nring {ring}\n", world.addr),
-    )
-    .unwrap();
-    world.ok(&["--trackers", "pinned.txt", "login", "Alice", "pass123"]);
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
 }

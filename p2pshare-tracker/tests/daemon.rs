@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
@@ -86,8 +87,8 @@ fn what_a_pipe_says_or_its_end_stops_nothing() {
         &["--data-dir", "data", "--listen", "127.0.0.1:0"],
     )
     .end();
-    assert_eq!(code, Some(1));
-    assert!(stderr.starts_with("error: "), "{stderr}");
+    let in_use = "error: data/db is in use by another process\n";
+    assert_eq!((code, stderr.as_str()), (Some(1), in_use));
     assert!(tracker.child.try_wait().unwrap().is_none());
     tracker.signal(Signal::INT);
     assert_eq!(tracker.end().0, Some(0));
@@ -250,6 +251,106 @@ fn a_ring_key_that_cannot_be_read_is_refused() {
         "not a key"
     );
     assert_eq!(listing(temp.path()), before);
+}
+
+#[test]
+fn data_is_opened_with_its_own_ring_key_or_not_at_all() {
+    let temp = tempfile::tempdir().unwrap();
+    let args = |data| ["--data-dir", data, "--listen", "127.0.0.1:0"];
+    let mut rings = Vec::new();
+    for data in ["one", "two"] {
+        let mut tracker = Daemon::start(temp.path(), &args(data));
+        let line = tracker.lines(6).swap_remove(3);
+        rings.push(line.split([' ', ':']).nth(1).unwrap().to_owned());
+        tracker.signal(Signal::TERM);
+        tracker.end();
+    }
+    let key = temp.path().join("one/ring.key");
+    let own = fs::read(&key).unwrap();
+    let other = fs::read(temp.path().join("two/ring.key")).unwrap();
+    // What the store keeps of its own past, it clears up whenever it is opened.
+    let files = || {
+        let mut files = listing(temp.path());
+        files.retain(|file| !file.contains("/db/"));
+        files
+    };
+    let before = files();
+    let refused = |message: &str| {
+        let (code, stderr) = Daemon::start(temp.path(), &args("one")).end();
+        assert_eq!((code, stderr), (Some(1), format!("error: {message}\n")));
+        assert_eq!(files(), before);
+    };
+    let mode = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+    // Of another ring, shorter than it was, nothing at all, and open to others.
+    fs::write(&key, other).unwrap();
+    let [one, two] = &rings[..] else {
+        panic!("{rings:?}")
+    };
+    refused(&format!("one belongs to the ring {one}, not to {two}"));
+    fs::write(&key, &own[..50]).unwrap();
+    refused(
+        "one/ring.key cannot be used as the ring key: it is damaged: \
+         copy it again from another tracker of the ring",
+    );
+    fs::write(&key, "").unwrap();
+    refused("one/ring.key cannot be used as the ring key: it is not a ring key");
+    fs::write(&key, &own).unwrap();
+    mode(0o640);
+    refused("one/ring.key is open to other users (mode 0640): `chmod 600` it");
+    mode(0o600);
+    // Missing: no other one is made in its place.
+    fs::remove_file(&key).unwrap();
+    let (code, stderr) = Daemon::start(temp.path(), &args("one")).end();
+    let missing = "error: one/ring.key is missing, and one has data of its ring: \
+                   restore it from a copy, or from another tracker of the ring\n";
+    assert_eq!((code, stderr.as_str()), (Some(1), missing));
+    assert!(!key.exists());
+    // A link could lead to what others may write.
+    std::os::unix::fs::symlink("../two/ring.key", &key).unwrap();
+    refused("one/ring.key is not a regular file: put the key itself there");
+    fs::remove_file(&key).unwrap();
+    fs::create_dir(&key).unwrap();
+    refused("one/ring.key is not a regular file: put the key itself there");
+    fs::remove_dir(&key).unwrap();
+    // With its own it goes on as if nothing had been.
+    fs::write(&key, &own).unwrap();
+    mode(0o600);
+    let mut tracker = Daemon::start(temp.path(), &args("one"));
+    assert!(tracker.lines(6)[3].contains(one.as_str()));
+    tracker.signal(Signal::TERM);
+    assert_eq!(tracker.end().0, Some(0));
+}
+
+#[test]
+fn places_that_cannot_be_used_are_named() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("file"), "mine").unwrap();
+    let mut cases = vec![
+        (
+            ["--data-dir", "file", "--listen", "127.0.0.1:0"],
+            "cannot open file/ring.key: Not a directory",
+        ),
+        // An address for documentation, which no machine has.
+        (
+            ["--data-dir", "data", "--listen", "192.0.2.1:9000"],
+            "cannot listen on 192.0.2.1:9000: ",
+        ),
+    ];
+    if cfg!(target_os = "linux") {
+        cases.push((
+            ["--data-dir", "/proc/data", "--listen", "127.0.0.1:0"],
+            "cannot make the folder /proc/data: ",
+        ));
+    }
+    let before = listing(temp.path());
+    for (args, message) in cases {
+        let (code, stderr) = Daemon::start(temp.path(), &args).end();
+        assert_eq!(code, Some(1), "{args:?}: {stderr}");
+        let expected = format!("error: {message}");
+        assert!(stderr.starts_with(&expected), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+        assert_eq!(listing(temp.path()), before, "{args:?}");
+    }
 }
 
 /// A tracker, killed when dropped.

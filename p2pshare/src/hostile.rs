@@ -8,6 +8,7 @@ mod announcers;
 mod frames;
 mod holders;
 mod impostors;
+mod publishers;
 mod readers;
 mod requests;
 mod swarms;

@@ -90,10 +90,11 @@ pub use identity::{
     Role, SessionId, TrackerAddr, TrackerAddrError, TrackerList, TrackerListError, UserName,
 };
 pub use peer::{
-    Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions, DownloadProgress,
-    DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer, Peer, PeerBindError,
-    PeerBuilder, Session, SessionError, ShareError, ShareStatus, SharedFile, StopOutcome,
-    TrackerClient, Upload, UploadProgress, UploadWatch,
+    Damage, Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions,
+    DownloadProgress, DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer, Peer,
+    PeerBindError, PeerBuilder, Session, SessionError, ShareError, ShareStatus, SharedFile,
+    StopOutcome, TrackerClient, Upload, UploadProgress, UploadWatch, Verify, VerifyError,
+    VerifyReport,
 };
 pub use store::{ShutdownError, StoreError};
 pub use time::Timestamp;

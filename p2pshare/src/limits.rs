@@ -160,6 +160,8 @@ pub(crate) const HOLDERS_REFRESH: Duration = Duration::from_secs(5);
 pub(crate) const NO_SOURCE_PATIENCE: Duration = Duration::from_secs(30);
 /// Events of a download kept for a reader that is behind.
 pub(crate) const DOWNLOAD_EVENTS_KEPT: usize = 1024;
+/// Runs of bad chunks that are named when a file is found damaged; further ones are only counted.
+pub(crate) const DAMAGE_SHOWN_MAX: usize = 16;
 /// Downloads that a peer shows, the ended ones among them.
 pub(crate) const DOWNLOADS_SHOWN_MAX: usize = 1000;
 /// How long a peer that ends waits for a tracker to hear it.

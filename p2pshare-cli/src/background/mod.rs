@@ -2,8 +2,8 @@
 //! what the commands ask.
 //!
 //! It is this program run again, in a session of its own without a terminal, holding the lock of the identity's
-//! folder, so that there is never a second. It ends by logout or by a signal, and never by itself. The command that
-//! starts it learns over a pipe when it serves, or why it does not.
+//! folder, so that there is never a second. As long as somebody is logged in it ends by logout or by a signal, and
+//! never by itself. The command that starts it learns over a pipe when it serves, or why it does not.
 
 mod perform;
 mod service;

@@ -24,12 +24,15 @@ pub(super) async fn perform(
     match request {
         Request::Login { user, password } => return login(shared, &user, &password).await,
         Request::Logout => return logout(shared).await,
-        Request::Retire => return Ok(retire(shared)),
+        Request::Retire => return Ok(retire(shared).await),
         Request::Upload(request) => {
             return transfer::upload(shared, request, reporter, cancelled).await;
         }
         Request::Download(request) => {
             return transfer::download(shared, request, reporter, cancelled).await;
+        }
+        Request::Verify(request) => {
+            return transfer::verify(shared, request, reporter, cancelled).await;
         }
         _ => {}
     }
@@ -39,7 +42,8 @@ pub(super) async fn perform(
         | Request::Logout
         | Request::Retire
         | Request::Upload(_)
-        | Request::Download(_) => Outcome::Done,
+        | Request::Download(_)
+        | Request::Verify(_) => Outcome::Done,
         Request::Status => {
             session.look_at_shares().await;
             Outcome::Status(status(shared, &session))
@@ -100,7 +104,10 @@ pub(super) async fn perform(
 }
 
 async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<Outcome, Failure> {
-    let _entered = shared.logins.enter();
+    let _entry = shared.entry.lock().await;
+    if shared.is_stopping() {
+        return Ok(Outcome::Retired { ending: true });
+    }
     let session = shared.peer.login(user, password).await?;
     let file = IdentityFile {
         user: session.user().clone(),
@@ -127,6 +134,7 @@ async fn login(shared: &Shared, user: &UserName, password: &Password) -> Result<
 
 /// Ends the session and the process; the process also where the trackers have ended the session before.
 async fn logout(shared: &Shared) -> Result<Outcome, Failure> {
+    let _entry = shared.entry.lock().await;
     let session = shared.session();
     if let Ok(session) = &session {
         session.logout().await?;
@@ -141,8 +149,9 @@ async fn logout(shared: &Shared) -> Result<Outcome, Failure> {
     })
 }
 
-fn retire(shared: &Shared) -> Outcome {
-    let ending = shared.session().is_err() && shared.logins.count() == 0;
+async fn retire(shared: &Shared) -> Outcome {
+    let _entry = shared.entry.lock().await;
+    let ending = shared.session().is_err();
     if ending {
         shared.stop();
     }

@@ -1,13 +1,13 @@
 //! What a background peer holds, and how it takes requests: each on a task of its own, bounded in number, until a
-//! logout or a signal; then transfers stop, keep what they have, and the peer is shut down.
+//! logout or a signal; then transfers stop, keep what they have, and the peer is shut down. One at which nobody is
+//! logged in, and of which nobody asks anything, ends too: the command that it was started for is gone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use p2pshare::{Peer, RingId, Session, TrackerAddr};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -30,13 +30,11 @@ pub(super) struct Shared {
     pub(super) folder: IdentityFolder,
     pub(super) ring: RingId,
     pub(super) trackers: Vec<TrackerAddr>,
-    /// Logins under way.
-    pub(super) logins: Gauge,
+    /// Held by whoever logs in or out, or ends the process because nobody is.
+    pub(super) entry: tokio::sync::Mutex<()>,
     /// Uploads and downloads under way.
     pub(super) transfers: Gauge,
     stopping: watch::Sender<bool>,
-    /// Connections that last as long as the process, so that their clients see its end.
-    held: Mutex<Vec<OwnedWriteHalf>>,
 }
 
 impl Service {
@@ -70,10 +68,9 @@ impl Service {
             folder,
             ring,
             trackers,
-            logins: Gauge::default(),
+            entry: tokio::sync::Mutex::default(),
             transfers: Gauge::default(),
             stopping: watch::Sender::new(false),
-            held: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -99,6 +96,11 @@ impl Service {
                     }
                 },
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+                () = sleep(NOBODY_LIFE), if tasks.is_empty() && shared.session().is_err() => {
+                    // What ended the session was no logout; there is nothing to come back for either.
+                    let _ = shared.folder.remove_identity();
+                    break;
+                }
                 _ = stopping.wait_for(|stopping| *stopping) => break,
                 _ = terminated.recv() => break,
                 _ = interrupted.recv() => break,
@@ -142,7 +144,8 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
     }
     let connection = reporter.done(result).await;
     if shared.is_stopping() {
-        lock(&shared.held).push(connection);
+        // Only the end of the process closes it, and so the command sees that end.
+        std::mem::forget(connection);
     }
 }
 
@@ -207,13 +210,11 @@ fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
     signal(kind).map_err(|error| Failure::io("cannot listen for signals", &error))
 }
 
-/// What these locks guard is whole between any two statements, so that a panic elsewhere spoils nothing.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// How long a restored peer may take to reach a tracker before it is used all the same.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a background peer lasts without anybody who is logged in or asks for anything.
+const NOBODY_LIFE: Duration = Duration::from_secs(5);
 
 /// Most requests at once; further commands wait.
 const REQUESTS_MAX: usize = 256;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use p2pshare::{
     DownloadError, DownloadOptions, DownloadProgress, DownloadState, DownloadStatus, Session,
-    ShareError, ShareStatus, UploadProgress,
+    ShareError, ShareStatus, UploadProgress, VerifyError,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::service::Shared;
 use crate::control::{
     Cancelled, DownloadRequest, Downloaded, LeftRow, Outcome, Phase, Progress, Reporter,
-    TransferRow, UploadRequest, Uploaded,
+    TransferRow, UploadRequest, Uploaded, Verified, VerifyRequest,
 };
 use crate::failure::Failure;
 
@@ -97,6 +97,39 @@ pub(super) async fn download(
         elapsed: report.elapsed,
         sha256_checked: report.sha256_checked,
         was_there: report.was_there,
+    }))
+}
+
+/// Reads a file that is here, and mends it if that was asked for.
+pub(super) async fn verify(
+    shared: &Shared,
+    request: VerifyRequest,
+    reporter: &mut Reporter,
+    cancelled: Cancelled,
+) -> Result<Outcome, Failure> {
+    let session = shared.session()?;
+    let _entered = shared.transfers.enter();
+    let verify = session.verify(&request.group, &request.name, request.repair);
+    let mut watch = verify.watch();
+    let ended = async move { while watch.next().await.is_some() {} };
+    follow(
+        shared,
+        ended,
+        || download_progress(&verify.progress()),
+        || verify.cancel(),
+        reporter,
+        cancelled,
+    )
+    .await;
+    let report = match verify.await {
+        Ok(report) => report,
+        Err(VerifyError::Cancelled) if shared.is_stopping() => return Err(stopped()),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Outcome::Verified(Verified {
+        chunks: report.chunks,
+        sha256_checked: report.sha256_checked,
+        repaired: report.repaired.map(|damage| damage.to_string()),
     }))
 }
 
@@ -204,6 +237,7 @@ fn upload_progress(progress: UploadProgress) -> Progress {
 
 fn download_progress(progress: &DownloadProgress) -> Progress {
     let phase = match progress.state {
+        DownloadState::Verifying => Phase::Verifying,
         DownloadState::Waiting => Phase::Waiting,
         DownloadState::Running => Phase::Downloading,
         DownloadState::Finishing | DownloadState::Complete => Phase::Finishing,

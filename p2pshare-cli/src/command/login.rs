@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::password;
 
 pub(crate) async fn run(context: &Context, account: &Account) -> Result<String, Failure> {
-    let password = password::obtain(account, false)?;
+    let password = password::obtain(account, false, context.caller)?;
     context.restore().await;
     let (client, list) = context.connect_to_tracker().await?;
     let ring = client.ring_id();
@@ -47,17 +47,24 @@ async fn log_in(
     account: &Account,
     password: Password,
 ) -> Result<LoggedIn, Failure> {
-    let mut client = background
-        .connect_with_these_trackers(&context.home)
-        .await?;
     let request = Request::Login {
         user: account.user.clone(),
         password,
     };
-    match client.ask(&request).await? {
-        Outcome::LoggedIn(logged_in) => Ok(logged_in),
-        other => Err(unexpected(&other)),
+    for _ in 0..ATTEMPTS {
+        let mut client = background
+            .connect_with_these_trackers(&context.home)
+            .await?;
+        match client.ask(&request).await? {
+            Outcome::LoggedIn(logged_in) => return Ok(logged_in),
+            // Another command ended it meanwhile; the next one is ours.
+            Outcome::Retired { .. } => client.wait_for_end().await,
+            other => return Err(unexpected(&other)),
+        }
     }
+    Err(Failure::failed(
+        "the background peer was ended again and again by other commands; nobody was logged in",
+    ))
 }
 
 /// Ends a background peer in which nobody is logged in, and removes the folder if it was made for this login.
@@ -72,3 +79,6 @@ async fn undo(context: &Context, background: &Background, is_new: bool) {
         _ => {}
     }
 }
+
+/// How many background peers may end under one login.
+const ATTEMPTS: u32 = 3;

@@ -21,6 +21,7 @@ mod status;
 mod stop_sharing;
 mod transfer_group;
 mod upload_file;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -28,14 +29,15 @@ use crate::args::{Cli, Command};
 use crate::background;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::render;
+use crate::{render, shell, transfer};
 
 /// Carries out what was typed, and says how it ended.
 pub(crate) fn run(cli: Cli) -> ExitCode {
-    if let Command::Peer(args) = cli.command {
-        return background::run(args);
-    }
-    let result = run_command(cli).and_then(|text| render::print(&text));
+    let result = match cli.command {
+        Command::Peer(args) => return background::run(args),
+        Command::Shell(args) => return shell::run(cli.global, &args).into(),
+        _ => execute(cli, Caller::Process),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -45,7 +47,22 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     }
 }
 
-fn run_command(cli: Cli) -> Result<String, Failure> {
+/// Who wants a command carried out.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Caller {
+    /// The process, which is there for this one command, and which Ctrl-C ends.
+    Process,
+    /// A shell, which goes on after it; Ctrl-C ends the command alone.
+    Shell,
+}
+
+/// Carries out one command and prints what it led to. What Ctrl-C ends in a shell has told the trackers or has not;
+/// the same command tells.
+pub(crate) fn execute(cli: Cli, caller: Caller) -> Result<(), Failure> {
+    run_command(cli, caller).and_then(|text| render::print(&text))
+}
+
+fn run_command(cli: Cli, caller: Caller) -> Result<String, Failure> {
     let mut runtime = match cli.command {
         // Two peers and a tracker, which would otherwise share one thread.
         Command::Demo { .. } => tokio::runtime::Builder::new_multi_thread(),
@@ -56,15 +73,32 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
         .build()
         .map_err(|error| Failure::io("cannot start", &error))?;
     let result = runtime.block_on(async {
-        let context = Context::new(cli.global)?;
+        let context = Context::new(cli.global, caller)?;
         // The only command that has no use for a home.
         if !matches!(cli.command, Command::Demo { .. }) {
             context.home.check_guarded()?;
         }
-        dispatch(&context, cli.command).await
+        let is_cut_off = caller == Caller::Shell && !minds_interrupts(&cli.command);
+        let command = dispatch(&context, cli.command);
+        if !is_cut_off {
+            return command.await;
+        }
+        tokio::select! {
+            biased;
+            interrupted = transfer::interrupted() => Err(interrupted),
+            result = command => result,
+        }
     });
     runtime.shutdown_background();
     result
+}
+
+/// Whether a command ends in its own way on Ctrl-C.
+fn minds_interrupts(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::UploadFile { .. } | Command::DownloadFile(_) | Command::Verify(_)
+    )
 }
 
 async fn dispatch(context: &Context, command: Command) -> Result<String, Failure> {
@@ -93,7 +127,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<String, Failure
             name,
             for_all,
         } => stop_sharing::run(context, group, name, for_all).await,
+        Command::Verify(args) => verify::run(context, args).await,
         Command::Demo { file } => demo::run(file).await,
+        Command::Shell(_) => Err(Failure::usage("this is the shell already")),
         Command::Peer(_) => Err(Failure::usage("a background peer is not a command")),
     }
 }

@@ -7,7 +7,7 @@ use crate::render;
 
 pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     let Some(Connected { mut client, .. }) = context.connect_if_logged_in().await? else {
-        eprintln!("note: not logged in");
+        render::talk("note: not logged in");
         return Ok(NONE.to_owned());
     };
     let transfers = match client.ask(&Request::ShowDownloads).await? {

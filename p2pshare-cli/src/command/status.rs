@@ -58,6 +58,7 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     let others = context
         .home
         .identities()
+        .logged_in
         .into_iter()
         .filter(|other| other.folder != identity.folder);
     let others: Vec<_> = others.map(|other| other.file.user.to_string()).collect();

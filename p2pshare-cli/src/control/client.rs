@@ -117,6 +117,8 @@ impl Client {
 
     /// Waits until the process at the other end is gone, or has had its time.
     pub(crate) async fn wait_for_end(mut self) {
+        // A background peer that ends does not wait for what will not be asked.
+        let _ = self.stream.shutdown().await;
         let mut nowhere = tokio::io::sink();
         let end = tokio::io::copy(&mut self.stream, &mut nowhere);
         let _ = timeout(END_TIMEOUT, end).await;

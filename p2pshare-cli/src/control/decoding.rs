@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Waker};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::frame::{read_frame, read_open_frame, write_frame};
+#[cfg(feature = "__internals")]
+use super::frame::read_open_frame;
+use super::frame::{read_frame, write_frame};
 use super::message::{ClientHello, Event, Request, ServerHello};
 
 /// Whatever stands in a stream of frames, nothing of it is read but messages that are written and read as the same.
@@ -59,7 +61,7 @@ mod tests {
 
     use super::super::message::{
         DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn, Outcome,
-        PeerStatus, Phase, Progress, TransferRow, UploadRequest, Uploaded,
+        PeerStatus, Phase, Progress, TransferRow, UploadRequest, Uploaded, Verified, VerifyRequest,
     };
     use super::*;
     use crate::failure::Failure;
@@ -133,6 +135,11 @@ mod tests {
                 name: name(),
                 for_all: true,
             },
+            Request::Verify(VerifyRequest {
+                group: group(),
+                name: name(),
+                repair: true,
+            }),
         ]
     }
 
@@ -156,6 +163,7 @@ mod tests {
             Request::Download(_) => "download",
             Request::ShowDownloads => "show_downloads",
             Request::StopSharing { .. } => "stop_sharing",
+            Request::Verify(_) => "verify",
         }
     }
 
@@ -233,6 +241,11 @@ mod tests {
             Outcome::Stopped {
                 entry_removed: true,
             },
+            Outcome::Verified(Verified {
+                chunks: 2,
+                sha256_checked: true,
+                repaired: Some("1 of 2 chunks is bad: 0".to_owned()),
+            }),
         ]
     }
 
@@ -251,6 +264,7 @@ mod tests {
             Outcome::Downloaded(_) => "downloaded",
             Outcome::Transfers(_) => "transfers",
             Outcome::Stopped { .. } => "stopped",
+            Outcome::Verified(_) => "verified",
         }
     }
 

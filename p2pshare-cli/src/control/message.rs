@@ -84,6 +84,7 @@ pub(crate) enum Request {
         name: FileName,
         for_all: bool,
     },
+    Verify(VerifyRequest),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -103,6 +104,13 @@ pub(crate) struct DownloadRequest {
     pub(crate) force: bool,
     pub(crate) sha256: bool,
     pub(crate) wait: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct VerifyRequest {
+    pub(crate) group: GroupName,
+    pub(crate) name: FileName,
+    pub(crate) repair: bool,
 }
 
 /// What a background peer answers a request with.
@@ -131,6 +139,7 @@ pub(crate) enum Phase {
     Waiting,
     Downloading,
     Finishing,
+    Verifying,
 }
 
 /// What a request led to.
@@ -138,8 +147,13 @@ pub(crate) enum Phase {
 pub(crate) enum Outcome {
     Done,
     LoggedIn(LoggedIn),
-    LoggedOut { user: UserName },
-    Retired { ending: bool },
+    LoggedOut {
+        user: UserName,
+    },
+    /// Whether the process ends; a login is answered with it too where it does.
+    Retired {
+        ending: bool,
+    },
     Status(PeerStatus),
     Groups(Vec<GroupRow>),
     Joined(Joined),
@@ -148,7 +162,10 @@ pub(crate) enum Outcome {
     Files(Vec<FileRow>),
     Downloaded(Downloaded),
     Transfers(Vec<TransferRow>),
-    Stopped { entry_removed: bool },
+    Stopped {
+        entry_removed: bool,
+    },
+    Verified(Verified),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -222,6 +239,14 @@ pub(crate) struct Downloaded {
     pub(crate) sha256_checked: bool,
     /// Whether the destination had this content already.
     pub(crate) was_there: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Verified {
+    pub(crate) chunks: u32,
+    pub(crate) sha256_checked: bool,
+    /// What was wrong, and is right now.
+    pub(crate) repaired: Option<String>,
 }
 
 /// A download, or a file that is shared.

@@ -18,7 +18,8 @@ pub use decoding::fuzz_control;
 pub(crate) use frame::{read_frame, write_frame};
 pub(crate) use message::{
     DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn, Outcome, PeerStatus,
-    Phase, Progress, Request, ServerHello, TransferRow, UploadRequest, Uploaded,
+    Phase, Progress, Request, ServerHello, TransferRow, UploadRequest, Uploaded, Verified,
+    VerifyRequest,
 };
 pub(crate) use server::{Asked, Cancelled, Reporter, accept};
 pub(crate) use socket::Listener;

@@ -1,7 +1,6 @@
 //! Where the socket of an identity is: `control.sock` in its folder, or, where that path is too long for a Unix
 //! socket, a short path in the runtime folder to which `control.sock` is a symbolic link.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -31,7 +30,6 @@ impl Listener {
         } else {
             (short_path()?, Some(path))
         };
-        remove(&socket)?;
         let inner = UnixListener::bind(&socket)?;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
         if let Some(link) = &link {
@@ -95,7 +93,8 @@ fn socket_path(folder: &IdentityFolder) -> PathBuf {
     folder.path().join("control.sock")
 }
 
-/// A path of this process alone, in a folder of this user alone. Whatever is there already is of a dead process.
+/// A path that nobody else has or will have, in a folder of this user alone: the link of a peer that was killed
+/// must never lead to another's socket.
 fn short_path() -> io::Result<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute());
@@ -109,7 +108,7 @@ fn short_path() -> io::Result<PathBuf> {
         let message = format!("{} is not a folder of this user alone", folder.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
-    Ok(folder.join(OsString::from(format!("{}.sock", std::process::id()))))
+    Ok(folder.join(format!("{:016x}.sock", rand::random::<u64>())))
 }
 
 fn remove(path: &Path) -> io::Result<()> {

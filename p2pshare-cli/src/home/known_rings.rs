@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use p2pshare::{RingId, TrackerAddr, TrackerList};
@@ -22,7 +23,7 @@ impl Home {
         tracker: &TrackerAddr,
         found: RingId,
     ) -> Result<(), Failure> {
-        let known = self.known_rings();
+        let known = self.known_rings()?;
         match list.ring() {
             Some(pinned) if pinned != found => {
                 return Err(changed(tracker, pinned, found).hint(
@@ -48,7 +49,7 @@ impl Home {
         }
         if known.get(tracker) != Some(&found) {
             let _lock = self.lock()?;
-            let mut known = self.known_rings();
+            let mut known = self.known_rings()?;
             known.insert(tracker.clone(), found);
             let file = self.known_rings_file();
             replace(&file, &to_text(&known))
@@ -57,22 +58,31 @@ impl Home {
         Ok(())
     }
 
-    /// The rings that the trackers of a list are known to belong to, and the one that it pins.
-    pub(crate) fn rings_of(&self, list: &TrackerList) -> Vec<RingId> {
-        let known = self.known_rings();
-        let mut rings: Vec<_> = list
-            .addrs()
-            .iter()
-            .filter_map(|addr| known.get(addr).copied())
-            .collect();
+    /// The rings that the trackers of a list are known to belong to, or the one that it pins.
+    ///
+    /// # Errors
+    /// When what is known cannot be read.
+    pub(crate) fn rings_of(&self, list: &TrackerList) -> Result<Vec<RingId>, Failure> {
         if let Some(pinned) = list.ring() {
-            rings = vec![pinned];
+            return Ok(vec![pinned]);
         }
-        rings
+        let known = self.known_rings()?;
+        let rings = list.addrs().iter().filter_map(|addr| known.get(addr));
+        Ok(rings.copied().collect())
     }
 
-    fn known_rings(&self) -> BTreeMap<TrackerAddr, RingId> {
-        from_text(&fs::read_to_string(self.known_rings_file()).unwrap_or_default())
+    /// What cannot be read is an error: taken for nothing, it would let any ring be trusted.
+    fn known_rings(&self) -> Result<BTreeMap<TrackerAddr, RingId>, Failure> {
+        let file = self.known_rings_file();
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(from_text(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(Failure::io(
+                format!("cannot read the known rings {}", file.display()),
+                &error,
+            )
+            .hint("mend it, or remove it to trust the next ring that answers")),
+        }
     }
 
     fn known_rings_file(&self) -> PathBuf {
@@ -126,7 +136,7 @@ mod tests {
         let (trackers, first) = (list("a:1\nb:1"), addr("a:1"));
         home.trust_ring(&trackers, &first, ring(1)).unwrap();
         home.trust_ring(&trackers, &first, ring(1)).unwrap();
-        assert_eq!(home.rings_of(&trackers), [ring(1)]);
+        assert_eq!(home.rings_of(&trackers).unwrap(), [ring(1)]);
         let refusal = home.trust_ring(&trackers, &first, ring(2)).unwrap_err();
         let refusal = format!("{refusal:?}");
         assert!(
@@ -140,7 +150,7 @@ mod tests {
         assert!(refusal.contains("remove the line of a:1"), "{refusal}");
         // Another tracker of the same list does not get away with it either.
         assert!(home.trust_ring(&trackers, &addr("b:1"), ring(2)).is_err());
-        assert_eq!(home.rings_of(&trackers), [ring(1)]);
+        assert_eq!(home.rings_of(&trackers).unwrap(), [ring(1)]);
     }
 
     #[test]
@@ -150,11 +160,24 @@ mod tests {
         home.trust_ring(&list("a:1"), &addr("a:1"), ring(1))
             .unwrap();
         let pinned = list(&format!("a:1\nring {}", ring(2)));
-        assert_eq!(home.rings_of(&pinned), [ring(2)]);
+        assert_eq!(home.rings_of(&pinned).unwrap(), [ring(2)]);
         assert!(home.trust_ring(&pinned, &addr("a:1"), ring(1)).is_err());
         home.trust_ring(&pinned, &addr("a:1"), ring(2)).unwrap();
         home.trust_ring(&list("a:1"), &addr("a:1"), ring(2))
             .unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_lets_no_ring_be_trusted() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(temp.path())).unwrap();
+        let bytes = b"a:1 \xff\n";
+        fs::write(home.known_rings_file(), bytes).unwrap();
+        let refusal = home.trust_ring(&list("a:1"), &addr("a:1"), ring(1));
+        let refusal = refusal.unwrap_err().to_string();
+        assert!(refusal.contains("cannot read the known rings"), "{refusal}");
+        assert!(home.rings_of(&list("a:1")).is_err());
+        assert_eq!(fs::read(home.known_rings_file()).unwrap(), bytes);
     }
 
     #[test]

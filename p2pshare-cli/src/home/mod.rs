@@ -51,9 +51,13 @@ impl Home {
     /// user alone.
     ///
     /// # Errors
-    /// When it belongs to another user, or its group or others may write to it.
+    /// When it is no folder, belongs to another user, or its group or others may write to it.
     pub(crate) fn check_guarded(&self) -> Result<(), Failure> {
         match fs::metadata(&self.path) {
+            Ok(found) if !found.is_dir() => Err(Failure::failed(format!(
+                "the home {} is not a folder",
+                self.path.display()
+            ))),
             Ok(found) => check_guarded(&self.path, found.uid(), found.mode()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Failure::io(
@@ -75,22 +79,26 @@ impl Home {
         }
     }
 
-    /// All identities that are logged in, in the order of ring and name. What cannot be read is skipped.
-    pub(crate) fn identities(&self) -> Vec<Identity> {
-        let mut found: Vec<Identity> = subfolders(&self.path)
+    /// The identities, in the order of ring and name.
+    pub(crate) fn identities(&self) -> Identities {
+        let mut folders: Vec<_> = subfolders(&self.path)
             .into_iter()
             .filter(|ring| {
                 ring.file_name()
                     .is_some_and(|name| name.to_string_lossy().parse::<RingId>().is_ok())
             })
             .flat_map(|ring| subfolders(&ring))
-            .filter_map(|path| {
-                let folder = IdentityFolder { path };
-                let file = folder.read_identity()?;
-                Some(Identity { folder, file })
-            })
+            .map(IdentityFolder::at)
             .collect();
-        found.sort_by(|a, b| a.folder.path.cmp(&b.folder.path));
+        folders.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut found = Identities::default();
+        for folder in folders {
+            match folder.read_identity() {
+                Some(file) => found.logged_in.push(Identity { folder, file }),
+                None if folder.identity_file().exists() => found.broken.push(folder),
+                None => {}
+            }
+        }
         found
     }
 
@@ -122,7 +130,12 @@ impl Home {
     pub(crate) fn lock(&self) -> Result<File, Failure> {
         let path = self.path.join("lock");
         let failed = |error| Failure::io(format!("cannot lock {}", path.display()), &error);
-        create_private(&self.path).map_err(failed)?;
+        create_private(&self.path).map_err(|error| {
+            Failure::io(
+                format!("cannot create the home {}", self.path.display()),
+                &error,
+            )
+        })?;
         // Somebody else may have made it since it was looked for.
         self.check_guarded()?;
         open_lock(&path)
@@ -133,6 +146,14 @@ impl Home {
     fn current_file(&self) -> PathBuf {
         self.path.join("current")
     }
+}
+
+/// What a home has of identities.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identities {
+    pub(crate) logged_in: Vec<Identity>,
+    /// The folders whose identity file cannot be read.
+    pub(crate) broken: Vec<IdentityFolder>,
 }
 
 /// An identity that is logged in.
@@ -216,7 +237,7 @@ impl IdentityFolder {
         self.path.join("lock")
     }
 
-    fn identity_file(&self) -> PathBuf {
+    pub(crate) fn identity_file(&self) -> PathBuf {
         self.path.join("identity")
     }
 }
@@ -272,7 +293,7 @@ fn subfolders(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Puts `text` in place of the file, or fails and leaves it as it was.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     create_private(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -308,19 +329,29 @@ mod tests {
     fn an_identity_is_logged_in_as_long_as_its_file_is_there() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(&temp.path().join("new"))).unwrap();
-        assert!(home.identities().is_empty());
+        assert!(home.identities().logged_in.is_empty());
         let (ring, user) = alice();
         let folder = logged_in(&home, ring, &user);
         let names: Vec<_> = home
             .identities()
+            .logged_in
             .into_iter()
             .map(|identity| identity.file.user.to_string())
             .collect();
         assert_eq!(names, ["Alice"]);
+        let bob = home.folder(ring, &UserName::new("Bob").unwrap());
+        bob.create().unwrap();
+        fs::write(bob.identity_file(), "p2pshare identity 1\nuser").unwrap();
+        let found = home.identities();
+        assert_eq!(
+            (found.logged_in.len(), found.broken),
+            (1, vec![bob.clone()])
+        );
+        bob.remove();
         assert!(folder.path().ends_with(format!("{ring}/alice")));
         folder.remove_identity().unwrap();
         folder.remove_identity().unwrap();
-        assert!(home.identities().is_empty());
+        assert!(home.identities().logged_in.is_empty());
     }
 
     #[test]

@@ -76,6 +76,11 @@ impl World {
         tracker.wait();
     }
 
+    /// Stops the tracker in its tracks, or lets it go on.
+    pub(crate) fn signal_tracker(&self, signal: Signal) {
+        self.tracker.as_ref().unwrap().signal(signal);
+    }
+
     /// A path in the folder of this world.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.temp.path().join(name)

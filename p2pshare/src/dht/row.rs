@@ -33,6 +33,11 @@ impl Row {
     pub fn produced_by(&self, request: &RequestKey) -> Option<Version> {
         produced_by(self.version, &self.recent, request)
     }
+
+    /// Whether there were more changes than the row remembers who made them.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.version.as_u64() > self.recent.len() as u64
+    }
 }
 
 /// What came of a change.

@@ -239,6 +239,18 @@ pub(crate) enum KeyFileError {
         /// What is wrong with it.
         source: RingKeyError,
     },
+    /// It is gone, and what was kept under it is not.
+    #[error(
+        "{} is missing, and {} has data of its ring: restore it from a copy, or from another tracker of the ring",
+        path.display(),
+        data.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Where the data is.
+        data: PathBuf,
+    },
     /// Something is there already.
     #[error("{} exists already and is not replaced", path.display())]
     Exists {

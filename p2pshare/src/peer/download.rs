@@ -5,6 +5,7 @@ mod events;
 mod journal;
 mod pages;
 mod partial;
+mod repair;
 mod run;
 mod source;
 mod sources;
@@ -23,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use events::{DownloadEvent, DownloadEvents};
 pub(super) use journal::Journal;
+pub(super) use pages::Pages;
+pub(super) use repair::Repair;
 
 use super::{error::DownloadError, session::Session};
 use crate::{
@@ -113,6 +116,8 @@ pub struct LeftPeer {
 pub enum DownloadState {
     /// It asks the tracker, and looks at what an earlier run left.
     Preparing,
+    /// What is there is read and hashed.
+    Verifying,
     /// Nobody who holds what is missing can be reached right now.
     Waiting,
     /// Chunks are coming.
@@ -133,7 +138,7 @@ impl DownloadState {
     pub const fn is_active(&self) -> bool {
         matches!(
             self,
-            Self::Preparing | Self::Waiting | Self::Running | Self::Finishing
+            Self::Preparing | Self::Verifying | Self::Waiting | Self::Running | Self::Finishing
         )
     }
 }
@@ -238,9 +243,9 @@ impl Download {
     }
 }
 
-/// The progress of a [`Download`], for somebody else than the one who awaits it.
+/// The progress of a [`Download`] or a [`Verify`](super::Verify), for somebody else than the one who awaits it.
 #[derive(Clone, Debug)]
-pub struct DownloadWatch(watch::Receiver<DownloadProgress>);
+pub struct DownloadWatch(pub(super) watch::Receiver<DownloadProgress>);
 
 impl DownloadWatch {
     /// The next progress that differs from the one before; `None` once the download has ended. Cancel-safe.
@@ -275,7 +280,7 @@ impl Drop for Download {
 }
 
 impl DownloadProgress {
-    const fn at_start() -> Self {
+    pub(super) const fn at_start() -> Self {
         Self {
             state: DownloadState::Preparing,
             verified_bytes: 0,

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use super::verify::Damage;
 use crate::{
     identity::{FileName, GroupName, NameError, RingId, TrackerAddr, UserName},
     store::StoreError,
@@ -302,6 +303,73 @@ impl From<StoreError> for DownloadError {
 impl From<Refusal> for DownloadError {
     fn from(refusal: Refusal) -> Self {
         Self::Session(refusal.into())
+    }
+}
+
+/// Why a file was not found to be right, or could not be looked at.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// This peer neither shares the file nor has downloaded it.
+    #[error("'{name}' in '{group}' is not downloaded or shared here")]
+    NotHere {
+        /// The group.
+        group: GroupName,
+        /// The file.
+        name: FileName,
+    },
+    /// It was begun to be downloaded, and not all of it is here.
+    #[error("the download of '{name}' in '{group}' is not complete")]
+    Incomplete {
+        /// The group.
+        group: GroupName,
+        /// The file.
+        name: FileName,
+    },
+    /// The file on disk is not what the group has under that name. It is not served any more; it was not touched,
+    /// unless a repair was under way, which leaves what was right as it was.
+    #[error("'{name}' is damaged: {damage}")]
+    Damaged {
+        /// The file.
+        name: FileName,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+    /// It has the content that the group has, but its uploader published the SHA-256 of another one. It is
+    /// served as before.
+    #[error("'{name}' is what the group has, but not what its uploader's SHA-256 says")]
+    Sha256Mismatch {
+        /// The file.
+        name: FileName,
+    },
+    /// Somebody wrote to it meanwhile.
+    #[error("{} changed while it was read", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be opened.
+    #[error("cannot read {}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: Arc<io::Error>,
+    },
+    /// What is wrong could not be fetched again. The file is not served, and can be repaired later.
+    #[error(transparent)]
+    NotRepaired(#[from] DownloadError),
+    /// This peer's own store failed.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// It was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<StoreError> for VerifyError {
+    fn from(error: StoreError) -> Self {
+        Self::Session(error.into())
     }
 }
 

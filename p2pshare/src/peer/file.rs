@@ -34,6 +34,20 @@ impl Stamp {
         }
     }
 
+    /// The stamp of no file of that size: of one whose content was found not to be what it should.
+    pub(super) const fn of_none(size: u64) -> Self {
+        Self {
+            size,
+            modified: i64::MIN,
+            modified_nanos: 0,
+        }
+    }
+
+    /// Whether it is the stamp of no file.
+    pub(super) const fn is_of_none(&self) -> bool {
+        self.modified == i64::MIN
+    }
+
     #[cfg(test)]
     pub(super) const fn from_parts(size: u64, modified: i64, modified_nanos: i64) -> Self {
         Self {

@@ -50,6 +50,8 @@ pub(super) struct Share {
     pub(super) name: FileName,
     pub(super) id: FileId,
     pub(super) layout: Layout,
+    /// Of the whole, as it was published.
+    pub(super) sha256: Digest,
     pub(super) path: PathBuf,
     pub(super) stamp: Stamp,
     /// Whether its content was found to be another one than its digests say, whatever its stamp.
@@ -355,6 +357,53 @@ impl Library {
         }
     }
 
+    /// Takes note of how the file of `share` was found: right, with this stamp, so that it is served again; or
+    /// with [`Stamp::of_none`] not right, so that it is not served any more, in the next life of the peer
+    /// either. Nothing happens if it is not shared any more. Whether it is.
+    pub(super) async fn restamp(&self, share: &Share, stamp: Stamp) -> Result<bool, StoreError> {
+        let row = ShareRow::V1 {
+            group: share.group.clone(),
+            name: share.name.clone(),
+            id: share.id,
+            sha256: share.sha256,
+            path: path_bytes(&share.path),
+            stamp,
+        };
+        let (key, value, id) = (
+            share_key(&share.group, &share.name),
+            encode(&row)?,
+            share.id,
+        );
+        let is_same = |now: &Share| now.id == id && now.path == share.path;
+        if !self
+            .get(&share.group, &share.name)
+            .is_some_and(|now| is_same(&now))
+        {
+            return Ok(false);
+        }
+        self.0
+            .store
+            .write(move |tx| match tx.get(Table::Shares, &key)? {
+                // Whoever stops sharing it meanwhile removes it from memory first.
+                Some(_) => tx.put(Table::Shares, key, value),
+                None => Ok(()),
+            })
+            .await?;
+        let restamped = Arc::new(from_row(row, true)?);
+        let is_shared = {
+            let mut shares = self.shares();
+            match shares.get_mut(&(share.group.folded(), share.name.clone())) {
+                Some(now) if is_same(now) => {
+                    *now = restamped;
+                    true
+                }
+                _ => false,
+            }
+        };
+        self.notify();
+        Ok(is_shared)
+    }
+
     /// How often something changed; its changes can be waited for.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
@@ -485,18 +534,19 @@ fn from_row(row: ShareRow, published: bool) -> Result<Share, StoreError> {
         group,
         name,
         id,
+        sha256,
         path,
         stamp,
-        ..
     } = row;
     Ok(Share {
         group,
         name,
         id,
         layout: Layout::new(stamp.size).map_err(|_| damaged(Table::Shares))?,
+        sha256,
         path: path_from(path),
         stamp,
-        wrong: AtomicBool::new(false),
+        wrong: AtomicBool::new(stamp.is_of_none()),
         found: Mutex::new(Found::AsRecorded),
         published: AtomicBool::new(published),
     })
@@ -612,6 +662,36 @@ mod tests {
         assert_eq!(library.page(id, 0).await.unwrap(), Some(page));
         assert!(library.remove(&group, &other, id).await.unwrap());
         assert_eq!(library.page(id, 0).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_found_wrong_stays_so_until_it_is_found_right() {
+        let disk = MemoryDisk::default();
+        let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"content").unwrap();
+        let (group, name) = names();
+        let library = Library::load(store.clone()).await.unwrap();
+        let new = share(&group, &name, file.path());
+        let (id, stamp) = (new.id, new.stamp);
+        library.add(new).await.unwrap();
+        let before = library.get(&group, &name).unwrap();
+        let none = Stamp::of_none(stamp.size);
+        assert!(library.restamp(&before, none).await.unwrap());
+        assert!(library.find(&group, id).is_none() && library.announced().is_empty());
+        store.shutdown().await.unwrap();
+
+        let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+        let library = Library::load(store).await.unwrap();
+        let share = library.get(&group, &name).unwrap();
+        assert!(share.is_changed() && library.find(&group, id).is_none());
+        assert!(library.restamp(&share, stamp).await.unwrap());
+        assert_eq!(library.find(&group, id).unwrap().stamp, stamp);
+        assert_eq!(library.announced().len(), 1);
+        // Who stopped sharing it meanwhile does not share it again.
+        assert!(library.remove(&group, &name, id).await.unwrap());
+        assert!(!library.restamp(&share, stamp).await.unwrap());
+        assert!(library.get(&group, &name).is_none());
     }
 
     #[tokio::test]

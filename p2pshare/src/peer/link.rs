@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use super::error::SessionError;
 use crate::{
@@ -40,8 +40,8 @@ struct Inner {
     /// What is known of the ring; its id is known beforehand or trusted on first use.
     ring: Mutex<RingKnowledge>,
     credential: watch::Sender<Option<Signed<Credential>>>,
-    /// The live connection; locked while one is being made, so that it is made once.
-    live: tokio::sync::Mutex<Option<Live>>,
+    /// Locked while a connection is being made, so that it is made once.
+    slot: tokio::sync::Mutex<Slot>,
     /// Which tracker is connected, for whoever wants to look without waiting.
     connected: watch::Sender<Option<Connected>>,
 }
@@ -51,6 +51,14 @@ struct RingKnowledge {
     id: Option<RingId>,
     token_key: Option<VerifyingKey>,
     clock: Option<RingClock>,
+}
+
+/// The live connection.
+#[derive(Default)]
+struct Slot {
+    live: Option<Live>,
+    /// When all trackers had been tried in vain.
+    in_vain: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -96,7 +104,7 @@ impl TrackerLink {
                 clock: None,
             }),
             credential: watch::Sender::new(None),
-            live: tokio::sync::Mutex::new(None),
+            slot: tokio::sync::Mutex::default(),
             connected: watch::Sender::new(None),
         }))
     }
@@ -159,10 +167,19 @@ impl TrackerLink {
 
     async fn ask_as(&self, mut query: Request, as_user: bool) -> Result<Response, SessionError> {
         let mut sent = false;
-        for _ in 0..TRACKER_ATTEMPTS {
+        let began = tokio::time::Instant::now();
+        for attempt in 0..TRACKER_ATTEMPTS {
             let live = match self.live(as_user).await {
                 Ok(live) => live,
-                Err(SessionError::Unreachable { .. }) if sent => break,
+                // A tracker that is being started again can still say what became of it.
+                Err(SessionError::Unreachable { .. })
+                    if sent && began.elapsed() < TRACKER_ANSWER_TIMEOUT =>
+                {
+                    sleep(pause_before_attempt(attempt)).await;
+                    continue;
+                }
+                // What keeps us from asking again says nothing of what was asked before.
+                Err(_) if sent && query.changes_rows() => return Err(SessionError::OutcomeUnknown),
                 Err(error) => return Err(error),
             };
             match live
@@ -184,39 +201,62 @@ impl TrackerLink {
                     self.drop_live(&live).await;
                 }
             }
-            query.mark_retry();
+            // Not before: a row that has forgotten who changed it has no certain answer to a retry.
+            if sent {
+                query.mark_retry();
+            }
         }
-        match query.change() {
-            Some(_) if sent => Err(SessionError::OutcomeUnknown),
-            _ => Err(SessionError::Unreachable {
-                tried: self.0.trackers.clone(),
-            }),
+        if sent && query.changes_rows() {
+            return Err(SessionError::OutcomeUnknown);
         }
+        Err(SessionError::Unreachable {
+            tried: self.0.trackers.clone(),
+        })
     }
 
     /// A live connection, logged in where `as_user`.
     async fn live(&self, as_user: bool) -> Result<Live, SessionError> {
-        let mut slot = self.0.live.lock().await;
-        let credential = self.0.credential.borrow().clone();
-        if as_user && credential.is_none() {
-            return Err(SessionError::LoggedOut);
-        }
-        if slot
-            .as_ref()
-            .is_none_or(|live| live.connection.close_reason().is_some())
-        {
-            *slot = None;
-            *slot = Some(self.connect_any().await?);
-        }
-        let Some(live) = slot.as_mut() else {
-            return Err(SessionError::Protocol);
+        let asked = Instant::now();
+        let unreachable = || SessionError::Unreachable {
+            tried: self.0.trackers.clone(),
         };
-        if let Some(credential) = credential.filter(|_| as_user)
-            && (live.authenticated.as_ref() != Some(&credential) || self.is_old(&credential))
-        {
-            self.authenticate(live, credential).await?;
+        let mut slot = self.0.slot.lock().await;
+        for _ in 0..TRACKER_ATTEMPTS {
+            let credential = self.0.credential.borrow().clone();
+            if as_user && credential.is_none() {
+                return Err(SessionError::LoggedOut);
+            }
+            slot.live
+                .take_if(|live| live.connection.close_reason().is_some());
+            if slot.live.is_none() {
+                // While this one waited, another tried them all.
+                if slot.in_vain.is_some_and(|failed| failed > asked) {
+                    return Err(unreachable());
+                }
+                let connected = self.connect_any().await;
+                if let Err(SessionError::Unreachable { .. }) = connected {
+                    slot.in_vain = Some(Instant::now());
+                }
+                slot.live = Some(connected?);
+            }
+            let Some(live) = slot.live.as_mut() else {
+                return Err(SessionError::Protocol);
+            };
+            if let Some(credential) = credential.filter(|_| as_user)
+                && (live.authenticated.as_ref() != Some(&credential) || self.is_old(&credential))
+            {
+                match self.authenticate(live, credential).await {
+                    // Another tracker, or this one on another connection, may be better off.
+                    Err(SessionError::Unreachable { .. }) => {
+                        live.connection.close(CloseCode::ShuttingDown);
+                        continue;
+                    }
+                    result => result?,
+                }
+            }
+            return Ok(live.clone());
         }
-        Ok(live.clone())
+        Err(unreachable())
     }
 
     async fn authenticate(
@@ -416,12 +456,12 @@ impl TrackerLink {
 
     async fn drop_live(&self, dead: &Live) {
         dead.connection.close(CloseCode::ShuttingDown);
-        let mut slot = self.0.live.lock().await;
+        let mut slot = self.0.slot.lock().await;
         if slot
-            .as_ref()
-            .is_some_and(|live| live.connection.close_reason().is_some())
+            .live
+            .take_if(|live| live.connection.close_reason().is_some())
+            .is_some()
         {
-            *slot = None;
             self.0.connected.send_replace(None);
         }
     }
@@ -433,7 +473,7 @@ impl TrackerLink {
 
 /// The pauses between attempts to reach a tracker again, with some randomness, so that the peers of a
 /// tracker that comes back do not all come at once.
-pub(super) fn pause_before_attempt(failures: u32) -> Duration {
-    let base = Duration::from_millis(250) * 2u32.pow(failures.min(6));
+pub(super) fn pause_before_attempt(failures: usize) -> Duration {
+    let base = Duration::from_millis(250) * (1 << failures.min(6));
     base.mul_f64(rand::random_range(0.75..1.25))
 }

@@ -17,6 +17,7 @@ mod seed;
 mod session;
 mod session_file;
 mod share;
+mod verify;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -32,10 +33,11 @@ pub use download::{
     Download, DownloadEvent, DownloadEvents, DownloadOptions, DownloadProgress, DownloadReport,
     DownloadState, DownloadStatus, DownloadWatch, LeftPeer,
 };
-pub use error::{DownloadError, PeerBindError, SessionError, ShareError};
+pub use error::{DownloadError, PeerBindError, SessionError, ShareError, VerifyError};
 pub use library::ShareStatus;
 pub use session::{Session, StopOutcome};
 pub use share::{SharedFile, Upload, UploadProgress, UploadWatch};
+pub use verify::{Damage, Verify, VerifyReport};
 
 use download::{Downloads, Journal};
 use grants::Grants;
@@ -49,7 +51,9 @@ use session_file::SessionFile;
 
 use crate::{
     identity::{
-        FileName, GroupName, PeerId, RingId, TrackerAddr, UserName, key_file,
+        FileName, GroupName, PeerId, RingId, TrackerAddr, UserName,
+        key::VerifyingKey,
+        key_file,
         token::{Credential, Signed},
     },
     limits::{ANNOUNCED_TIMEOUT, FAREWELL_TIMEOUT, PEER_CONNECTIONS_MAX},
@@ -80,6 +84,8 @@ struct Inner {
     known: watch::Receiver<Option<u64>>,
     addrs: watch::Receiver<Vec<SocketAddr>>,
     user: Mutex<Option<UserName>>,
+    /// Held by whoever logs in or out, so that the last one has the last word.
+    entry: tokio::sync::Mutex<()>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
     end: CancellationToken,
     _end_when_dropped: DropGuard,
@@ -217,6 +223,7 @@ impl Peer {
             known,
             addrs,
             user: Mutex::default(),
+            entry: tokio::sync::Mutex::default(),
             tasks: tokio::sync::Mutex::new(tasks),
             _end_when_dropped: end.clone().drop_guard(),
             end,
@@ -292,12 +299,13 @@ impl Peer {
     /// # Errors
     /// [`Refusal::InvalidCredentials`](crate::Refusal::InvalidCredentials),
     /// [`Refusal::TooManyAttempts`](crate::Refusal::TooManyAttempts), [`SessionError::OtherUser`], and what
-    /// every request can meet; an earlier session goes on then.
+    /// every request can meet; an earlier session goes on then, unless it is unknown what was done.
     pub async fn login(
         &self,
         user: &UserName,
         password: &Password,
     ) -> Result<Session, SessionError> {
+        let _entry = self.0.entry.lock().await;
         if let Some(owner) = self.owner().await?.filter(|owner| owner != user) {
             return Err(SessionError::OtherUser { owner });
         }
@@ -310,7 +318,7 @@ impl Peer {
             return Err(SessionError::Protocol);
         };
         self.set_owner(&user).await?;
-        self.write_session(&user, &credential).await?;
+        self.write_session(&credential).await?;
         *self.user() = Some(user.clone());
         self.link().set_credential(Some(credential));
         self.wait_until_known().await;
@@ -366,6 +374,7 @@ impl Peer {
     }
 
     async fn logout(&self) -> Result<(), SessionError> {
+        let _entry = self.0.entry.lock().await;
         let change = new_change();
         let ask = self.link().ask(Request::Logout { change });
         match timeout(FAREWELL_TIMEOUT, ask).await {
@@ -412,17 +421,9 @@ impl Peer {
             .await
     }
 
-    async fn write_session(
-        &self,
-        user: &UserName,
-        credential: &Signed<Credential>,
-    ) -> Result<(), SessionError> {
-        let session = SessionFile::V1 {
-            ring: self.0.ring,
-            token_key: self.link().token_key().ok_or(SessionError::Protocol)?,
-            user: user.clone(),
-            credential: credential.clone(),
-        };
+    async fn write_session(&self, credential: &Signed<Credential>) -> Result<(), SessionError> {
+        let session = session_of(credential.clone(), self.link().token_key());
+        let session = session.ok_or(SessionError::Protocol)?;
         let path = session_path(&self.0.data_dir);
         let written = tokio::task::spawn_blocking(move || session.write(&path)).await;
         written
@@ -520,26 +521,31 @@ async fn keep_session(link: TrackerLink, data_dir: PathBuf, end: CancellationTok
             () = end.cancelled() => return,
         }
         let now = credential.borrow_and_update().clone();
-        let (path, token_key) = (session_path(&data_dir), link.token_key());
-        let kept = tokio::task::spawn_blocking(move || match now {
+        let path = session_path(&data_dir);
+        let session = now.map(|credential| session_of(credential, link.token_key()));
+        let kept = tokio::task::spawn_blocking(move || match session {
             None => SessionFile::delete(&path),
-            Some(now) => match (SessionFile::read(&path)?, token_key) {
-                (Some(SessionFile::V1 { ring, user, .. }), Some(token_key)) => {
-                    let session = SessionFile::V1 {
-                        ring,
-                        token_key,
-                        user,
-                        credential: now,
-                    };
-                    session.write(&path)
-                }
-                _ => Ok(()),
-            },
+            Some(Some(session)) => session.write(&path),
+            Some(None) => Ok(()),
         });
         if let Ok(Err(error)) = kept.await {
             tracing::warn!(%error, "the session's file cannot be kept up to date");
         }
     }
+}
+
+/// What the file of a session says; `None` as long as that is not known.
+fn session_of(
+    credential: Signed<Credential>,
+    token_key: Option<VerifyingKey>,
+) -> Option<SessionFile> {
+    let Credential::V1 { ring, user, .. } = credential.peek().ok()?;
+    Some(SessionFile::V1 {
+        ring,
+        token_key: token_key?,
+        user,
+        credential,
+    })
 }
 
 async fn read_session(

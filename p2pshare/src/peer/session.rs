@@ -9,6 +9,7 @@ use super::{
     error::SessionError,
     library::ShareStatus,
     share::Upload,
+    verify::Verify,
 };
 use crate::{
     identity::{FileName, GroupName, RequestId, RingId, TrackerAddr, UserName},
@@ -256,6 +257,14 @@ impl Session {
             dest.into(),
             options,
         )
+    }
+
+    /// Starts to read the file of that name which this peer shares or has downloaded, to see whether it still is
+    /// what the group has. If it is, it is served from then on, also if it was found changed before; if not, it
+    /// is served no longer, and with `repair` what is wrong is fetched from others and put right where it is.
+    /// Whatever else stands there instead of the published content is lost with that.
+    pub fn verify(&self, group: &GroupName, name: &FileName, repair: bool) -> Verify {
+        Verify::start(self.clone(), group.clone(), name.clone(), repair)
     }
 
     /// Stops sharing a file, or with `for_all` takes it from the group; that is for its uploader and the

@@ -4,6 +4,7 @@
 use std::{
     future::IntoFuture,
     io,
+    ops::Range,
     path::PathBuf,
     pin::Pin,
     sync::{
@@ -291,6 +292,11 @@ impl TakenIn {
         self.manifest.id()
     }
 
+    /// Of the whole.
+    pub(super) const fn sha256(&self) -> Digest {
+        self.sha256
+    }
+
     /// Keeps its pages of digests, each with its proof.
     pub(super) async fn keep_pages(&self, library: &Library) -> Result<(), StoreError> {
         for pages in self.pages.chunks(PAGES_PER_WRITE) {
@@ -312,8 +318,7 @@ pub(super) fn take_in_quietly(path: &std::path::Path) -> Result<TakenIn, ShareEr
     take_in(path, &progress, &AtomicBool::new(false))
 }
 
-/// Reads and hashes a file. A worker for each core but one reads chunks and hashes them; this thread takes
-/// them in order and hashes the whole.
+/// Reads and hashes a file.
 fn take_in(
     path: &std::path::Path,
     progress: &watch::Sender<UploadProgress>,
@@ -334,49 +339,21 @@ fn take_in(
         return Err(ShareError::Empty);
     }
     let layout = Layout::new(size).map_err(|_| ShareError::TooLarge { path: path.clone() })?;
-    let workers = thread::available_parallelism().map_or(1, |cores| cores.get() - 1);
-    let workers = workers.clamp(1, SHARE_READ_AHEAD);
-    let pool = BufferPool::default();
-    let (mut whole, mut pages) = (Hasher::new(), Vec::new());
+    let (mut whole, mut pages, mut hashed_bytes) = (Hasher::new(), Vec::new(), 0);
     let mut builder = ManifestBuilder::new(layout);
-    thread::scope(|scope| {
-        let lanes: Vec<Receiver<io::Result<(Bytes, Digest)>>> = (0..workers)
-            .map(|worker| {
-                let (sender, receiver) = sync_channel(SHARE_READ_AHEAD / workers);
-                let (source, pool) = (&source, &pool);
-                scope.spawn(move || {
-                    for chunk in layout.chunks().skip(worker).step_by(workers) {
-                        let hashed = hash_chunk(source, layout, chunk, pool);
-                        // Nobody listens any more once something went wrong.
-                        if sender.send(hashed).is_err() {
-                            return;
-                        }
-                    }
-                });
-                receiver
-            })
-            .collect();
-        let mut hashed_bytes = 0;
-        for (_, lane) in layout.chunks().zip(lanes.iter().cycle()) {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(ShareError::Cancelled);
-            }
-            let (bytes, digest) = lane
-                .recv()
-                .map_err(|_| ShareError::Cancelled)?
-                .map_err(|cause| read_failed(&path, cause))?;
-            whole.update(&bytes);
-            pages.extend(
-                builder
-                    .push(digest)
-                    .map_err(|_| ShareError::Changed { path: path.clone() })?,
-            );
-            hashed_bytes += bytes.len() as u64;
-            progress.send_replace(UploadProgress {
-                hashed_bytes,
-                total_bytes: size,
-            });
+    hash_chunks(&source, layout, 0..layout.chunk_count(), |_, hashed| {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(ShareError::Cancelled);
         }
+        let (bytes, digest) = hashed.map_err(|cause| read_failed(&path, cause))?;
+        whole.update(&bytes);
+        let finished = builder.push(digest);
+        pages.extend(finished.map_err(|_| ShareError::Changed { path: path.clone() })?);
+        hashed_bytes += bytes.len() as u64;
+        progress.send_replace(UploadProgress {
+            hashed_bytes,
+            total_bytes: size,
+        });
         Ok(())
     })?;
     let manifest = builder
@@ -394,15 +371,47 @@ fn take_in(
     })
 }
 
-fn hash_chunk(
+/// Reads and hashes chunks of a file. A worker for each core but one does the work; `take` is given the chunks
+/// in order, on this thread, until it fails. Blocks.
+pub(super) fn hash_chunks<E>(
     source: &Source,
     layout: Layout,
-    chunk: ChunkIndex,
-    pool: &BufferPool,
-) -> io::Result<(Bytes, Digest)> {
-    let bytes = source.read_chunk(layout, chunk, pool)?;
-    let digest = Digest::of(&bytes);
-    Ok((bytes, digest))
+    chunks: Range<u32>,
+    mut take: impl FnMut(ChunkIndex, io::Result<(Bytes, Digest)>) -> Result<(), E>,
+) -> Result<(), E> {
+    let workers = thread::available_parallelism().map_or(1, |cores| cores.get() - 1);
+    let workers = workers.clamp(1, SHARE_READ_AHEAD);
+    let pool = BufferPool::default();
+    let chunks = || chunks.clone().filter_map(|index| layout.chunk(index));
+    thread::scope(|scope| {
+        let lanes: Vec<Receiver<io::Result<(Bytes, Digest)>>> = (0..workers)
+            .map(|worker| {
+                let (sender, receiver) = sync_channel(SHARE_READ_AHEAD / workers);
+                let (pool, mine) = (&pool, chunks().skip(worker).step_by(workers));
+                scope.spawn(move || {
+                    for chunk in mine {
+                        let bytes = source.read_chunk(layout, chunk, pool);
+                        let hashed = bytes.map(|bytes| {
+                            let digest = Digest::of(&bytes);
+                            (bytes, digest)
+                        });
+                        // Nobody listens any more once something went wrong.
+                        if sender.send(hashed).is_err() {
+                            return;
+                        }
+                    }
+                });
+                receiver
+            })
+            .collect();
+        for (chunk, lane) in chunks().zip(lanes.iter().cycle()) {
+            let hashed = lane
+                .recv()
+                .unwrap_or_else(|ended| Err(io::Error::other(ended)));
+            take(chunk, hashed)?;
+        }
+        Ok(())
+    })
 }
 
 /// A file that ends early was cut while it was read.

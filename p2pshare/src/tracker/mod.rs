@@ -307,6 +307,14 @@ fn open_secrets(
 ) -> Result<(crate::identity::key::SigningKey, RingKey), TrackerBindError> {
     let ring_key = match key_file::read_ring_key(ring_key)? {
         Some(key) => key,
+        // A new one would not be the one of the rows, and stand where theirs has to be put back.
+        None if data_dir.join("db").exists() => {
+            return Err(KeyFileError::Missing {
+                path: ring_key.to_owned(),
+                data: data_dir.to_owned(),
+            }
+            .into());
+        }
         None => {
             if let Some(folder) = ring_key.parent().filter(|dir| !dir.as_os_str().is_empty()) {
                 key_file::create_private_dir(folder)?;

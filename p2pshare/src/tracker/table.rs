@@ -1,7 +1,8 @@
 //! The ring's rows as typed values, and the one way in which a tracker changes any: read the row, decide
 //! from its value alone, and compare-and-set; whoever lost a race reads and decides again.
 //!
-//! A change that its requester sent before is found by its request key and never decided twice.
+//! A change that its requester sent before is found by its request key and never decided twice. Where the row
+//! has forgotten who made it, a retry is neither made nor refused: whether it was made before is unknown.
 
 use crate::{
     dht::{Attempt, DhtNode, Row, RowChange, RowError},
@@ -60,8 +61,21 @@ pub(super) async fn was_done(
     key: &RowKey,
     request: Request,
 ) -> Result<bool, Refusal> {
-    let row = dht.read(key).await?;
-    Ok(row.is_some_and(|row| row.produced_by(&request.key()).is_some()))
+    match dht.read(key).await? {
+        Some(row) => made(&row, request),
+        None => Ok(false),
+    }
+}
+
+/// Whether `request` made one of the versions of `row`.
+fn made(row: &Row, request: Request) -> Result<bool, Refusal> {
+    if row.produced_by(&request.key()).is_some() {
+        return Ok(true);
+    }
+    match request.attempt() {
+        Attempt::Retry if row.has_forgotten() => Err(Refusal::OutcomeUnknown),
+        _ => Ok(false),
+    }
 }
 
 /// The value in `row`; `None` when it was deleted.
@@ -94,7 +108,7 @@ pub(super) async fn change<T: RowValue, R>(
             None => None,
         };
         if let Some(row) = &row
-            && row.produced_by(&request.key()).is_some()
+            && made(row, request)?
         {
             return again(value);
         }
@@ -160,4 +174,92 @@ impl From<RowError> for Refusal {
 
 fn count(replicas: usize) -> u32 {
     u32::try_from(replicas).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        identity::{GroupName, RequestId, RingId, SessionId},
+        time::Timestamp,
+        tracker::rows::{SessionRow, group_key},
+    };
+
+    fn request(i: u8, retry: bool) -> Request {
+        let change = Change {
+            request: RequestId::from_bytes([i; 16]),
+            retry,
+        };
+        let peer = PeerId::from_bytes([1; 32]);
+        Request { peer, change }
+    }
+
+    /// Makes the row if there is none, as whoever creates something does.
+    async fn create(
+        dht: &DhtNode,
+        key: &RowKey,
+        request: Request,
+    ) -> Result<&'static str, Refusal> {
+        let group = GroupName::new("g").unwrap();
+        change(
+            dht,
+            key,
+            request,
+            |found: Option<SessionRow>| match found {
+                Some(_) => Err(Refusal::GroupExists {
+                    group: group.clone(),
+                }),
+                None => Ok(Decision::Put(Some(row(0)), "made")),
+            },
+            |_| Ok("was made"),
+        )
+        .await
+    }
+
+    fn row(begun: u64) -> SessionRow {
+        SessionRow::V1 {
+            session: SessionId::from_bytes([0; 16]),
+            generation: 1,
+            begun: Timestamp::from_millis(begun),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_retry_that_the_row_has_forgotten_is_unknown_and_not_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = RingId::from_bytes([1; 32]);
+        let dht = DhtNode::builder(folder.path(), ring).bind().await.unwrap();
+        let key = group_key(&GroupName::new("g").unwrap());
+        assert_eq!(create(&dht, &key, request(0, false)).await, Ok("made"));
+        let refused = Err(Refusal::GroupExists {
+            group: GroupName::new("g").unwrap(),
+        });
+        for i in 1..=16 {
+            // As long as the row knows all who changed it, it knows what to say.
+            assert_eq!(create(&dht, &key, request(0, true)).await, Ok("was made"));
+            assert_eq!(create(&dht, &key, request(99, true)).await, refused);
+            change(
+                &dht,
+                &key,
+                request(i, false),
+                |_| Ok(Decision::Put(Some(row(i.into())), ())),
+                |_| Ok(()),
+            )
+            .await
+            .unwrap();
+        }
+        let unknown = Refusal::OutcomeUnknown;
+        for forgotten in [request(0, true), request(99, true)] {
+            let again = create(&dht, &key, forgotten).await;
+            assert_eq!(again, Err(unknown.clone()));
+            let done = was_done(&dht, &key, forgotten).await;
+            assert_eq!(done, Err(unknown.clone()));
+        }
+        // What is remembered is still found, and what was never sent before is still decided.
+        assert_eq!(was_done(&dht, &key, request(1, true)).await, Ok(true));
+        assert_eq!(create(&dht, &key, request(99, false)).await, refused);
+        let kept = read::<SessionRow>(&dht, &key).await.unwrap();
+        assert_eq!(kept, Some(row(16)), "something was changed");
+        dht.shutdown().await.unwrap();
+    }
 }

@@ -534,6 +534,11 @@ impl Request {
         self.clone().change_mut().copied()
     }
 
+    /// Whether it changes rows, so that without an answer it may have been done.
+    pub(crate) fn changes_rows(&self) -> bool {
+        self.change().is_some() || matches!(self, Self::Login { .. })
+    }
+
     /// Says that it may have been sent before.
     pub(crate) fn mark_retry(&mut self) {
         if let Some(change) = self.change_mut() {

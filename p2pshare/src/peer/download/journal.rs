@@ -89,6 +89,13 @@ pub(super) enum DownloadRow {
     },
 }
 
+/// A file that was downloaded, whether it is still shared or not.
+pub(in crate::peer) struct Finished {
+    pub(in crate::peer) id: FileId,
+    pub(in crate::peer) layout: Layout,
+    pub(in crate::peer) path: PathBuf,
+}
+
 impl Journal {
     pub(in crate::peer) fn new(store: Store) -> Self {
         Self {
@@ -119,6 +126,38 @@ impl Journal {
             }
         }
         Ok(kept)
+    }
+
+    /// What the downloads of `name` that came to their end led to, and whether there is one that did not.
+    pub(in crate::peer) async fn find(
+        &self,
+        group: &GroupName,
+        name: &FileName,
+    ) -> Result<(Vec<Finished>, bool), StoreError> {
+        let (mut finished, mut begun) = (Vec::new(), false);
+        for (key, value) in read_all(&self.store, Table::Downloads).await? {
+            if key.len() != RECORD_KEY_BYTES {
+                continue;
+            }
+            let DownloadRow::V1 {
+                group: of,
+                name: named,
+                id,
+                size,
+                dest,
+                complete,
+            } = decode(&value)?;
+            if of != *group || named != *name {
+                continue;
+            }
+            begun |= !complete;
+            if complete {
+                let layout = Layout::new(size).map_err(|_| damaged(Table::Downloads))?;
+                let path = path_from(dest);
+                finished.push(Finished { id, layout, path });
+            }
+        }
+        Ok((finished, begun))
     }
 
     /// Begins, or goes on with, a download to `dest`: the chunks that were written, if it is the same one.

@@ -16,7 +16,7 @@ use crate::{
 
 /// The pages of one file.
 #[derive(Debug)]
-pub(super) struct Pages {
+pub(in crate::peer) struct Pages {
     library: Library,
     layout: Layout,
     id: FileId,
@@ -36,7 +36,7 @@ struct Cache {
 pub(super) struct BadPage;
 
 impl Pages {
-    pub(super) fn new(library: Library, layout: Layout, id: FileId) -> Self {
+    pub(in crate::peer) fn new(library: Library, layout: Layout, id: FileId) -> Self {
         Self {
             library,
             layout,
@@ -49,12 +49,12 @@ impl Pages {
         self.id
     }
 
-    pub(super) const fn layout(&self) -> Layout {
+    pub(in crate::peer) const fn layout(&self) -> Layout {
         self.layout
     }
 
     /// The digest of a chunk, if its page is in memory.
-    pub(super) fn digest(&self, chunk: ChunkIndex) -> Option<Digest> {
+    pub(in crate::peer) fn digest(&self, chunk: ChunkIndex) -> Option<Digest> {
         let page = self.layout.page_of(chunk);
         let mut cache = self.cache();
         cache.uses += 1;
@@ -65,7 +65,7 @@ impl Pages {
     }
 
     /// Brings a page into memory, if it is on disk. Whether it is in memory now.
-    pub(super) async fn load(&self, page: PageIndex) -> Result<bool, StoreError> {
+    pub(in crate::peer) async fn load(&self, page: PageIndex) -> Result<bool, StoreError> {
         if self.cache().pages.contains_key(&page) {
             return Ok(true);
         }

@@ -118,19 +118,10 @@ impl Partial {
             Err(error) => return Err(io_error(&path, error.into())),
         };
         let metadata = file.metadata().map_err(|cause| io_error(&path, cause))?;
-        let own = metadata.uid() == rustix::process::geteuid().as_raw();
-        if !metadata.is_file() || !own || metadata.nlink() != 1 {
+        if !is_plain(&metadata) {
             return Err(DownloadError::InTheWay { path });
         }
-        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        // A download that ended between the opening and the lock took the file to its destination.
-        let still_there =
-            std::fs::symlink_metadata(&path).is_ok_and(|now| is_same(&now, &metadata));
-        if !locked || !still_there {
-            return Err(DownloadError::AlreadyRunning {
-                dest: dest.to_owned(),
-            });
-        }
+        lock(&file, &path, &metadata, dest)?;
         let is_blank = metadata.blocks() == 0 && [0, layout.length()].contains(&metadata.len());
         let partial = Self {
             open: Arc::new(Open {
@@ -147,6 +138,41 @@ impl Partial {
         if !partial.doubtful {
             partial.make_room(&metadata)?;
         }
+        Ok(partial)
+    }
+
+    /// Opens the finished file at `dest` to be mended where it stands, or creates it, as long as the file has to
+    /// be: what it is too long is cut off. Blocks.
+    pub(super) fn open_in_place(
+        dest: &Path,
+        layout: Layout,
+        reserved: Reserved,
+    ) -> Result<Self, DownloadError> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(dest, flags, Mode::from_raw_mode(0o666));
+        let file = File::from(file.map_err(|error| io_error(dest, error.into()))?);
+        let metadata = file.metadata().map_err(|cause| io_error(dest, cause))?;
+        if !is_plain(&metadata) {
+            return Err(DownloadError::BadDestination {
+                dest: dest.to_owned(),
+                reason: "it is not a plain file of this user alone",
+            });
+        }
+        lock(&file, dest, &metadata, dest)?;
+        let partial = Self {
+            open: Arc::new(Open {
+                file,
+                _reserved: reserved,
+            }),
+            path: dest.to_owned(),
+            dest: dest.to_owned(),
+            layout,
+            doubtful: false,
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        };
+        partial.make_room(&metadata)?;
         Ok(partial)
     }
 
@@ -283,13 +309,19 @@ impl Partial {
         Ok(hasher.finish())
     }
 
-    /// Syncs the file, renames it to the destination, replacing what is there only with `force`, and syncs
-    /// the folder. Blocks.
-    pub(super) fn put_in_place(self, force: bool) -> Result<(), DownloadError> {
+    /// Brings what was written to the disk. Blocks.
+    pub(super) fn sync(&self) -> Result<(), DownloadError> {
         if let Err(cause) = self.may(Step::Sync).and_then(|()| self.file().sync_all()) {
             self.forget_what_is_cached();
             return Err(self.failed(cause));
         }
+        Ok(())
+    }
+
+    /// Syncs the file, renames it to the destination, replacing what is there only with `force`, and syncs
+    /// the folder. Blocks.
+    pub(super) fn put_in_place(self, force: bool) -> Result<(), DownloadError> {
+        self.sync()?;
         self.may(Step::Rename)
             .and_then(|()| self.rename(force))
             .map_err(|cause| self.not_renamed(cause))?;
@@ -347,7 +379,7 @@ impl Partial {
         let needed = self.needed(metadata);
         let available = self.available().map_err(|cause| self.failed(cause))?;
         if needed > available {
-            if metadata.len() == 0 {
+            if metadata.len() == 0 && self.path != self.dest {
                 // It was made just now, and is of no use.
                 let _ = std::fs::remove_file(&self.path);
             }
@@ -408,6 +440,25 @@ enum Step {
     Sync,
     Rename,
     SyncFolder,
+}
+
+/// Whether it is a file of this user alone that no other name leads to.
+fn is_plain(metadata: &Metadata) -> bool {
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    metadata.is_file() && own && metadata.nlink() == 1
+}
+
+/// Locks the file that was opened at `path` against whoever else writes to it.
+fn lock(file: &File, path: &Path, metadata: &Metadata, dest: &Path) -> Result<(), DownloadError> {
+    let locked = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    // A download that ended between the opening and the lock took the file to its destination.
+    let still_there = std::fs::symlink_metadata(path).is_ok_and(|now| is_same(&now, metadata));
+    if locked && still_there {
+        return Ok(());
+    }
+    Err(DownloadError::AlreadyRunning {
+        dest: dest.to_owned(),
+    })
 }
 
 /// Where the partial file of `dest` is: beside it, with `.p2part` behind its name. Of a name that gets too

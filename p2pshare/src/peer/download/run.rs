@@ -57,12 +57,13 @@ pub(super) struct Job {
 }
 
 /// What the job has found out: the file, and the partial file with what is right in it.
-struct Prepared {
-    file: FileSummary,
-    layout: Layout,
-    partial: Partial,
-    had: Bitfield,
-    row: DownloadRow,
+pub(super) struct Prepared {
+    pub(super) file: FileSummary,
+    pub(super) layout: Layout,
+    pub(super) partial: Partial,
+    pub(super) had: Bitfield,
+    /// Under which the chunks that were written are journalled; a repair journals nothing.
+    pub(super) row: Option<DownloadRow>,
 }
 
 impl Job {
@@ -112,6 +113,26 @@ impl Job {
         }
         let first_look = self.look_for_holders(&file).await?;
         let mut prepared = self.prepare(file, layout, reserved).await?;
+        let (resumed, shared, serving) = self.fill(&mut prepared, first_look, started).await?;
+        self.progress
+            .send_modify(|progress| progress.state = DownloadState::Finishing);
+        let file = self.put_in_place(prepared).await?;
+        let library = self.session.peer().library();
+        serving.complete(library.find(&self.group, file.id));
+        let mut report = self.report(&file, layout, resumed.count(), started, false);
+        report.duplicate_bytes = shared.duplicate_bytes.load(Ordering::Relaxed);
+        Ok(report)
+    }
+
+    /// Fetches what is not right yet, and serves meanwhile what is: the chunks that were right before, and what
+    /// goes on being served until it is dropped.
+    pub(super) async fn fill(
+        &self,
+        prepared: &mut Prepared,
+        first_look: Vec<Holder>,
+        began: Instant,
+    ) -> Result<(Bitfield, Arc<Shared>, Serving), DownloadError> {
+        let layout = prepared.layout;
         let pages = Pages::new(
             self.session.peer().library().clone(),
             layout,
@@ -124,13 +145,13 @@ impl Job {
             group: self.group.clone(),
             pages,
             picker: Mutex::new(Picker::new(layout, Bitfield::new(layout.chunk_count()))),
-            began: started,
+            began,
             news: watch::Sender::new(()),
             writes,
             duplicate_bytes: AtomicU64::new(0),
         });
-        let resumed = self.verify_claims(&prepared, &shared, &first_look).await?;
-        self.claim(&mut prepared, &resumed).await?;
+        let resumed = self.verify_claims(prepared, &shared, &first_look).await?;
+        self.claim(prepared, &resumed).await?;
         prepared.had = resumed.clone();
         shared.pick(|picker, _| *picker = Picker::new(layout, resumed.clone()));
         self.note_resumed(layout, &resumed);
@@ -142,19 +163,12 @@ impl Job {
         );
         let source = prepared.partial.source()?;
         let serving = peer.ongoing().serve(of, layout, resumed.clone(), source);
-        self.collect(&prepared, &shared, &serving, written, first_look)
+        self.collect(prepared, &shared, &serving, written, first_look)
             .await?;
-        self.progress
-            .send_modify(|progress| progress.state = DownloadState::Finishing);
-        let file = self.put_in_place(prepared).await?;
-        let share = peer.library().find(&self.group, file.id);
-        serving.complete(share);
-        let mut report = self.report(&file, layout, resumed.count(), started, false);
-        report.duplicate_bytes = shared.duplicate_bytes.load(Ordering::Relaxed);
-        Ok(report)
+        Ok((resumed, shared, serving))
     }
 
-    async fn find(&self) -> Result<FileSummary, DownloadError> {
+    pub(super) async fn find(&self) -> Result<FileSummary, DownloadError> {
         let request = Request::FindFile {
             group: self.group.clone(),
             name: self.name.clone(),
@@ -176,6 +190,10 @@ impl Job {
             let taken_in = tokio::task::spawn_blocking(move || share::take_in_quietly(&dest)).await;
             match taken_in {
                 Ok(Ok(taken_in)) if taken_in.id() == id => {
+                    if self.options.check_sha256 && taken_in.sha256() != file.sha256 {
+                        let name = self.name.clone();
+                        return Err(DownloadError::Sha256Mismatch { name });
+                    }
                     taken_in.keep_pages(self.session.peer().library()).await?;
                     true
                 }
@@ -254,7 +272,7 @@ impl Job {
             layout,
             partial,
             had,
-            row,
+            row: Some(row),
         })
     }
 
@@ -368,7 +386,6 @@ impl Job {
         refresh.reset();
         let mut idle_since = Some(Instant::now());
         loop {
-            let journal = self.session.peer().journal();
             tokio::select! {
                 biased;
                 done = written.recv() => {
@@ -382,7 +399,7 @@ impl Job {
                     idle_since = None;
                     let had = shared.pick(|picker, _| picker.had().clone());
                     let pages = std::mem::take(&mut dirty);
-                    journal.note(&self.dest, layout, &had, pages).await?;
+                    self.note(prepared, &had, pages).await?;
                     if had.is_complete() {
                         return Ok(());
                     }
@@ -425,6 +442,22 @@ impl Job {
                 }
             }
         }
+    }
+
+    /// Journals the chunks of these pages that were written.
+    async fn note(
+        &self,
+        prepared: &Prepared,
+        had: &Bitfield,
+        pages: impl IntoIterator<Item = PageIndex>,
+    ) -> Result<(), DownloadError> {
+        if prepared.row.is_some() {
+            let journal = self.session.peer().journal();
+            journal
+                .note(&self.dest, prepared.layout, had, pages)
+                .await?;
+        }
+        Ok(())
     }
 
     /// Has the grant renewed in time, so that no source waits for it. Never ends.
@@ -523,7 +556,10 @@ impl Job {
 
     /// The first look for holders, which has to find some, unless the download is to wait or the file is
     /// here.
-    async fn look_for_holders(&self, file: &FileSummary) -> Result<Vec<Holder>, DownloadError> {
+    pub(super) async fn look_for_holders(
+        &self,
+        file: &FileSummary,
+    ) -> Result<Vec<Holder>, DownloadError> {
         let (holders, last_seen) = self.holders(file).await?;
         let here = self.session.peer().library().find(&self.group, file.id);
         if holders.is_empty() && !self.options.wait && here.is_none() {
@@ -607,8 +643,7 @@ impl Job {
                 _ => return Err(DownloadError::Cancelled),
             };
             let had = shared.pick(|picker, _| picker.had().clone());
-            let journal = self.session.peer().journal();
-            journal.note(&self.dest, layout, &had, [page]).await?;
+            self.note(prepared, &had, [page]).await?;
         }
     }
 
@@ -625,11 +660,10 @@ impl Job {
             partial.put_in_place(options.force)
         })
         .await??;
-        self.session
-            .peer()
-            .journal()
-            .complete(row, &self.dest)
-            .await?;
+        if let Some(row) = row {
+            let journal = self.session.peer().journal();
+            journal.complete(row, &self.dest).await?;
+        }
         self.share_from_here(&file).await?;
         Ok(file)
     }
@@ -714,7 +748,7 @@ impl Job {
             chunks: layout.chunk_count(),
             chunks_resumed,
             elapsed: started.elapsed(),
-            sha256_checked: self.options.check_sha256 && !was_there,
+            sha256_checked: self.options.check_sha256,
             was_there,
             duplicate_bytes: 0,
         }
@@ -764,7 +798,7 @@ fn check_destination(dest: &Path) -> Result<(), DownloadError> {
 }
 
 /// Runs `work` where it may block.
-async fn blocking<R: Send + 'static>(
+pub(super) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, DownloadError> {
     tokio::task::spawn_blocking(work)
