@@ -437,3 +437,6 @@ pub(super) fn pause_before_attempt(failures: u32) -> Duration {
     let base = Duration::from_millis(250) * 2u32.pow(failures.min(6));
     base.mul_f64(rand::random_range(0.75..1.25))
 }
+
+#[cfg(test)]
+mod tests;
