@@ -266,3 +266,31 @@ fn a_file_that_changed_is_served_no_longer() {
     assert_eq!(refused.code, Some(UNREACHABLE), "{}", refused.stderr);
     assert!(!world.work("b.bin").exists());
 }
+
+#[test]
+fn a_peer_that_sends_a_bad_chunk_is_dropped_and_shown() {
+    let world = World::new();
+    let file = world.write_file("film.mkv", 60_000_000);
+    let good = fs::read(&file).unwrap();
+    world.users(&["Alice", "Bob", "Carol"]);
+    world.ok_as("Alice", &["create_group", "g", "--open"]);
+    world.ok_as("Alice", &["upload_file", "film.mkv", "g"]);
+    world.ok_as("Bob", &["join_group", "g"]);
+    world.ok_as("Bob", &["download_file", "g", "film.mkv", "bob.mkv"]);
+    // A disk that lies: every chunk is wrong, and nothing says so.
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    let mut bad = good.clone();
+    bad.iter_mut()
+        .step_by(512 * 1024)
+        .for_each(|byte| *byte ^= 1);
+    fs::write(&file, &bad).unwrap();
+    let opened = fs::File::options().write(true).open(&file).unwrap();
+    opened.set_modified(modified).unwrap();
+    world.ok_as("Carol", &["download_file", "g", "film.mkv", "carol.mkv"]);
+    assert!(fs::read(world.work("carol.mkv")).unwrap() == good);
+    let shown = world.ok_as("Carol", &["show_downloads"]);
+    let left = shown.lines().find(|line| line.contains("left peer "));
+    let left = left.unwrap_or_else(|| panic!("nobody was dropped: {shown}"));
+    assert!(left.starts_with("film.mkv of 'g': left peer "), "{left}");
+    assert!(left.contains("…: it sent a bad chunk "), "{left}");
+}

@@ -251,7 +251,7 @@ async fn until(verified: &mut watch::Receiver<BTreeSet<u32>>, chunks: &BTreeSet<
 #[tokio::test]
 async fn four_holders_give_each_a_part_and_no_byte_twice() {
     let world = World::new().await;
-    let (films, file) = (group("films"), Arc::new(random_file("film", 100 << 20)));
+    let (films, file) = (group("films"), Arc::new(random_file("film", 64 << 20)));
     let alice = world.login("alice").await;
     alice.create_group(&films, Access::Open).await.unwrap();
     world.share(&alice, &films, &file).await;

@@ -2,6 +2,7 @@
 //! it has verified stays in a partial file beside the destination, and the same download goes on from there.
 
 mod events;
+mod in_place;
 mod journal;
 mod pages;
 mod partial;

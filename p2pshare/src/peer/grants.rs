@@ -71,6 +71,14 @@ impl Grants {
         (since.elapsed() < GRANT_LIFE).then(|| grant.clone())
     }
 
+    /// Holds a grant that no tracker gave.
+    #[cfg(test)]
+    pub(super) fn plant(&self, group: &GroupName, token: Signed<Grant>) {
+        let grant = HeldGrant { token, serial: 0 };
+        let since = Instant::now();
+        self.lock().grants.insert(group.folded(), (grant, since));
+    }
+
     /// Forgets all of them: another user may be next.
     pub(super) fn clear(&self) {
         self.lock().grants.clear();

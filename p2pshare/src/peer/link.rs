@@ -477,3 +477,6 @@ pub(super) fn pause_before_attempt(failures: usize) -> Duration {
     let base = Duration::from_millis(250) * (1 << failures.min(6));
     base.mul_f64(rand::random_range(0.75..1.25))
 }
+
+#[cfg(test)]
+mod tests;

@@ -183,6 +183,11 @@ impl Picker {
     /// `source` does not give `chunk` after all.
     pub(super) fn refuse(&mut self, source: SourceId, chunk: ChunkIndex, now: Duration) {
         self.answered(source, chunk.get(), now);
+        if self.doubled.contains(&chunk.get()) {
+            // It does not come twice.
+            let risked = self.risked_bytes;
+            self.risked_bytes = risked.saturating_sub(CHUNK_SIZE.into());
+        }
         self.expect_no_more(source, chunk.get());
     }
 
@@ -288,7 +293,7 @@ impl Picker {
         let allowed = self.risked_bytes + u64::from(CHUNK_SIZE)
             <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
         let patience = SLOW_SOURCE_PATIENCE.as_secs_f64();
-        let mut latest: Option<(f64, SourceId, usize, u32)> = None;
+        let mut latest: Option<(f64, SourceId, bool, u32)> = None;
         for (&victim, asked) in self.sources.iter().filter(|(id, _)| **id != source) {
             let (rest, time) = (asked.rest(now), asked.chunk_time(now));
             let stuck = rest >= STUCK_SOURCE_PATIENCE.as_secs_f64();
@@ -301,19 +306,23 @@ impl Picker {
                     0 => due >= patience.max(own * CLEARLY_SLOWER) && allowed,
                     _ => due - time >= own * MARGIN && (allowed || time >= patience),
                 };
+                let may_come = place == 0 || time < patience;
                 if (sooner || stuck)
                     && self.asked.get(&index) == Some(&victim)
                     && holds.get(index)
                     && latest.is_none_or(|(latest, ..)| due > latest)
                 {
-                    latest = Some((due, victim, place, index));
+                    latest = Some((due, victim, may_come, index));
                 }
             }
         }
-        let (_, victim, place, index) = latest?;
-        self.risked_bytes += u64::from(CHUNK_SIZE);
-        if place > 0 {
-            self.sources.get_mut(&victim)?.unwanted.push(index);
+        let (_, victim, may_come, index) = latest?;
+        if may_come {
+            self.risked_bytes += u64::from(CHUNK_SIZE);
+        }
+        let asked = self.sources.get_mut(&victim)?;
+        if asked.queue.front() != Some(&index) {
+            asked.unwanted.push(index);
             self.news = true;
         }
         self.doubled.insert(index);

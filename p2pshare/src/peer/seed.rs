@@ -586,3 +586,6 @@ impl<'a> Growth<'a> {
 
 /// Chunks that are told of in one piece.
 const HAVES_AT_ONCE: usize = 4096;
+
+#[cfg(test)]
+mod tests;

@@ -466,3 +466,6 @@ fn is_useful(addr: &SocketAddr, from_loopback: bool) -> bool {
         && !ip.is_multicast()
         && (from_loopback || !ip.is_loopback())
 }
+
+#[cfg(test)]
+mod tests;

@@ -597,3 +597,6 @@ impl Incoming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Those who show no right, and those who ask and do not take, over the network in memory.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+
+use tempfile::NamedTempFile;
+
+use super::*;
+use crate::{
+    content::{CHUNK_SIZE, Digest},
+    identity::{FileName, RingId, Role, UserName, key::SigningKey},
+    peer::{file::Stamp, library::NewShare},
+    store::{MemoryDisk, Store, StoreKind},
+    transport::{Alpn, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
+};
+
+const RING: RingId = RingId::from_bytes([1; 32]);
+const ID: FileId = FileId::from_bytes([2; 32]);
+
+fn endpoint(network: &Network, host: u8) -> Endpoint {
+    let key = SigningKey::from_seed(&[host; 32]);
+    let config = EndpointConfig::listener(key, Profile::Peer, vec![Alpn::Peer]);
+    let addr: SocketAddr = ([10, 0, 0, host], 9000).into();
+    Endpoint::bind_on(network.bind(addr).unwrap(), config).unwrap()
+}
+
+fn group() -> GroupName {
+    GroupName::new("g").unwrap()
+}
+
+/// A seeder of one file of so many chunks, and a connection of somebody else to it.
+async fn connected(
+    network: &Network,
+    chunks: u32,
+) -> (Seeder, Endpoint, Connection, NamedTempFile) {
+    let (one, two) = (endpoint(network, 1), endpoint(network, 2));
+    let disk = MemoryDisk::default();
+    let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+    let library = Library::load(store).await.unwrap();
+    let file = NamedTempFile::new().unwrap();
+    file.as_file()
+        .set_len((chunks * CHUNK_SIZE).into())
+        .unwrap();
+    let path = file.path().to_owned();
+    let stamp = Stamp::of(&path.metadata().unwrap());
+    let new = NewShare {
+        group: group(),
+        name: FileName::new("f").unwrap(),
+        id: ID,
+        sha256: Digest::from_bytes([3; 32]),
+        path,
+        stamp,
+    };
+    library.add(new).await.unwrap();
+    let token_key = Some(token_key().verifying_key());
+    let link = TrackerLink::new(one.clone(), Vec::new(), Some(RING), token_key);
+    let ongoing = Ongoing::new(library.clone());
+    let seeder = Seeder::new(library, ongoing, link);
+    let (dialed, accepted) = tokio::join!(
+        two.connect(one.local_addr(), Alpn::Peer, Expect::Any),
+        one.accept()
+    );
+    tokio::spawn(seeder.clone().serve(accepted.unwrap()));
+    (seeder, two, dialed.unwrap(), file)
+}
+
+fn token_key() -> SigningKey {
+    SigningKey::from_seed(&[7; 32])
+}
+
+/// Asks for chunks, by a right that lasts.
+async fn open(
+    seeder: &Seeder,
+    connection: &Connection,
+    peer: PeerId,
+) -> (SwarmAnswer, SendStream, RecvStream) {
+    let expires = seeder
+        .0
+        .link
+        .now()
+        .saturating_add(Duration::from_secs(3600));
+    let grant = Grant::V1 {
+        ring: RING,
+        group: group(),
+        user: UserName::new("u").unwrap(),
+        peer,
+        role: Role::Member,
+        expires,
+    };
+    let (mut send, mut receive) = connection.open().await.unwrap();
+    let open = Open::Swarm {
+        grant: Signed::sign(&grant, &token_key()),
+        group: group(),
+        id: ID,
+    };
+    send.send(&open).await.unwrap();
+    (receive.receive().await.unwrap(), send, receive)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_right_ends_after_a_minute() {
+    let network = Network::new(1);
+    let (_seeder, _two, connection, _file) = connected(&network, 1).await;
+    let start = Instant::now();
+    // It is alive all the while, and is told why it ends.
+    let lost = connection.closed().await;
+    assert_eq!(lost.code(), Some(CloseCode::Unauthenticated));
+    let took = start.elapsed();
+    assert!(took >= STRANGER_LIFE - Duration::from_secs(1), "{took:?}");
+    assert!(took < STRANGER_LIFE + Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_and_takes_nothing_loses_the_place_and_who_is_quiet_later() {
+    let network = Network::new(1);
+    // More than a stream holds that nobody reads.
+    let chunks = 40;
+    let (seeder, two, connection, _file) = connected(&network, chunks).await;
+    let mut streams = Vec::new();
+    for _ in 0..SEED_STREAMS_PER_PEER_MAX {
+        let (answer, send, receive) = open(&seeder, &connection, two.peer_id()).await;
+        assert!(matches!(answer, SwarmAnswer::Opened { .. }), "{answer:?}");
+        streams.push((send, receive));
+    }
+    let start = Instant::now();
+    for index in 0..chunks {
+        let request = SwarmRequest::Chunk { index };
+        streams[0].0.send(&request).await.unwrap();
+    }
+    let (answer, ..) = open(&seeder, &connection, two.peer_id()).await;
+    assert_eq!(answer, SwarmAnswer::Refused(PeerRefusal::Busy));
+    // Nothing is to be seen of it but that there is a place.
+    let places = |count: usize| {
+        let seeder = seeder.clone();
+        async move {
+            while seeder.0.streams.served().values().sum::<usize>() > count {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    places(SEED_STREAMS_PER_PEER_MAX - 1).await;
+    let took = start.elapsed();
+    assert!(took >= SEED_STALL_MAX, "{took:?}");
+    assert!(took < SEED_STALL_MAX + Duration::from_secs(5), "{took:?}");
+    let (answer, ..) = open(&seeder, &connection, two.peer_id()).await;
+    assert!(matches!(answer, SwarmAnswer::Opened { .. }), "{answer:?}");
+    // Those who say nothing at all keep theirs for longer, and not for ever.
+    places(0).await;
+    let took = start.elapsed();
+    assert!(took >= STREAM_IDLE_MAX - Duration::from_secs(1), "{took:?}");
+    assert!(took < STREAM_IDLE_MAX * 2, "{took:?}");
+    assert_eq!(connection.close_reason(), None, "they had a right");
+}
