@@ -224,7 +224,7 @@ fn a_hundred_logins_and_logouts_leave_exactly_the_right_background_peers() {
 fn many_commands_of_two_identities_at_once() {
     let world = World::new();
     world.users(&["Alice", "Bob"]);
-    for round in 0..4 {
+    for round in 0..8 {
         for pid in running(&world).into_values() {
             kill_process(pid, Signal::KILL).unwrap();
         }

@@ -217,6 +217,52 @@ fn a_tracker_that_dies_during_commands_leaves_each_done_or_undone_as_it_says() {
 }
 
 #[test]
+fn what_changes_nothing_is_told_or_not_when_the_tracker_dies() {
+    const SEED: u64 = 0x1009;
+    println!("seed {SEED:#x}");
+    let mut rng = StdRng::seed_from_u64(SEED);
+    let mut world = World::new();
+    let file = world.write_file("a.bin", 3_000_000);
+    world.users(&["Alice", "Bob"]);
+    world.ok_as("Alice", &["create_group", "g", "--open"]);
+    world.ok_as("Alice", &["upload_file", "a.bin", "g"]);
+    let unreachable = format!("no tracker can be reached (tried {})", world.addr);
+    // A tracker that was started again has yet to hear who is online.
+    let nobody = "no peers online for 'a.bin'";
+    let commands = [
+        &["list_groups"][..],
+        &["list_files", "g"],
+        &["list_requests", "g", "--as", "Alice"],
+        &["show_downloads"],
+        &["status"],
+        &["download_file", "g", "a.bin", "early.bin"],
+        &["logout", "--as", "Bob"],
+    ];
+    for args in commands {
+        let mut command = Process::spawn(world.command(args));
+        let moment = Duration::from_millis(rng.random_range(0..30));
+        pass(moment);
+        world.kill_tracker();
+        world.start_tracker();
+        let ended = command.wait();
+        let message = error(&ended);
+        let told = ended.code == Some(UNREACHABLE) && message == unreachable
+            || args[0] == "download_file" && message.starts_with(nobody);
+        assert!(
+            ended.code == Some(0) || told,
+            "{args:?} after {moment:?}: {ended:?}"
+        );
+    }
+    if let Ok(early) = fs::read(world.work("early.bin")) {
+        assert!(early == fs::read(&file).unwrap());
+    }
+    assert_eq!(world.ok(&["status", "--as", "Bob"]), "Not logged in\n");
+    world.ok(&["login", "Bob", "pass123"]);
+    world.ok(&["download_file", "g", "a.bin", "b.bin", "--wait"]);
+    assert!(world::same_content(&file, &world.work("b.bin")));
+}
+
+#[test]
 fn without_a_tracker_it_is_said_at_once_and_as_such() {
     let mut world = World::new();
     world.users(&["Alice"]);
