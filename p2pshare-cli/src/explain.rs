@@ -11,9 +11,8 @@ impl From<SessionError> for Failure {
             SessionError::Refused(refusal) => explain_refusal(refusal),
             SessionError::Unreachable { .. } => (ExitCode::Unreachable, Some(FIND_TRACKERS)),
             SessionError::OutcomeUnknown => (ExitCode::Unreachable, None),
-            SessionError::WrongRing { .. } | SessionError::NotATracker { .. } => {
-                (ExitCode::Denied, None)
-            }
+            SessionError::WrongRing { .. } => (ExitCode::Denied, Some(OTHER_RING)),
+            SessionError::NotATracker { .. } => (ExitCode::Denied, None),
             SessionError::LoggedOut => (ExitCode::NotLoggedIn, Some(LOG_IN)),
             _ => (ExitCode::Failed, None),
         };
@@ -184,5 +183,7 @@ fn failure(code: ExitCode, error: &dyn std::error::Error, hint: Option<&str>) ->
 }
 
 const LOG_IN: &str = "log in with: p2pshare login USER";
+
+const OTHER_RING: &str = "nothing was sent to it: somebody may be posing as the tracker; if the ring was founded anew on purpose, p2pshare login USER says what to do";
 
 const FIND_TRACKERS: &str = "is a tracker running there? The list is taken from --trackers, P2PSHARE_TRACKERS or tracker_info.txt";

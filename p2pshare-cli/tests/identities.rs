@@ -224,7 +224,7 @@ fn a_hundred_logins_and_logouts_leave_exactly_the_right_background_peers() {
 fn many_commands_of_two_identities_at_once() {
     let world = World::new();
     world.users(&["Alice", "Bob"]);
-    for round in 0..4 {
+    for round in 0..8 {
         for pid in running(&world).into_values() {
             kill_process(pid, Signal::KILL).unwrap();
         }
@@ -364,11 +364,9 @@ fn by(binary: &Path, command: &Command) -> Process {
 
 /// The version of the background peer of a user, as it says in its hello.
 fn version(world: &World, user: &str) -> String {
-    let folders = running(world).into_keys();
-    let folder = folders
-        .filter(|folder| folder.ends_with(user.to_lowercase()))
-        .last()
-        .unwrap();
+    let mut folders = running(world).into_keys();
+    let folder = folders.find(|folder| folder.ends_with(user.to_lowercase()));
+    let folder = folder.unwrap();
     let socket = fs::read_link(folder.join("control.sock")).unwrap();
     let mut stream = UnixStream::connect(socket).unwrap();
     let mut hello = [0; 64];

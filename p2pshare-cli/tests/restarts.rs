@@ -101,6 +101,45 @@ fn a_background_peer_that_lost_its_socket_is_replaced() {
 }
 
 #[test]
+fn a_background_peer_that_hangs_is_named() {
+    let world = World::new();
+    world.users(&["Alice", "Bob"]);
+    let pid = world.peer_pid("Alice");
+    let folder = world.identity_folders();
+    let folder = folder
+        .iter()
+        .find(|folder| folder.ends_with("alice"))
+        .unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let mut others = Process::spawn(world.command(&["status", "--as", "Bob"]));
+    let message = format!(
+        "the background peer in {} does not answer: timed out",
+        folder.display()
+    );
+    let hung = world.run(&["status", "--as", "Alice"]);
+    let hint = format!(
+        "hint: if it hangs, end it: kill -9 {}; the next command starts it anew\n",
+        pid.as_raw_nonzero()
+    );
+    assert_eq!(hung.code, Some(1), "{hung:?}");
+    assert!(
+        hung.stderr.starts_with(&format!("error: {message}\n")),
+        "{hung:?}"
+    );
+    assert!(hung.stderr.ends_with(&hint), "{hung:?}");
+    // Others go on, and are told.
+    let other = others.wait();
+    assert!(other.stdout.starts_with("Logged in as Bob\n"), "{other:?}");
+    assert!(other.stderr.contains(&message), "{other:?}");
+    kill_process(pid, Signal::KILL).unwrap();
+    assert!(
+        world
+            .ok_as("Alice", &["status"])
+            .starts_with("Logged in as Alice\n")
+    );
+}
+
+#[test]
 fn a_background_peer_ends_cleanly_by_a_signal_and_comes_back() {
     let world = World::new();
     world.users(&["Alice"]);

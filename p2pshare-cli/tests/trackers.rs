@@ -183,19 +183,15 @@ fn a_tracker_that_dies_during_commands_leaves_each_done_or_undone_as_it_says() {
     let mut world = World::new();
     world.write_file("a.bin", 100_000);
     world.users(&["Alice", "Bob"]);
-    let mut number = 0;
     // One that is started again at once.
-    for _ in 0..2 {
-        for kind in &KINDS {
-            number += 1;
-            kind.prepare(&world, number);
-            let mut command = start(&world, &Kind::fill(kind.command, number));
-            let moment = Duration::from_millis(rng.random_range(0..40));
-            pass(moment);
-            world.kill_tracker();
-            world.start_tracker();
-            kind.check(&world, number, moment, &command.wait());
-        }
+    for (kind, number) in KINDS.iter().zip(0..) {
+        kind.prepare(&world, number);
+        let mut command = start(&world, &Kind::fill(kind.command, number));
+        let moment = Duration::from_millis(rng.random_range(0..40));
+        pass(moment);
+        world.kill_tracker();
+        world.start_tracker();
+        kind.check(&world, number, moment, &command.wait());
     }
     // One that is not, until the last command has given up.
     let numbered: Vec<_> = KINDS.iter().zip(100..).collect();
@@ -214,6 +210,52 @@ fn a_tracker_that_dies_during_commands_leaves_each_done_or_undone_as_it_says() {
     for ((kind, number), ended) in numbered.iter().zip(&ended) {
         kind.check(&world, *number, moment, ended);
     }
+}
+
+#[test]
+fn what_changes_nothing_is_told_or_not_when_the_tracker_dies() {
+    const SEED: u64 = 0x1009;
+    println!("seed {SEED:#x}");
+    let mut rng = StdRng::seed_from_u64(SEED);
+    let mut world = World::new();
+    let file = world.write_file("a.bin", 3_000_000);
+    world.users(&["Alice", "Bob"]);
+    world.ok_as("Alice", &["create_group", "g", "--open"]);
+    world.ok_as("Alice", &["upload_file", "a.bin", "g"]);
+    let unreachable = format!("no tracker can be reached (tried {})", world.addr);
+    // A tracker that was started again has yet to hear who is online.
+    let nobody = "no peers online for 'a.bin'";
+    let commands = [
+        &["list_groups"][..],
+        &["list_files", "g"],
+        &["list_requests", "g", "--as", "Alice"],
+        &["show_downloads"],
+        &["status"],
+        &["download_file", "g", "a.bin", "early.bin"],
+        &["logout", "--as", "Bob"],
+    ];
+    for args in commands {
+        let mut command = Process::spawn(world.command(args));
+        let moment = Duration::from_millis(rng.random_range(0..30));
+        pass(moment);
+        world.kill_tracker();
+        world.start_tracker();
+        let ended = command.wait();
+        let message = error(&ended);
+        let told = ended.code == Some(UNREACHABLE) && message == unreachable
+            || args[0] == "download_file" && message.starts_with(nobody);
+        assert!(
+            ended.code == Some(0) || told,
+            "{args:?} after {moment:?}: {ended:?}"
+        );
+    }
+    if let Ok(early) = fs::read(world.work("early.bin")) {
+        assert!(early == fs::read(&file).unwrap());
+    }
+    assert_eq!(world.ok(&["status", "--as", "Bob"]), "Not logged in\n");
+    world.ok(&["login", "Bob", "pass123"]);
+    world.ok(&["download_file", "g", "a.bin", "b.bin", "--wait"]);
+    assert!(world::same_content(&file, &world.work("b.bin")));
 }
 
 #[test]
@@ -243,14 +285,10 @@ fn without_a_tracker_it_is_said_at_once_and_as_such() {
     let args = ["create_user", "Bob", "pass123", "--trackers", &two];
     world.refused(&args, UNREACHABLE, &tried);
     fs::write(world.work("list"), two.replace(',', "\n# the other\n")).unwrap();
-    let args = ["create_user", "Bob", "pass123", "--trackers", "list"];
-    world.refused(&args, UNREACHABLE, &tried);
-    assert!(
-        world
-            .run(&args)
-            .stderr
-            .contains("hint: is a tracker running there?")
-    );
+    let ended = world.run(&["create_user", "Bob", "pass123", "--trackers", "list"]);
+    assert_eq!((ended.code, error(&ended)), (Some(UNREACHABLE), &*tried));
+    let hint = "hint: is a tracker running there? The list is taken from ";
+    assert!(ended.stderr.contains(hint), "{ended:?}");
     // Nobody is kept from leaving.
     assert_eq!(
         world.ok(&["logout"]),
@@ -420,6 +458,11 @@ fn another_ring_behind_a_known_tracker_is_refused_loudly() {
         world.addr
     );
     world.refused(&["list_groups"], DENIED, &message);
+    let hint = world.run(&["list_groups"]).stderr;
+    assert!(
+        hint.ends_with("p2pshare login USER says what to do\n"),
+        "{hint}"
+    );
     // A list that pins the new ring is believed.
     let pinned = format!("{}\nring {new}\n", world.addr);
     fs::write(world.work("pinned.txt"), pinned).unwrap();

@@ -93,7 +93,13 @@ impl Background {
                     "the background peer in {} does not answer",
                     self.folder.path().display()
                 );
-                Err(Failure::io(what, &error))
+                let failure = Failure::io(what, &error);
+                Err(match self.folder.lock_holder() {
+                    Ok(Some(pid)) => failure.hint(format!(
+                        "if it hangs, end it: kill -9 {pid}; the next command starts it anew"
+                    )),
+                    _ => failure,
+                })
             }
         }
     }

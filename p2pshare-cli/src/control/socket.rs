@@ -160,6 +160,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_killed_peer_left_never_leads_to_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let [killed, other] = ["x", "y"].map(|name| {
+            let folder = IdentityFolder::at(temp.path().join(name.repeat(100)));
+            folder.create().unwrap();
+            folder
+        });
+        // Dead, and its process id another's.
+        let mut dead = Listener::bind(&killed).unwrap();
+        (dead.socket, dead.link) = (temp.path().join("none"), None);
+        drop(dead);
+        let _listener = Listener::bind(&other).unwrap();
+        assert!(connect(&other).await.is_ok());
+        let error = connect(&killed).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        meet(&killed).await;
+    }
+
+    #[tokio::test]
     async fn what_a_killed_peer_left_is_replaced() {
         let temp = tempfile::tempdir().unwrap();
         for name in ["short".to_owned(), "x".repeat(100)] {

@@ -1,6 +1,7 @@
 //! What can go wrong with a store, and whether anything was changed by it.
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ pub enum StoreError {
     },
     /// The engine failed to do what it was asked. A read changed nothing; a write that failed poisons
     /// the store, and later calls say so.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {}", plain(&**source))]
     Io {
         /// What was being done.
         doing: &'static str,
@@ -112,6 +113,17 @@ impl StoreError {
             source: Arc::new(source),
         }
     }
+}
+
+/// What the system said, where that is at the bottom of it: the engine shows its own errors as a programmer would.
+fn plain(error: &(dyn Error + 'static)) -> String {
+    let mut at = error;
+    while !at.is::<io::Error>()
+        && let Some(source) = at.source()
+    {
+        at = source;
+    }
+    at.to_string()
 }
 
 fn describe(found: Option<u16>) -> String {
