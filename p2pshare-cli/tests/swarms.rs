@@ -97,7 +97,7 @@ fn an_offline_seeder_is_offline_and_not_gone() {
         nobody.stderr
     );
     assert!(nobody.stderr.contains("--wait"), "{}", nobody.stderr);
-    // Waiting, it comes once the seeder is back, who still shares it.
+    // Waiting, which is shown, it comes once the seeder is back, who still shares it.
     let mut waiting = Process::spawn(world.command(&[
         "download_file",
         "g",
@@ -108,6 +108,11 @@ fn an_offline_seeder_is_offline_and_not_gone() {
         "Bob",
     ]));
     waiting.wait_for_error_line("waiting for peers");
+    let status = world.ok_as("Bob", &["status"]);
+    assert!(
+        status.contains("\n    a.bin of 'g': waiting for peers, 0 % of 600.00 kB"),
+        "{status}"
+    );
     world.ok(&["login", "Alice", "pass123"]);
     waiting.wait().expect_ok(&["download_file", "--wait"]);
     assert!(same_content(&file, &world.work("b.bin")));

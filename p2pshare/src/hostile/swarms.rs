@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::IntoFuture,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -14,12 +15,13 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Duration, interval, timeout},
+    time::{Duration, Instant, interval, timeout},
 };
 
 use super::{readers::Swarm, *};
 use crate::{
     Download, DownloadEvent,
+    limits::NO_SOURCE_PATIENCE,
     transport::{CloseCode, RecvStream, SendStream},
     wire::{
         peer::{ChunkHeader, Open, PageAnswer, PeerRefusal, SwarmAnswer, SwarmRequest},
@@ -41,12 +43,23 @@ fn random_file(name: &str, bytes: usize) -> TestFile {
 enum Manner {
     /// Gives the chunks that are of that remainder by two to that peer, and lacks the others.
     Halves(Vec<(PeerId, u32)>),
+    /// Says that it is downloading as well, and has the first chunk and no other.
+    HasOne,
     /// Gives 16 KiB at a time, one piece at each tick.
     Slow(Duration),
     /// Gives so many chunks, and one wrong bit in the next.
     Lies(usize),
     /// Gives so many chunks and a part of the next, and hangs up.
     Dies(usize),
+}
+
+impl Manner {
+    fn holding(&self) -> Holding {
+        match self {
+            Self::HasOne => Holding::Partial(vec![1]),
+            _ => Holding::Complete,
+        }
+    }
 }
 
 /// A holder who is made for the test.
@@ -75,7 +88,7 @@ impl Holder {
             group: group.clone(),
             name: file.name.clone(),
             id: file.id(),
-            holding: Holding::Complete,
+            holding: manner.holding(),
         };
         let announcement = Announcement {
             number: 1,
@@ -139,7 +152,7 @@ impl Holder {
             }
             Open::Swarm { .. } => {
                 self.opened.fetch_add(1, Ordering::Relaxed);
-                let holding = Holding::Complete;
+                let holding = self.manner.holding();
                 send.send(&SwarmAnswer::Opened { holding }).await.unwrap();
                 let (ask, asked) = tokio::sync::mpsc::channel(256);
                 tokio::join!(self.hear(receive, ask), self.give(&connection, send, asked));
@@ -193,7 +206,7 @@ impl Holder {
                     chunk.truncate(CHUNK / 2);
                     last = true;
                 }
-                Manner::Lies(_) | Manner::Dies(_) => {}
+                Manner::HasOne | Manner::Lies(_) | Manner::Dies(_) => {}
             }
             let header = Bytes::copy_from_slice(&header.encode());
             if send.send_bytes(header).await.is_err() {
@@ -369,7 +382,7 @@ async fn two_halves_are_a_whole_when_the_one_who_had_it_is_gone() {
     until(&mut verified(&carols), &odd).await;
     sam.user.stranger.endpoint.close(CloseCode::ShuttingDown);
     for download in [bobs, carols] {
-        let report = timeout(WITHIN * 2, std::future::IntoFuture::into_future(download));
+        let report = timeout(WITHIN * 2, download.into_future());
         let report = report
             .await
             .expect("each has what the other lacks")
@@ -392,4 +405,42 @@ async fn two_halves_are_a_whole_when_the_one_who_had_it_is_gone() {
     assert_eq!(stream.chunk(1).await.as_deref(), Some(file.chunk(1)));
     bob.stop_sharing(&films, &file.name, false).await.unwrap();
     assert_eq!(stream.chunk(1).await, None, "it is not shared any more");
+}
+
+#[tokio::test]
+async fn when_all_who_are_online_have_but_a_part_it_is_said_so() {
+    let world = World::new().await;
+    let (films, file) = (group("films"), Arc::new(random_file("film", 3 * CHUNK)));
+    let alice = world.login("alice").await;
+    alice.create_group(&films, Access::Open).await.unwrap();
+    world.share(&alice, &films, &file).await;
+    alice.peer().shutdown().await.unwrap();
+    let sam = world.raw_user("sam").await;
+    let sam = Holder::start(sam, &films, &file, Manner::HasOne).await;
+    let bob = world.login("bob").await;
+    assert_eq!(bob.files(&films).await.unwrap()[0].holders_online, 0);
+    let dest = world.path("bob.got");
+    let download = download(&bob, &films, &file, &dest);
+    until(&mut verified(&download), &[0].into()).await;
+    // It waits for somebody to come who has the rest, as long as it would wait for anybody.
+    assert!(download.progress().state.is_active());
+    tokio::time::pause();
+    let start = Instant::now();
+    let mut ended = Box::pin(download.into_future());
+    let error = loop {
+        // Steps so short that connections live on, each long enough for what is under way.
+        tokio::select! {
+            biased;
+            ended = &mut ended => break ended.unwrap_err(),
+            _ = tokio::task::spawn_blocking(std::thread::yield_now) => {}
+        }
+        tokio::time::advance(Duration::from_millis(50)).await;
+        assert!(start.elapsed() < NO_SOURCE_PATIENCE * 2);
+    };
+    assert!(start.elapsed() + Duration::from_secs(1) >= NO_SOURCE_PATIENCE);
+    assert_eq!(
+        error.to_string(),
+        "all peers online with 'film' (1) have only a part of it: 2 chunks are missing"
+    );
+    assert_eq!(sam.sent(), 1);
 }

@@ -209,7 +209,7 @@ pub enum DownloadError {
     },
     /// Those who are online have but a part of it, and each has all that the others have.
     #[error(
-        "the {holders} peers online with '{name}' have a part of it: {missing} chunks are missing"
+        "all peers online with '{name}' ({holders}) have only a part of it: {missing} chunks are missing"
     )]
     NotAllOnline {
         /// The file.
