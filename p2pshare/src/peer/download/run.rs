@@ -303,7 +303,8 @@ impl Job {
         let (layout, file) = (prepared.layout, &prepared.file);
         let (shared, mut dirty) = (sources.shared().clone(), BTreeSet::new());
         let mut refresh = interval(HOLDERS_REFRESH);
-        refresh.reset();
+        // Others who began at the same moment are soon to be seen.
+        refresh.reset_after(Duration::from_secs(1));
         let mut idle_since = Some(Instant::now());
         loop {
             let journal = self.session.peer().journal();
