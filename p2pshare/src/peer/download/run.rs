@@ -346,24 +346,34 @@ impl Job {
                         false => None,
                     };
                     self.show_sources(sources, idle_since.is_some());
-                    let holders = self.holders(file).await;
-                    let tired = idle_since
-                        .is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
-                    let hopeless = holders
-                        .as_ref()
-                        .is_ok_and(|(holders, _)| sources.is_hopeless(holders));
-                    if (tired || hopeless) && !self.options.wait {
-                        return Err(self.give_up(sources, holders?));
-                    }
-                    match holders {
-                        Ok((holders, _)) => sources.start(holders),
-                        // The trackers may be down while the peers are not.
-                        Err(error) if error.is_transient() => {}
-                        Err(error) => return Err(error.into()),
-                    }
+                    self.look_for_more(file, sources, idle_since).await?;
                 }
             }
         }
+    }
+
+    /// Takes on new sources, or gives up when nothing has come for too long.
+    async fn look_for_more(
+        &self,
+        file: &FileSummary,
+        sources: &mut Sources,
+        idle_since: Option<Instant>,
+    ) -> Result<(), DownloadError> {
+        let holders = self.holders(file).await;
+        let tired = idle_since.is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
+        let hopeless = holders
+            .as_ref()
+            .is_ok_and(|(holders, _)| sources.is_hopeless(holders));
+        if (tired || hopeless) && !self.options.wait {
+            return Err(self.give_up(sources, holders?));
+        }
+        match holders {
+            Ok((holders, _)) => sources.start(holders),
+            // The trackers may be down while the peers are not.
+            Err(error) if error.is_transient() => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Has the grant renewed in time, so that no source waits for it. Never ends.
