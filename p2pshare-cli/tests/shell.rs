@@ -16,9 +16,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use world::{Finished, PATIENCE, Process, World, same_content};
 
 const UP: &str = "\u{1b}[A";
@@ -119,12 +120,14 @@ fn a_person_at_a_terminal() {
     terminal.wait_for(PROMPT);
     terminal.type_in("create_user Carol\r");
     terminal.wait_for("Password for Carol: ");
+    terminal.wait_until_silent();
     terminal.type_in(CTRL_C);
     terminal.wait_for("interrupted");
     terminal.wait_for(PROMPT);
     terminal.type_in("create_user Carol\r");
     for asked in ["Password for Carol: ", "The same again: "] {
         terminal.wait_for(asked);
+        terminal.wait_until_silent();
         terminal.type_in("secret9\r");
     }
     terminal.wait_for("User created: Carol");
@@ -395,6 +398,20 @@ impl Terminal {
                 }
                 Err(_) => panic!("no {text:?} on the screen:\n{}", self.seen),
             }
+        }
+    }
+
+    /// Waits until the terminal does not show what is typed.
+    #[track_caller]
+    fn wait_until_silent(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while tcgetattr(&self.keyboard)
+            .unwrap()
+            .local_modes
+            .contains(LocalModes::ECHO)
+        {
+            assert!(Instant::now() < deadline, "it goes on showing it");
+            thread::yield_now();
         }
     }
 
