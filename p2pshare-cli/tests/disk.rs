@@ -526,7 +526,8 @@ fn what_cannot_be_shared_is_refused_with_the_reason() {
         .or_else(|_| tempfile::tempdir())
         .unwrap();
     let path = memory.path().canonicalize().unwrap().join("log");
-    fs::write(&path, vec![7; 64 * MIB as usize]).unwrap();
+    // Long enough to be written to many times while it is read; there is nothing in it.
+    fs::File::create(&path).unwrap().set_len(256 * MIB).unwrap();
     let (stop, (writes, written)) = (AtomicBool::new(false), mpsc::sync_channel(1));
     std::thread::scope(|scope| {
         scope.spawn(|| {
