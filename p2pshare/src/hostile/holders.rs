@@ -35,6 +35,8 @@ enum Trick {
     NoHeader,
     /// A request is said to be cancelled that was not.
     NeverCancelled,
+    /// Says that it has got a chunk, after it had said that it has all.
+    MoreThanAll,
     /// Digests of other chunks.
     FalseDigests,
     /// Fewer digests than the page has.
@@ -73,6 +75,7 @@ const TRICKS: &[(Trick, &str, Option<CloseCode>)] = {
         (Trick::EmptyChunk, NONSENSE, FAULT),
         (Trick::NoHeader, NONSENSE, FAULT),
         (Trick::NeverCancelled, NONSENSE, FAULT),
+        (Trick::MoreThanAll, NONSENSE, FAULT),
         (Trick::FalseDigests, FALSE, FAULT),
         (Trick::FewDigests, FALSE, FAULT),
         (Trick::NeedlessProof, FALSE, FAULT),
@@ -212,6 +215,7 @@ async fn give_chunk(trick: Trick, file: &TestFile, index: u32, send: &mut SendSt
         }
         Trick::EmptyChunk => header[5..].fill(0),
         Trick::NoHeader => header[0] = 9,
+        Trick::MoreThanAll => header = ChunkHeader::Have { index }.encode(),
         Trick::NeverCancelled => header = ChunkHeader::Cancelled { index }.encode(),
         Trick::Lacking => {
             header = ChunkHeader::Lacking { index }.encode();

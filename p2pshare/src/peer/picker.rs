@@ -123,10 +123,12 @@ impl Picker {
         }
     }
 
-    /// Goes on from this chunk, over the end of the file and up to it again: of two who download the same,
-    /// each then has what the other lacks.
-    pub(super) fn begin_at(&mut self, start: u32) {
-        self.start = start;
+    /// Goes on from the missing chunk that the `dice` chose, over the end of the file and up to it again: of
+    /// two who download the same, each then has what the other lacks.
+    pub(super) fn diverge(&mut self, dice: u32) {
+        let missing = self.layout.chunk_count() - self.taken.count();
+        let chosen = dice.checked_rem(missing).unwrap_or_default();
+        self.start = self.taken.iter_missing().nth(chosen as usize).unwrap_or(0);
     }
 
     /// What to ask `source` for next, of the chunks that it `holds`: what is missing, in the order of the

@@ -351,6 +351,37 @@ mod tests {
     }
 
     #[test]
+    fn announcements_keep_their_bounds() {
+        let entry = |index: usize, holding: &Holding| {
+            let (_, mut entry) = entry(&format!("f{index}"), 1);
+            entry.holding = holding.clone();
+            entry
+        };
+        let part = |bytes: usize| Holding::Partial(vec![1; bytes]);
+        for (count, holding, expected) in [
+            (0, Holding::Complete, 0),
+            (2 * ANNOUNCED_SWARMS_MAX + 1, Holding::Complete, 3),
+            (3, part(ANNOUNCED_BITFIELD_BYTES_MAX), 3),
+            (10, part(ANNOUNCED_BITFIELD_BYTES_MAX / 5), 2),
+        ] {
+            let entries: Vec<_> = (0..count).map(|index| entry(index, &holding)).collect();
+            let batches = batches(entries.clone());
+            assert_eq!(batches.len(), expected, "{count} of {holding:?}");
+            assert_eq!(batches.concat(), entries);
+            for swarms in batches {
+                let announcement = Announcement {
+                    number: 1,
+                    addrs: Vec::new(),
+                    anew: false,
+                    swarms,
+                };
+                assert!(announcement.is_within_bounds());
+                crate::wire::frame::encode(&Request::Announce(announcement)).unwrap();
+            }
+        }
+    }
+
+    #[test]
     fn loopback_is_announced_to_a_tracker_on_loopback_alone() {
         let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];

@@ -335,7 +335,8 @@ impl Job {
         let (layout, file) = (prepared.layout, &prepared.file);
         let (shared, mut dirty) = (sources.shared().clone(), BTreeSet::new());
         let mut refresh = interval(HOLDERS_REFRESH);
-        refresh.reset();
+        // Others who began at the same moment are soon to be seen.
+        refresh.reset_after(Duration::from_secs(1));
         let mut idle_since = Some(Instant::now());
         loop {
             tokio::select! {
@@ -376,21 +377,7 @@ impl Job {
                         false => None,
                     };
                     self.show_sources(sources, idle_since.is_some());
-                    let holders = self.holders(file).await;
-                    let tired = idle_since
-                        .is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
-                    let hopeless = holders
-                        .as_ref()
-                        .is_ok_and(|(holders, _)| sources.is_hopeless(holders));
-                    if (tired || hopeless) && !self.options.wait {
-                        return Err(self.give_up(sources, holders?));
-                    }
-                    match holders {
-                        Ok((holders, _)) => sources.start(holders),
-                        // The trackers may be down while the peers are not.
-                        Err(error) if error.is_transient() => {}
-                        Err(error) => return Err(error.into()),
-                    }
+                    self.look_for_more(file, sources, idle_since).await?;
                 }
             }
         }
@@ -408,6 +395,30 @@ impl Job {
             journal
                 .note(&self.dest, prepared.layout, had, pages)
                 .await?;
+        }
+        Ok(())
+    }
+
+    /// Takes on new sources, or gives up when nothing has come for too long.
+    async fn look_for_more(
+        &self,
+        file: &FileSummary,
+        sources: &mut Sources,
+        idle_since: Option<Instant>,
+    ) -> Result<(), DownloadError> {
+        let holders = self.holders(file).await;
+        let tired = idle_since.is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
+        let hopeless = holders
+            .as_ref()
+            .is_ok_and(|(holders, _)| sources.is_hopeless(holders));
+        if (tired || hopeless) && !self.options.wait {
+            return Err(self.give_up(sources, holders?));
+        }
+        match holders {
+            Ok((holders, _)) => sources.start(holders),
+            // The trackers may be down while the peers are not.
+            Err(error) if error.is_transient() => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }

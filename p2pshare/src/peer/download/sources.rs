@@ -96,9 +96,7 @@ impl Sources {
         let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
         if !self.diverged && holders.iter().any(is_part) {
             self.diverged = true;
-            let chunks = self.shared.pages.layout().chunk_count();
-            let start = rand::random_range(0..chunks);
-            self.shared.pick(|picker, _| picker.begin_at(start));
+            self.shared.pick(|picker, _| picker.diverge(rand::random()));
         }
     }
 

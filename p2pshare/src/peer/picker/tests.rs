@@ -93,9 +93,14 @@ fn nobody_is_asked_for_what_it_does_not_hold() {
 #[test]
 fn the_sweep_goes_over_the_end_to_where_it_began() {
     let mut picker = picker(5);
-    picker.begin_at(3);
-    assert_eq!(ask(&mut picker, 1, SECOND), [3, 4, 0, 1]);
+    let second = only(&picker, &[1]);
+    assert!(picker.pick(1, &second, SECOND).is_some());
+    // The third that is missing.
+    picker.diverge(4 + 2);
+    assert_eq!(ask(&mut picker, 1, SECOND), [3, 4, 0]);
     assert_eq!(ask(&mut picker, 2, SECOND), [2]);
+    picker.diverge(9);
+    assert_eq!(ask(&mut picker, 3, SECOND), [0; 0]);
 }
 
 #[test]
