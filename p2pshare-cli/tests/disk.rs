@@ -17,6 +17,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 
 use rustix::fs::{FileType, Mode};
 use rustix::process::{Signal, kill_process};
@@ -517,18 +518,28 @@ fn what_cannot_be_shared_is_refused_with_the_reason() {
             .contains(&work.join("a.bin").display().to_string())
     );
 
-    // A file that somebody writes to.
-    let path = world.write_file("log", 24 * MIB as usize);
-    let stop = AtomicBool::new(false);
+    // A file that somebody writes to, without waiting for a disk.
+    let mut memory = tempfile::Builder::new();
+    memory.prefix("p2pshare-");
+    let memory = memory
+        .tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap();
+    let path = memory.path().canonicalize().unwrap().join("log");
+    // Long enough to be written to many times while it is read; there is nothing in it.
+    fs::File::create(&path).unwrap().set_len(256 * MIB).unwrap();
+    let (stop, (writes, written)) = (AtomicBool::new(false), mpsc::sync_channel(1));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut log = fs::File::options().append(true).open(&path).unwrap();
             while !stop.load(Ordering::Relaxed) {
                 log.write_all(b"one more line\n").unwrap();
+                let _ = writes.try_send(());
             }
         });
-        let message = format!("{} changed while it was read", work.join("log").display());
-        let finished = world.run(&["upload_file", "log", "g"]);
+        written.recv().unwrap();
+        let message = format!("{} changed while it was read", path.display());
+        let finished = world.run(&["upload_file", path.to_str().unwrap(), "g"]);
         stop.store(true, Ordering::Relaxed);
         assert_eq!(finished.code, Some(CHANGED), "{}", finished.stderr);
         assert!(finished.stderr.contains(&message), "{}", finished.stderr);
