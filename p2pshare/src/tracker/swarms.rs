@@ -145,11 +145,16 @@ impl Swarms {
         Ok(to_check)
     }
 
-    /// Drops what `peer` announced under that name.
+    /// Drops what `peer` announced under that name, unless it is held under another one too.
     pub(super) async fn forget(&self, peer: PeerId, group: &GroupName, name: &FileName) {
         let ended = self.state().peers.get_mut(&peer).and_then(|announced| {
-            let held = announced.holds.remove(&(group.folded(), name.clone()))?;
-            Some((held.swarm(), announced.end()))
+            let swarm = announced
+                .holds
+                .remove(&(group.folded(), name.clone()))?
+                .swarm();
+            // The same content may be held under another name.
+            let is_held = announced.holds.values().any(|held| held.swarm() == swarm);
+            (!is_held).then(|| (swarm, announced.end()))
         });
         if let Some((swarm, ended)) = ended {
             self.drop(&swarm, peer, &ended).await;
