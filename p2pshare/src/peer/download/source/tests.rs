@@ -160,7 +160,8 @@ async fn one_who_trickles_does_not_hold_up_the_end_of_a_download() {
     }
     let _gives = fetch(&network, &shared, 3, Manner::Gives);
     for _ in 0..CHUNKS {
-        let write = written.recv().await.unwrap();
+        let write = timeout(Duration::from_secs(10), written.recv()).await;
+        let write = write.expect("nobody waits for the slow one").unwrap();
         let bytes = write.pieces.concat();
         assert!(bytes == chunk(write.chunk.get()));
         assert!(shared.pick(|picker, _| picker.have(write.chunk)));
