@@ -50,9 +50,11 @@ use crate::{
         FileName, GroupName, PeerId, RingId, TrackerAddr, UserName, key_file,
         token::{Credential, Signed},
     },
-    limits::{ANNOUNCED_TIMEOUT, FAREWELL_TIMEOUT, PEER_CONNECTIONS_MAX},
+    limits::{
+        ANNOUNCED_TIMEOUT, FAREWELL_TIMEOUT, PEER_CONNECTIONS_MAX, PEER_CONNECTIONS_PER_PREFIX_MAX,
+    },
     store::{ShutdownError, Store, StoreError, StoreKind, Table},
-    transport::{Alpn, CloseCode, Endpoint, EndpointConfig, Profile},
+    transport::{Alpn, CloseCode, Crowd, Endpoint, EndpointConfig, Profile},
     wire::tracker::{Password, Request, Response},
 };
 
@@ -455,14 +457,17 @@ impl Peer {
 
 /// Takes connections from other peers, and serves each.
 async fn accept(endpoint: Endpoint, seeder: Seeder, end: CancellationToken) {
+    let crowd = Crowd::new(PEER_CONNECTIONS_MAX, PEER_CONNECTIONS_PER_PREFIX_MAX);
     let mut serving = JoinSet::new();
     loop {
         tokio::select! {
             () = end.cancelled() => return,
             Some(_) = serving.join_next(), if !serving.is_empty() => {}
-            connection = endpoint.accept(), if serving.len() < PEER_CONNECTIONS_MAX => {
+            connection = endpoint.accept() => {
                 let Some(connection) = connection else { return };
-                serving.spawn(seeder.clone().serve(connection));
+                if let Some(place) = crowd.admit(&connection) {
+                    serving.spawn(seeder.clone().serve(connection, place));
+                }
             }
         }
     }
