@@ -8,8 +8,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argon2::{
-    Argon2,
-    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
 use tokio::sync::oneshot;
 
@@ -32,7 +32,7 @@ struct Inner {
 
 /// Who waits for a hasher.
 struct Desk {
-    idle: usize,
+    idle: Vec<Memory>,
     known: FairQueue<String, oneshot::Sender<Hasher>>,
     others: FairQueue<Other, oneshot::Sender<Hasher>>,
     /// Whether a known peer is next, where both kinds wait.
@@ -46,20 +46,27 @@ enum Other {
     Creation(Prefix),
 }
 
-/// The right to hash one password; handed on to the next who waits when dropped.
-struct Hasher(Arc<Inner>);
+/// The right to hash one password, with what it takes; handed on to the next who waits when dropped.
+struct Hasher {
+    inner: Arc<Inner>,
+    memory: Memory,
+}
+
+/// The 19 MiB in which a password is hashed, from the first one on. They stay the same: as many allocations by
+/// as many threads would leave the process several times of what it uses.
+type Memory = Vec<Block>;
 
 impl Passwords {
     pub(super) fn new() -> Result<Self, Refusal> {
         let random: [u8; 32] = rand::random();
         Ok(Self(Arc::new(Inner {
             desk: Mutex::new(Desk {
-                idle: HASHERS,
+                idle: vec![Memory::new(); HASHERS],
                 known: FairQueue::new(HASHERS_WAITING_MAX),
                 others: FairQueue::new(HASHERS_WAITING_MAX),
                 known_first: true,
             }),
-            nobody: hash(&random)?,
+            nobody: hash(&random, &mut Memory::new()).ok_or(Refusal::Internal)?,
         })))
     }
 
@@ -72,8 +79,10 @@ impl Passwords {
         attempt: &Attempt,
         password: Password,
     ) -> Result<String, Refusal> {
-        self.run(attempt, move |_| hash(password.expose().as_bytes()))
-            .await?
+        let hashed = self.run(attempt, move |_, memory| {
+            hash(password.expose().as_bytes(), memory)
+        });
+        hashed.await?.ok_or(Refusal::Internal)
     }
 
     /// Whether `password` is the one of `stored`; without a `stored` one it never is, but costs the same.
@@ -86,14 +95,10 @@ impl Passwords {
         password: Password,
         stored: Option<String>,
     ) -> Result<bool, Refusal> {
-        self.run(attempt, move |inner| {
+        self.run(attempt, move |inner, memory| {
             let hash = stored.as_deref().unwrap_or(&inner.nobody);
-            let fits = PasswordHash::new(hash).is_ok_and(|hash| {
-                Argon2::default()
-                    .verify_password(password.expose().as_bytes(), &hash)
-                    .is_ok()
-            });
-            fits && stored.is_some()
+            let fits = fits(password.expose().as_bytes(), hash, memory);
+            fits == Some(true) && stored.is_some()
         })
         .await
     }
@@ -101,27 +106,29 @@ impl Passwords {
     async fn run<R: Send + 'static>(
         &self,
         attempt: &Attempt,
-        work: impl FnOnce(&Inner) -> R + Send + 'static,
+        work: impl FnOnce(&Inner, &mut Memory) -> R + Send + 'static,
     ) -> Result<R, Refusal> {
         let (sender, receiver) = oneshot::channel();
         self.0.ask(attempt, sender);
         // Whoever lost his place hears nothing more.
-        let hasher = receiver.await.map_err(|_| Refusal::Busy)?;
+        let mut hasher = receiver.await.map_err(|_| Refusal::Busy)?;
         // The work goes on when nobody waits for it any more, and the hasher is taken for as long.
-        tokio::task::spawn_blocking(move || work(&hasher.0))
-            .await
-            .map_err(|_| Refusal::Internal)
+        let working = tokio::task::spawn_blocking(move || {
+            let Hasher { inner, memory } = &mut hasher;
+            work(inner, memory)
+        });
+        working.await.map_err(|_| Refusal::Internal)
     }
 }
 
 impl Inner {
     fn ask(self: &Arc<Self>, attempt: &Attempt, sender: oneshot::Sender<Hasher>) {
         let mut desk = self.desk();
-        if desk.idle > 0 {
-            desk.idle -= 1;
+        if let Some(memory) = desk.idle.pop() {
             drop(desk);
+            let inner = self.clone();
             // If the one who asked is gone already, it comes back at once.
-            _ = sender.send(Hasher(self.clone()));
+            _ = sender.send(Hasher { inner, memory });
             return;
         }
         let lost = match attempt {
@@ -151,7 +158,7 @@ fn enter<K: Clone + Eq + std::hash::Hash>(
 }
 
 impl Desk {
-    /// Who is next; a hasher without anybody is idle.
+    /// Who is next, if anybody waits.
     fn next(&mut self) -> Option<oneshot::Sender<Hasher>> {
         let (known, others) = (&mut self.known, &mut self.others);
         let next = match self.known_first {
@@ -159,29 +166,64 @@ impl Desk {
             false => others.pop().or_else(|| known.pop()),
         };
         self.known_first = !self.known_first;
-        if next.is_none() {
-            self.idle += 1;
-        }
         next
     }
 }
 
 impl Drop for Hasher {
     fn drop(&mut self) {
-        let next = self.0.desk().next();
-        if let Some(next) = next {
-            // One who went away meanwhile gives it back, and so hands it on.
-            _ = next.send(Self(self.0.clone()));
+        let memory = std::mem::take(&mut self.memory);
+        let mut desk = self.inner.desk();
+        match desk.next() {
+            Some(next) => {
+                drop(desk);
+                let inner = self.inner.clone();
+                // One who went away meanwhile gives it back, and so hands it on.
+                _ = next.send(Self { inner, memory });
+            }
+            None => desk.idle.push(memory),
         }
     }
 }
 
-fn hash(password: &[u8]) -> Result<String, Refusal> {
+/// The PHC string of a password with a new salt; `None` if the machine has no memory for it.
+fn hash(password: &[u8], memory: &mut Memory) -> Option<String> {
     let salt: [u8; 16] = rand::random();
-    Argon2::default()
-        .hash_password_with_salt(password, &salt)
-        .map(|hash| hash.to_string())
-        .map_err(|_| Refusal::Internal)
+    let params = Params::default();
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params).ok()?,
+        salt: Salt::new(&salt).ok(),
+        hash: Some(output(&argon2, password, &salt, memory)?),
+    };
+    Some(hash.to_string())
+}
+
+/// Whether a password is the one of a PHC string; `None` if that cannot be read.
+fn fits(password: &[u8], stored: &str, memory: &mut Memory) -> Option<bool> {
+    let stored = PasswordHash::new(stored).ok()?;
+    let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok()?;
+    let version = Version::try_from(stored.version?).ok()?;
+    let params = Params::try_from(&stored).ok()?;
+    let argon2 = Argon2::new(algorithm, version, params);
+    // Compared in constant time.
+    Some(output(&argon2, password, &stored.salt?, memory)? == stored.hash?)
+}
+
+fn output(
+    argon2: &Argon2<'_>,
+    password: &[u8],
+    salt: &[u8],
+    memory: &mut Memory,
+) -> Option<Output> {
+    memory.resize(argon2.params().block_count(), Block::new());
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    argon2
+        .hash_password_into_with_memory(password, salt, &mut output, memory)
+        .ok()?;
+    Output::new(&output).ok()
 }
 
 #[cfg(test)]
@@ -238,7 +280,7 @@ mod tests {
     /// All hashers, at work until they are let go.
     struct Blocked {
         passwords: Passwords,
-        hold: Vec<mpsc::Sender<()>>,
+        hold: Vec<mpsc::SyncSender<()>>,
         work: Vec<JoinHandle<Result<(), Refusal>>>,
     }
 
@@ -247,12 +289,12 @@ mod tests {
             let passwords = Passwords::new().unwrap();
             let (mut hold, mut work) = (Vec::new(), Vec::new());
             for host in 0..HASHERS as u32 {
-                let (release, held) = mpsc::channel();
+                let (release, held) = mpsc::sync_channel(0);
                 hold.push(release);
                 let passwords = passwords.clone();
                 work.push(tokio::spawn(async move {
                     // It ends when the sender is dropped.
-                    let wait = move |_: &Inner| _ = held.recv();
+                    let wait = move |_: &Inner, _: &mut Memory| _ = held.recv();
                     passwords.run(&stranger(host), wait).await
                 }));
             }
@@ -261,7 +303,7 @@ mod tests {
                 hold,
                 work,
             };
-            blocked.until(|desk| desk.idle == 0).await;
+            blocked.until(|desk| desk.idle.is_empty()).await;
             blocked
         }
 
@@ -306,7 +348,7 @@ mod tests {
         blocked.ask(&known("alice"), 1, "alice", &log);
         // What was over the top has been told so; nobody who came for himself was.
         blocked.hold.pop();
-        blocked.until(|desk| desk.idle == 1).await;
+        blocked.until(|desk| desk.idle.len() == 1).await;
         while log.lock().unwrap().len() < 2 * full + 104 {
             tokio::task::yield_now().await;
         }
@@ -327,7 +369,10 @@ mod tests {
             task.abort();
             assert!(task.await.is_err());
         }
-        assert_eq!(blocked.passwords.0.desk().idle, 0, "they still work");
+        assert!(
+            blocked.passwords.0.desk().idle.is_empty(),
+            "they still work"
+        );
         let mut waiting = Vec::new();
         for _ in 0..HASHERS_WAITING_MAX {
             let (sender, receiver) = oneshot::channel();
@@ -338,7 +383,7 @@ mod tests {
         let log = Log::default();
         blocked.ask(&known("alice"), 1, "alice", &log);
         blocked.hold.clear();
-        blocked.until(|desk| desk.idle == HASHERS).await;
+        blocked.until(|desk| desk.idle.len() == HASHERS).await;
         while log.lock().unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
