@@ -10,6 +10,8 @@ mod exit_code;
 mod explain;
 mod failure;
 mod home;
+#[cfg(feature = "__internals")]
+pub mod internals;
 mod log;
 mod password;
 mod progress;

@@ -3,17 +3,19 @@
 //! `cargo run --release -p p2pshare-benches --bin end_to_end -- [--mib N] [--rounds N] [--dir DIR]`, after
 //! `cargo build --release`. It starts a tracker and two background peers in a folder of its own, uploads a
 //! random file, downloads it, and reports rates, CPU and peak memory of both ends; then two processes of
-//! plain quinn move as many bytes from memory to nowhere, with the same windows and path MTU. Rounds
-//! alternate between the two, so that a machine that drifts drifts for both.
+//! plain quinn move as many bytes from memory to nowhere, with the same windows and path MTU, and one core
+//! hashes as many from its cache. Rounds alternate between them, so that a machine that drifts drifts for all.
 
 use std::{
     error::Error,
+    hint::black_box,
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use p2pshare::{CHUNK_SIZE, internals::hash_chunk};
 use p2pshare_benches::{plain_quinn, process::Usage};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -35,14 +37,19 @@ fn main() -> Outcome<()> {
         None => tempfile::tempdir()?,
     };
     let world = World::start(dir.path())?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut uploads, mut hashed) = (Vec::new(), Vec::new());
+    let (mut downloads, mut plain) = (Vec::new(), Vec::new());
     for round in 0..rounds.max(1) {
-        ours.push(world.transfer(round, mib)?);
-        theirs.push(quinn(mib)?);
+        hashed.push(hash(mib));
+        uploads.push(world.upload(round, mib)?);
+        downloads.push(world.download(round, mib)?);
+        plain.push(quinn(mib)?);
     }
     world.latency()?;
-    let ratio = median(&mut ours) / median(&mut theirs);
-    println!("download beside plain quinn, medians: {ratio:.2}");
+    let upload = median(&mut uploads) / median(&mut hashed);
+    println!("upload beside SHA-256 on one core, medians: {upload:.2}");
+    let download = median(&mut downloads) / median(&mut plain);
+    println!("download beside plain quinn, medians: {download:.2}");
     Ok(())
 }
 
@@ -82,44 +89,52 @@ impl World {
         Ok(world)
     }
 
-    /// One upload and one download; the download's MB/s.
-    fn transfer(&self, round: usize, mib: u64) -> Outcome<f64> {
-        let (source, dest) = (self.dir.join("source"), self.dir.join("dest"));
+    /// Shares a file; its MB/s.
+    fn upload(&self, round: usize, mib: u64) -> Outcome<f64> {
+        let source = self.dir.join("source");
         make_file(&source, mib)?;
-        let name = format!("file{round}");
-        let bytes = (mib << 20) as f64;
-        let (alice, bob) = (self.pid("alice")?, self.pid("bob")?);
-        let path = |path: &Path| path.display().to_string();
-
+        let alice = self.pid("alice")?;
+        let path = source.display().to_string();
         let before = Usage::of(alice)?;
         let started = Instant::now();
         self.run(
             "alice",
-            &["upload_file", &path(&source), "bench", "--name", &name],
+            &["upload_file", &path, "bench", "--name", &name(round)],
         )?;
         let elapsed = started.elapsed();
-        let cpu = Usage::of(alice)?.cpu - before.cpu;
-        println!("round {round}: upload    {}", rate(bytes, elapsed, cpu));
+        let after = Usage::of(alice)?;
+        println!(
+            "round {round}: upload    {}, peak memory {} MiB",
+            rate(bytes(mib), elapsed, after.cpu - before.cpu),
+            after.peak_mib
+        );
+        Ok(bytes(mib) / 1e6 / elapsed.as_secs_f64())
+    }
 
+    /// Downloads it, compares it, and gives it up at both ends; its MB/s.
+    fn download(&self, round: usize, mib: u64) -> Outcome<f64> {
+        let (source, dest) = (self.dir.join("source"), self.dir.join("dest"));
+        let (alice, bob) = (self.pid("alice")?, self.pid("bob")?);
+        let path = dest.display().to_string();
         let before = (Usage::of(alice)?, Usage::of(bob)?);
         let started = Instant::now();
-        self.run("bob", &["download_file", "bench", &name, &path(&dest)])?;
+        self.run("bob", &["download_file", "bench", &name(round), &path])?;
         let elapsed = started.elapsed();
         let after = (Usage::of(alice)?, Usage::of(bob)?);
         let cpu = after.0.cpu - before.0.cpu + after.1.cpu - before.1.cpu;
         println!(
             "round {round}: download  {}, peak memory {} and {} MiB",
-            rate(bytes, elapsed, cpu),
+            rate(bytes(mib), elapsed, cpu),
             after.0.peak_mib,
             after.1.peak_mib,
         );
         if !same(&source, &dest)? {
             return Err("the download is not the file".into());
         }
-        self.run("bob", &["stop_sharing", "bench", &name])?;
-        self.run("alice", &["stop_sharing", "bench", &name])?;
+        self.run("bob", &["stop_sharing", "bench", &name(round)])?;
+        self.run("alice", &["stop_sharing", "bench", &name(round)])?;
         std::fs::remove_file(dest)?;
-        Ok(bytes / 1e6 / elapsed.as_secs_f64())
+        Ok(bytes(mib) / 1e6 / elapsed.as_secs_f64())
     }
 
     /// How long a command takes against a warm background peer.
@@ -176,6 +191,31 @@ impl Drop for World {
     }
 }
 
+/// SHA-256 on one core, of a chunk that stays in its cache; its MB/s.
+fn hash(mib: u64) -> f64 {
+    let chunk = vec![7; CHUNK_SIZE as usize];
+    let chunks = (mib << 20) / u64::from(CHUNK_SIZE);
+    let started = Instant::now();
+    for _ in 0..chunks {
+        black_box(hash_chunk(black_box(&chunk), chunk.len()));
+    }
+    let elapsed = started.elapsed();
+    println!(
+        "         sha-256   {}",
+        rate(bytes(mib), elapsed, elapsed.as_secs_f64())
+    );
+    bytes(mib) / 1e6 / elapsed.as_secs_f64()
+}
+
+/// What the file of a round is called.
+fn name(round: usize) -> String {
+    format!("file{round}")
+}
+
+fn bytes(mib: u64) -> f64 {
+    (mib << 20) as f64
+}
+
 /// Plain quinn between two processes; its MB/s.
 fn quinn(mib: u64) -> Outcome<f64> {
     let this = std::env::current_exe()?;
@@ -203,14 +243,13 @@ fn quinn(mib: u64) -> Outcome<f64> {
         Usage::parse(&rest)?,
         Usage::parse(&String::from_utf8(received.stdout)?)?,
     );
-    let bytes = (mib << 20) as f64;
     println!(
         "         quinn     {}, peak memory {} and {} MiB",
-        rate(bytes, elapsed, one.cpu + two.cpu),
+        rate(bytes(mib), elapsed, one.cpu + two.cpu),
         one.peak_mib,
         two.peak_mib,
     );
-    Ok(bytes / 1e6 / elapsed.as_secs_f64())
+    Ok(bytes(mib) / 1e6 / elapsed.as_secs_f64())
 }
 
 fn rate(bytes: f64, elapsed: Duration, cpu: f64) -> String {

@@ -5,12 +5,16 @@
 //! Frames are bounded, and each side checks that the other runs as the same user.
 
 mod client;
+#[cfg(any(test, feature = "__internals"))]
+mod decoding;
 mod frame;
 mod message;
 mod server;
 mod socket;
 
 pub(crate) use client::{Client, ConnectError, VERSION};
+#[cfg(feature = "__internals")]
+pub use decoding::fuzz_control;
 pub(crate) use frame::{read_frame, write_frame};
 pub(crate) use message::{
     DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Phase,
