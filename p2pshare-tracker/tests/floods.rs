@@ -315,7 +315,7 @@ async fn streams_that_trickle_and_answers_that_nobody_reads_cost_little() {
             let connection = attacker.connect().await.unwrap();
             for _ in 0..32 {
                 let (mut send, receive) = connection.open_bi().await.unwrap();
-                let begun = &frame(&vec![19; 16 * 1024])[..10_000];
+                let begun = &frame(&[19; 8 * 1024])[..1_900];
                 send.write_all(begun).await.unwrap();
                 trickle.push((send, receive));
             }

@@ -92,7 +92,9 @@ pub(crate) const REQUESTS_AT_ONCE: usize = 16;
 /// Of these, those that list, or announce.
 pub(crate) const LONG_REQUESTS_AT_ONCE: usize = 2;
 /// Bytes in the body of a request on a connection on which nobody is logged in.
-pub(crate) const STRANGER_REQUEST_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const STRANGER_REQUEST_BYTES_MAX: usize = 8 * 1024;
+/// Bytes that somebody who is logged in may send to a tracker before they are read; a stranger, far fewer.
+pub(crate) const USER_WINDOW_BYTES: u32 = 2 * TRACKER_REQUEST_BYTES_MAX as u32;
 /// Bytes of answers, over all connections, that are not on their way yet because those who asked do not read.
 pub(crate) const UNDELIVERED_BYTES_MAX: usize = 64 << 20;
 /// How long who asked may take to read the answer.

@@ -27,7 +27,7 @@ use crate::{
     },
     limits::{
         GRANT_LIFE, LONG_REQUESTS_AT_ONCE, REQUESTS_AT_ONCE, STRANGER_LIFE,
-        STRANGER_REQUEST_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX,
+        STRANGER_REQUEST_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX, USER_WINDOW_BYTES,
     },
     time::Timestamp,
     transport::{Admission, CloseCode, Connection, Prefix, ServeLimits, serve},
@@ -48,6 +48,7 @@ pub(super) struct Service {
 
 /// One connection, and who is logged in on it.
 struct Caller {
+    connection: Connection,
     peer: PeerId,
     from: SocketAddr,
     login: Mutex<Option<Login>>,
@@ -79,6 +80,7 @@ impl Service {
     /// logging in, or not taking the answers.
     pub(super) async fn serve(self: Arc<Self>, connection: Connection, place: Admission) {
         let caller = Arc::new(Caller {
+            connection: connection.clone(),
             peer: connection.remote_peer(),
             from: connection.remote_addr(),
             login: Mutex::default(),
@@ -93,13 +95,13 @@ impl Service {
                 Err(_) => STRANGER_REQUEST_BYTES_MAX,
             },
         };
-        let answered = connection.clone();
         let serving = serve(&connection, limits, move |request, responder| {
             let (service, caller) = (self.clone(), caller.clone());
-            let connection = answered.clone();
             async move {
                 let response = service.answer(&caller, request).await;
-                let delivered = service.backlog.deliver(&connection, responder, response);
+                let delivered = service
+                    .backlog
+                    .deliver(&caller.connection, responder, response);
                 if let Err(error) = delivered.await {
                     tracing::debug!(peer = %caller.peer, %error, "an answer was not delivered");
                 }
@@ -468,6 +470,7 @@ impl Caller {
         };
         *self.slot() = Some(login);
         self.place.set_trusted(true);
+        self.connection.receive_up_to(USER_WINDOW_BYTES);
         response
     }
 

@@ -83,7 +83,8 @@ impl Profile {
         match self {
             Self::Tracker => Windows {
                 stream: 256 * KIB,
-                connection: 512 * KIB,
+                // More, once somebody is logged in.
+                connection: 64 * KIB,
                 send: 256 * KIB,
                 streams: 32,
             },
@@ -246,9 +247,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_can_fill_no_more_than_a_mebibyte_or_two() {
-        for profile in [Profile::Tracker, Profile::Peer] {
-            assert!(profile.accepted().connection <= MIB);
+    fn a_stranger_can_fill_little() {
+        for (profile, most) in [(Profile::Tracker, 64 * KIB), (Profile::Peer, MIB)] {
+            assert!(profile.accepted().connection <= most);
         }
     }
 }
