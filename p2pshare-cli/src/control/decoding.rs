@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Waker};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::frame::{read_frame, read_open_frame, write_frame};
+#[cfg(feature = "__internals")]
+use super::frame::read_open_frame;
+use super::frame::{read_frame, write_frame};
 use super::message::{ClientHello, Event, Request, ServerHello};
 
 /// Whatever stands in a stream of frames, nothing of it is read but messages that are written and read as the same.
