@@ -58,7 +58,7 @@ fn accounts() {
         assert_eq!(guess.code, Some(DENIED), "{guess:?}");
         let wait = guess
             .stderr
-            .split_once("error: too many failed attempts; try again in ")
+            .split_once("error: too many attempts; try again in ")
             .and_then(|(_, rest)| rest.strip_suffix(" s\n")?.parse::<u32>().ok());
         waits.extend(wait);
         assert!(wait.is_some() || guess.stderr.ends_with("error: invalid credentials\n"));

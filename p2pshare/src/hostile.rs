@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod announcers;
+mod crowds;
 mod frames;
 mod holders;
 mod impostors;

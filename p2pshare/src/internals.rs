@@ -3,11 +3,12 @@
 //! It exists only with the private feature `__internals`, lives inside the crate so that nothing else has to be public
 //! for it, and promises nothing to anybody else. A fuzz target panics when a promise of the library is broken.
 
+mod benches;
 mod decoders;
 
 use std::collections::BTreeSet;
-use std::hint::black_box;
 
+pub use benches::{ArrivedPage, ChunkStream, Frames, TwoBitfields, hash_chunk};
 pub use decoders::{
     fuzz_chunk_stream, fuzz_frame, fuzz_peer_message, fuzz_ring_key, fuzz_ring_message, fuzz_token,
     fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
@@ -15,12 +16,8 @@ pub use decoders::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::content::{
-    Bitfield, Digest, Hasher, Layout, Manifest, Node, PAGE, page_root, verify_page,
-};
+use crate::content::{Bitfield, Digest, Layout, Manifest, Node, PAGE, page_root, verify_page};
 use crate::{CHUNK_SIZE, FileId};
-
-// Fuzz targets.
 
 /// Whatever is read as a bitfield keeps its invariant and reads back the same, and changes to one are those of a set.
 pub fn fuzz_bitfield(data: &[u8]) {
@@ -107,76 +104,6 @@ impl PageClaim {
             let (digests, proof) = (self.digests.clone(), self.proof.clone());
             verify_page(self.layout, page, digests, proof, id).is_ok()
         })
-    }
-}
-
-// Benches.
-
-/// The digest of a chunk that arrives in pieces of `piece` bytes.
-pub fn hash_chunk(chunk: &[u8], piece: usize) -> Digest {
-    let mut hasher = Hasher::new();
-    chunk.chunks(piece).for_each(|piece| hasher.update(piece));
-    hasher.finish()
-}
-
-/// A full page of digests of a file of 1 TiB, with its proof, as it arrives.
-pub struct ArrivedPage {
-    claim: PageClaim,
-    id: FileId,
-}
-
-impl ArrivedPage {
-    /// The last of the 2,048 pages.
-    pub fn new() -> Option<Self> {
-        let (claim, id) = PageClaim::true_of(2048, PAGE)?;
-        Some(Self { claim, id })
-    }
-
-    /// Checks the page; true, as it is the true one.
-    pub fn verify(&self) -> bool {
-        self.claim.is_believed(self.id)
-    }
-}
-
-/// The bitfields of two holders of one file: this side's, and another's.
-pub struct TwoBitfields {
-    ours: Bitfield,
-    theirs: Bitfield,
-}
-
-impl TwoBitfields {
-    /// Bitfields of `len` chunks: this side lacks every third chunk, the other every second.
-    pub fn new(len: u32) -> Self {
-        let [ours, theirs] = [3, 2].map(|step| {
-            let mut bitfield = Bitfield::full(len);
-            (0..len).step_by(step).for_each(|index| {
-                bitfield.clear(index);
-            });
-            bitfield
-        });
-        Self { ours, theirs }
-    }
-
-    /// Sets and clears every bit; returns how many are set then.
-    pub fn set_and_clear(&mut self) -> u32 {
-        for index in 0..self.ours.len() {
-            if !self.ours.set(index) {
-                self.ours.clear(index);
-            }
-        }
-        self.ours.count()
-    }
-
-    /// Goes over every chunk that this side lacks and the other has; returns the sum of their positions.
-    pub fn sum_of_wanted(&self) -> u64 {
-        self.theirs.iter_lacked_by(&self.ours).map(u64::from).sum()
-    }
-
-    /// Encodes and decodes this side's bitfield; returns its bytes, or none if it did not come back the same.
-    pub fn encode_and_decode(&self) -> Option<Vec<u8>> {
-        let bytes = postcard::to_stdvec(&self.ours).ok()?;
-        let again: Bitfield = postcard::from_bytes(&bytes).ok()?;
-        (black_box(again) == self.ours).then_some(bytes)
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) const SHARERS_MAX: usize = 32;
 
 /// Passwords hashed at once: each takes 19 MiB and one core.
 pub(crate) const HASHERS: usize = 2;
-/// Passwords that wait to be hashed.
+/// Passwords that wait to be hashed, of known peers, and as many of others.
 pub(crate) const HASHERS_WAITING_MAX: usize = 64;
 /// Failed logins at one account, from strangers, before the next one waits.
 pub(crate) const LOGIN_FAILURES_FREE_ACCOUNT: u32 = 20;
@@ -62,7 +62,9 @@ pub(crate) const ACCOUNTS_FREE_PREFIX: u32 = 100;
 pub(crate) const LOGIN_WAIT_MAX: Duration = Duration::from_secs(300);
 /// How long after the last failure all of a lane are forgotten.
 pub(crate) const LOGIN_FAILURES_FORGOTTEN: Duration = Duration::from_secs(900);
-/// Lanes of failures that a tracker remembers.
+/// How far apart strangers try at one account, at most, when they have to wait for each other.
+pub(crate) const LOGIN_TURNS_APART_MAX: Duration = Duration::from_secs(15);
+/// Lanes of failures that a tracker remembers, of each kind.
 pub(crate) const LOGIN_LANES_MAX: usize = 16 * 1024;
 
 /// How often a change that lost a race for its row is tried again.
@@ -87,6 +89,16 @@ pub(crate) const SWARMS_CHECKED_PER_RENEWAL: usize = 16;
 pub(crate) const SWARMS_SEEN_MAX: usize = 100_000;
 /// Requests of one connection that a tracker works on at once.
 pub(crate) const REQUESTS_AT_ONCE: usize = 16;
+/// Of these, those that list, or announce.
+pub(crate) const LONG_REQUESTS_AT_ONCE: usize = 2;
+/// Bytes in the body of a request on a connection on which nobody is logged in.
+pub(crate) const STRANGER_REQUEST_BYTES_MAX: usize = 8 * 1024;
+/// Bytes that somebody who is logged in may send to a tracker before they are read; a stranger, far fewer.
+pub(crate) const USER_WINDOW_BYTES: u32 = 2 * TRACKER_REQUEST_BYTES_MAX as u32;
+/// Bytes of answers, over all connections, that are not on their way yet because those who asked do not read.
+pub(crate) const UNDELIVERED_BYTES_MAX: usize = 64 << 20;
+/// How long who asked may take to read the answer.
+pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer waits for a tracker's answer before it asks again.
 pub(crate) const TRACKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a peer sends one request.
@@ -172,10 +184,14 @@ pub(crate) const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const SHARES_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections of other peers that a peer serves at once.
 pub(crate) const PEER_CONNECTIONS_MAX: usize = 256;
+/// Of these, those from one address prefix.
+pub(crate) const PEER_CONNECTIONS_PER_PREFIX_MAX: usize = 128;
 /// Bytes in the file of a session.
 pub(crate) const SESSION_FILE_BYTES_MAX: usize = 4096;
 /// Connections of peers that a tracker serves at once.
 pub(crate) const TRACKER_CONNECTIONS_MAX: usize = 4096;
+/// Of these, those from one address prefix: a large office behind one address has room.
+pub(crate) const TRACKER_CONNECTIONS_PER_PREFIX_MAX: usize = 1024;
 
 /// How far the DHT port of a tracker lies above its port.
 pub(crate) const DHT_PORT_OFFSET: u16 = 1000;
@@ -212,8 +228,11 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way beyond which newcomers have to prove their address first.
 pub(crate) const HANDSHAKES_UNPROVEN_MAX: usize = 32;
-/// Handshakes under way beyond which newcomers have to wait.
+/// Handshakes under way beyond which the one that began first is given up for a new one.
 pub(crate) const HANDSHAKES_MAX: usize = 256;
+/// Handshakes under way from one address prefix beyond which its others have to try again. More than can be
+/// under way without a proven address, so that nobody uses them up in another's name.
+pub(crate) const HANDSHAKES_PER_PREFIX_MAX: usize = 64;
 /// How long closing connections are waited for.
 pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes in a UDP datagram, once discovery has found that the path carries them. A send of ten
@@ -269,7 +288,12 @@ pub(crate) const LEASES_PER_KEY_MAX: usize = 16 * 1024;
 /// Bytes of all entries, as counted here.
 pub(crate) const LEASE_TABLE_BYTES_MAX: usize = 512 << 20;
 
-const _: () = assert!(HANDSHAKES_UNPROVEN_MAX < HANDSHAKES_MAX);
+const _: () = assert!(HANDSHAKES_UNPROVEN_MAX < HANDSHAKES_PER_PREFIX_MAX);
+const _: () = assert!(2 * HANDSHAKES_PER_PREFIX_MAX < HANDSHAKES_MAX);
+const _: () = assert!(2 * TRACKER_CONNECTIONS_PER_PREFIX_MAX < TRACKER_CONNECTIONS_MAX);
+const _: () = assert!(2 * PEER_CONNECTIONS_PER_PREFIX_MAX <= PEER_CONNECTIONS_MAX);
+const _: () = assert!(2 * TRACKER_RESPONSE_BYTES_MAX < UNDELIVERED_BYTES_MAX);
+const _: () = assert!(STRANGER_REQUEST_BYTES_MAX > 4 * PASSWORD_BYTES_MAX);
 const _: () = assert!(UDP_PAYLOAD_BYTES_MAX as usize * 10 <= 65_500);
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(ROW_PHASE_TIMEOUT.as_millis() * 2 < ROW_DEADLINE.as_millis());

@@ -87,6 +87,7 @@ const PURE: &[&str] = &[
     "dht/coordinator.rs",
     "dht/task.rs",
     "dht/row_key.rs",
+    "tracker/fair.rs",
     "tracker/throttle.rs",
     "peer/picker.rs",
 ];
@@ -511,6 +512,7 @@ mod bites {
                 "dht/coordinator.rs",
                 "dht/task.rs",
                 "dht/row_key.rs",
+                "tracker/fair.rs",
                 "tracker/throttle.rs",
                 "peer/picker.rs",
             ];

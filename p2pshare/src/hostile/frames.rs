@@ -12,6 +12,7 @@ use tokio::{net::UdpSocket, task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::{
+    limits::STRANGER_REQUEST_BYTES_MAX,
     transport::CloseCode,
     wire::{
         frame::{Message, encode},
@@ -183,6 +184,9 @@ async fn bad_frames_at_a_tracker_end_their_connection_alone() {
     ));
     let answer = frame(&Response::Done);
     all.push(bad("an answer", answer, code));
+    let long = header(Request::KIND, STRANGER_REQUEST_BYTES_MAX as u32 + 1);
+    let code = CloseCode::FrameTooLong;
+    all.push(bad("more than a stranger may say", long, code));
     for Bad { what, bytes, code } in all {
         let stranger = world.stranger();
         let connection = stranger.dial_tracker().await;

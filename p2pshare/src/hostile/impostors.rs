@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     SessionError,
     identity::token::TrackerCertificate,
-    transport::{CloseCode, serve, serve::Responder},
+    transport::{CloseCode, Responder, ServeLimits, serve},
     wire::tracker::Welcome,
 };
 
@@ -33,11 +33,19 @@ impl Impostor {
         tokio::spawn(async move {
             while let Some(connection) = endpoint.accept().await {
                 let (response, told) = (response.clone(), told.clone());
-                let lost = serve(&connection, 8, move |request: Request, to: Responder| {
-                    told.lock().unwrap().push(request);
-                    let response = response.clone();
-                    async move { to.answer(&response).await.unwrap() }
-                })
+                let limits = ServeLimits {
+                    at_once: 8,
+                    request_bytes: || usize::MAX,
+                };
+                let lost = serve(
+                    &connection,
+                    limits,
+                    move |request: Request, to: Responder| {
+                        told.lock().unwrap().push(request);
+                        let response = response.clone();
+                        async move { to.answer(&response).await.unwrap() }
+                    },
+                )
                 .await;
                 closed.lock().unwrap().push(lost.code());
             }

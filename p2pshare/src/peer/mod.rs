@@ -56,9 +56,11 @@ use crate::{
         key_file,
         token::{Credential, Signed},
     },
-    limits::{ANNOUNCED_TIMEOUT, FAREWELL_TIMEOUT, PEER_CONNECTIONS_MAX},
+    limits::{
+        ANNOUNCED_TIMEOUT, FAREWELL_TIMEOUT, PEER_CONNECTIONS_MAX, PEER_CONNECTIONS_PER_PREFIX_MAX,
+    },
     store::{ShutdownError, Store, StoreError, StoreKind, Table},
-    transport::{Alpn, BindError, CloseCode, Endpoint, EndpointConfig, Profile},
+    transport::{Alpn, BindError, CloseCode, Crowd, Endpoint, EndpointConfig, Profile},
     wire::tracker::{Password, Request, Response},
 };
 
@@ -497,14 +499,17 @@ async fn bind_anywhere(
 
 /// Takes connections from other peers, and serves each.
 async fn accept(endpoint: Endpoint, seeder: Seeder, end: CancellationToken) {
+    let crowd = Crowd::new(PEER_CONNECTIONS_MAX, PEER_CONNECTIONS_PER_PREFIX_MAX);
     let mut serving = JoinSet::new();
     loop {
         tokio::select! {
             () = end.cancelled() => return,
             Some(_) = serving.join_next(), if !serving.is_empty() => {}
-            connection = endpoint.accept(), if serving.len() < PEER_CONNECTIONS_MAX => {
+            connection = endpoint.accept() => {
                 let Some(connection) = connection else { return };
-                serving.spawn(seeder.clone().serve(connection));
+                if let Some(place) = crowd.admit(&connection) {
+                    serving.spawn(seeder.clone().serve(connection, place));
+                }
             }
         }
     }

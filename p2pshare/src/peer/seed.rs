@@ -36,7 +36,7 @@ use crate::{
         STREAM_IDLE_MAX,
     },
     time::Timestamp,
-    transport::{CloseCode, Connection, ReceiveError, RecvStream, SendStream},
+    transport::{Admission, CloseCode, Connection, ReceiveError, RecvStream, SendStream},
     wire::{
         peer::{ChunkHeader, Open, PageAnswer, PeerRefusal, SwarmAnswer, SwarmRequest},
         tracker::Holding,
@@ -121,7 +121,7 @@ impl Seeder {
     }
 
     /// Serves a connection until it is closed. Breaking the protocol closes it, and so does showing no right.
-    pub(super) async fn serve(self, connection: Connection) {
+    pub(super) async fn serve(self, connection: Connection, place: Admission) {
         let mut streams = JoinSet::new();
         let trusted = Arc::new(AtomicBool::new(false));
         let stranger_until = Instant::now() + STRANGER_LIFE;
@@ -135,10 +135,14 @@ impl Seeder {
                 stream = connection.accept() => {
                     let Ok((send, receive)) = stream else { return };
                     let (seeder, connection) = (self.clone(), connection.clone());
-                    let trusted = trusted.clone();
+                    let (trusted, place) = (trusted.clone(), place.clone());
                     streams.spawn(async move {
                         let peer = connection.remote_peer();
-                        if let Err(error) = seeder.serve_stream(peer, send, receive, &trusted).await {
+                        let trust = || {
+                            trusted.store(true, Ordering::Relaxed);
+                            place.set_trusted(true);
+                        };
+                        if let Err(error) = seeder.serve_stream(peer, send, receive, trust).await {
                             tracing::debug!(%peer, %error, "a peer's stream ended early");
                             if let Some(code) = CloseCode::for_fault(&error) {
                                 connection.close(code);
@@ -155,7 +159,7 @@ impl Seeder {
         peer: PeerId,
         send: SendStream,
         mut receive: RecvStream,
-        trusted: &AtomicBool,
+        trust: impl Fn(),
     ) -> Result<(), ReceiveError> {
         let open = match timeout(REQUEST_TIMEOUT, receive.receive::<Open>()).await {
             Ok(open) => open?,
@@ -166,7 +170,7 @@ impl Seeder {
         };
         let (Open::Digests { grant, group, .. } | Open::Swarm { grant, group, .. }) = &open;
         if self.0.right(peer, grant, group).is_some() {
-            trusted.store(true, Ordering::Relaxed);
+            trust();
         }
         match open {
             Open::Digests {

@@ -4,7 +4,6 @@
 //! and peer, of the account's present generation. Logging in again from the same peer replaces the session.
 
 use std::{
-    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Instant,
 };
@@ -13,7 +12,7 @@ use super::{
     passwords::Passwords,
     rows::{self, Account, SessionRow},
     table::{self, Decision, Request},
-    throttle::{Lane, Throttle},
+    throttle::{Attempt, Throttle},
 };
 use crate::{
     dht::DhtNode,
@@ -24,6 +23,7 @@ use crate::{
     },
     limits::{CREDENTIAL_LIFE, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN},
     time::Timestamp,
+    transport::Prefix,
     wire::tracker::{Change, Password, Refusal},
 };
 
@@ -58,22 +58,22 @@ impl Accounts {
     /// Makes an account. The name is taken once, ever.
     pub(super) async fn create(
         &self,
-        from: IpAddr,
+        from: Prefix,
         request: Request,
         user: UserName,
         password: Password,
         now: Timestamp,
     ) -> Result<UserName, Refusal> {
         check_length(&password)?;
-        let lanes = [Lane::of_creation(from)];
-        self.enter(&lanes)?;
+        let attempt = Attempt::Creation(from);
+        self.enter(&attempt)?;
         let key = rows::account_key(&user);
         let exists = || Refusal::UserExists { user: user.clone() };
         // A look before the expensive part; the change itself decides.
         if !request.change.retry && table::read::<Account>(&self.dht, &key).await?.is_some() {
             return Err(exists());
         }
-        let password_hash = self.passwords.hash(password).await?;
+        let password_hash = self.passwords.hash(&attempt, password).await?;
         let account = Account::V1 {
             name: user.clone(),
             password_hash,
@@ -96,7 +96,7 @@ impl Accounts {
     /// Logs `peer` in.
     pub(super) async fn login(
         &self,
-        from: IpAddr,
+        from: Prefix,
         peer: PeerId,
         user: UserName,
         password: Password,
@@ -107,20 +107,16 @@ impl Accounts {
         }
         let session_key = rows::session_key(&user, peer);
         let known = self.dht.read(&session_key).await?.is_some();
-        let lanes = Lane::of_login(&user, from, peer, known);
-        self.enter(&lanes)?;
-        let account = table::read::<Account>(&self.dht, &rows::account_key(&user)).await?;
-        let hash = account
-            .as_ref()
-            .map(|Account::V1 { password_hash, .. }| password_hash.clone());
-        let fits = self.passwords.verify(password, hash).await?;
-        let Some(Account::V1 {
+        let attempt = Attempt::login(&user, from, peer, known);
+        self.enter(&attempt)?;
+        let checked = self.check_password(&attempt, &user, password).await;
+        // An attempt that was not looked at is no failure either.
+        if checked != Err(Refusal::InvalidCredentials) {
+            self.throttle().forgive(&attempt);
+        }
+        let Account::V1 {
             name, generation, ..
-        }) = account.filter(|_| fits)
-        else {
-            return Err(Refusal::InvalidCredentials);
-        };
-        self.throttle().forgive(&lanes);
+        } = checked?;
         let session = SessionId::from_bytes(rand::random());
         let row = SessionRow::V1 {
             session,
@@ -143,6 +139,21 @@ impl Accounts {
         )
         .await?;
         Ok(self.issue(name, peer, session, generation, now))
+    }
+
+    /// The account of `user`, if `password` is its password; an unknown user's costs as much to find out.
+    async fn check_password(
+        &self,
+        attempt: &Attempt,
+        user: &UserName,
+        password: Password,
+    ) -> Result<Account, Refusal> {
+        let account = table::read::<Account>(&self.dht, &rows::account_key(user)).await?;
+        let stored = account
+            .as_ref()
+            .map(|Account::V1 { password_hash, .. }| password_hash.clone());
+        let fits = self.passwords.verify(attempt, password, stored).await?;
+        account.filter(|_| fits).ok_or(Refusal::InvalidCredentials)
     }
 
     /// Takes a credential for what it says, and renews it.
@@ -236,17 +247,10 @@ impl Accounts {
         }
     }
 
-    /// Counts an attempt in `lanes`, unless they have to wait.
-    fn enter(&self, lanes: &[Lane]) -> Result<(), Refusal> {
-        let now = Instant::now();
-        let mut throttle = self.throttle();
-        let wait = throttle.wait(lanes, now);
-        if wait.is_zero() {
-            throttle.count(lanes, now);
-            Ok(())
-        } else {
-            Err(Refusal::TooManyAttempts { wait })
-        }
+    /// Counts an attempt, unless it has to wait.
+    fn enter(&self, attempt: &Attempt) -> Result<(), Refusal> {
+        let entered = self.throttle().enter(attempt, Instant::now());
+        entered.map_err(|wait| Refusal::TooManyAttempts { wait })
     }
 
     fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {

@@ -2,6 +2,8 @@
 //! offered to peers. Who may do what is decided here.
 
 mod accounts;
+mod backlog;
+mod fair;
 mod files;
 mod groups;
 mod passwords;
@@ -31,9 +33,9 @@ use crate::{
         ring_key::RingKey,
         token::{Signed, TrackerCertificate},
     },
-    limits::{DHT_PORT_OFFSET, TRACKER_CONNECTIONS_MAX},
+    limits::{DHT_PORT_OFFSET, TRACKER_CONNECTIONS_MAX, TRACKER_CONNECTIONS_PER_PREFIX_MAX},
     store::{ShutdownError, StoreError},
-    transport::{Alpn, BindError, CloseCode, Endpoint, EndpointConfig, Profile},
+    transport::{Alpn, BindError, CloseCode, Crowd, Endpoint, EndpointConfig, Profile},
 };
 
 /// A tracker. A cheap clone; [`Tracker::shutdown`] ends it, and dropping the last clone ends it without
@@ -340,14 +342,17 @@ fn open_secrets(
 
 /// Takes connections from peers, and serves each.
 async fn accept(endpoint: Endpoint, service: Arc<Service>, end: CancellationToken) {
+    let crowd = Crowd::new(TRACKER_CONNECTIONS_MAX, TRACKER_CONNECTIONS_PER_PREFIX_MAX);
     let mut serving = JoinSet::new();
     loop {
         tokio::select! {
             () = end.cancelled() => return,
             Some(_) = serving.join_next(), if !serving.is_empty() => {}
-            connection = endpoint.accept(), if serving.len() < TRACKER_CONNECTIONS_MAX => {
+            connection = endpoint.accept() => {
                 let Some(connection) = connection else { return };
-                serving.spawn(service.clone().serve(connection));
+                if let Some(place) = crowd.admit(&connection) {
+                    serving.spawn(service.clone().serve(connection, place));
+                }
             }
         }
     }

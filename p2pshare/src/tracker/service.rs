@@ -8,8 +8,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     accounts::{Accounts, Login},
+    backlog::Backlog,
     files::Files,
     groups::{Groups, Standing},
     swarms::Swarms,
@@ -22,9 +25,12 @@ use crate::{
         key::SigningKey,
         token::{Grant, Signed, TrackerCertificate},
     },
-    limits::{GRANT_LIFE, REQUESTS_AT_ONCE, STRANGER_LIFE},
+    limits::{
+        GRANT_LIFE, LONG_REQUESTS_AT_ONCE, REQUESTS_AT_ONCE, STRANGER_LIFE,
+        STRANGER_REQUEST_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX, USER_WINDOW_BYTES,
+    },
     time::Timestamp,
-    transport::{CloseCode, Connection, serve},
+    transport::{Admission, CloseCode, Connection, Prefix, ServeLimits, serve},
     wire::tracker::{Announcement, Change, Holding, Refusal, Request, Response, Welcome},
 };
 
@@ -37,13 +43,18 @@ pub(super) struct Service {
     groups: Groups,
     files: Files,
     swarms: Swarms,
+    backlog: Backlog,
 }
 
 /// One connection, and who is logged in on it.
 struct Caller {
+    connection: Connection,
     peer: PeerId,
     from: SocketAddr,
     login: Mutex<Option<Login>>,
+    place: Admission,
+    /// For the requests that take much work, or many bytes.
+    long: Semaphore,
 }
 
 impl Service {
@@ -61,23 +72,37 @@ impl Service {
             groups: Groups::new(dht.clone()),
             files: Files::new(dht.clone()),
             swarms: Swarms::new(dht),
+            backlog: Backlog::default(),
         })
     }
 
     /// Serves a connection until it is closed. Breaking the protocol closes it, and so does staying without
-    /// logging in.
-    pub(super) async fn serve(self: Arc<Self>, connection: Connection) {
+    /// logging in, or not taking the answers.
+    pub(super) async fn serve(self: Arc<Self>, connection: Connection, place: Admission) {
         let caller = Arc::new(Caller {
+            connection: connection.clone(),
             peer: connection.remote_peer(),
             from: connection.remote_addr(),
             login: Mutex::default(),
+            place,
+            long: Semaphore::new(LONG_REQUESTS_AT_ONCE),
         });
-        let stranger = caller.clone();
-        let serving = serve(&connection, REQUESTS_AT_ONCE, move |request, responder| {
+        let (stranger, asking) = (caller.clone(), caller.clone());
+        let limits = ServeLimits {
+            at_once: REQUESTS_AT_ONCE,
+            request_bytes: move || match asking.login() {
+                Ok(_) => TRACKER_REQUEST_BYTES_MAX,
+                Err(_) => STRANGER_REQUEST_BYTES_MAX,
+            },
+        };
+        let serving = serve(&connection, limits, move |request, responder| {
             let (service, caller) = (self.clone(), caller.clone());
             async move {
                 let response = service.answer(&caller, request).await;
-                if let Err(error) = responder.answer(&response).await {
+                let delivered = service
+                    .backlog
+                    .deliver(&caller.connection, responder, response);
+                if let Err(error) = delivered.await {
                     tracing::debug!(peer = %caller.peer, %error, "an answer was not delivered");
                 }
             }
@@ -104,12 +129,24 @@ impl Service {
                 password,
             } => self
                 .accounts
-                .create(caller.from.ip(), caller.author(change), user, password, now)
+                .create(
+                    Prefix::of(caller.from.ip()),
+                    caller.author(change),
+                    user,
+                    password,
+                    now,
+                )
                 .await
                 .map(|user| Response::UserCreated { user }),
             Request::Login { user, password } => self
                 .accounts
-                .login(caller.from.ip(), caller.peer, user, password, now)
+                .login(
+                    Prefix::of(caller.from.ip()),
+                    caller.peer,
+                    user,
+                    password,
+                    now,
+                )
                 .await
                 .map(|login| caller.log_in(login)),
             Request::Authenticate { credential } => self
@@ -133,6 +170,11 @@ impl Service {
         now: Timestamp,
     ) -> Result<Response, Refusal> {
         let user = &login.user;
+        let _turn = match request.is_long() {
+            // It is never closed.
+            true => caller.long.acquire().await.ok(),
+            false => None,
+        };
         match request {
             Request::Logout { change } => {
                 self.accounts
@@ -427,6 +469,8 @@ impl Caller {
             credential: login.credential.clone(),
         };
         *self.slot() = Some(login);
+        self.place.set_trusted(true);
+        self.connection.receive_up_to(USER_WINDOW_BYTES);
         response
     }
 
@@ -440,7 +484,10 @@ impl Caller {
 
     /// Ends `login`, unless another one has taken its place.
     fn log_out(&self, login: &Login) {
-        self.slot().take_if(|now| now.session == login.session);
+        let ended = self.slot().take_if(|now| now.session == login.session);
+        if ended.is_some() {
+            self.place.set_trusted(false);
+        }
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Login>> {

@@ -1,6 +1,7 @@
 //! One UDP port, from which a process dials and on which it is dialed. A connection comes out of here only
 //! when its handshake is over, so that its other end is always known.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -11,12 +12,13 @@ use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::close::{CloseCode, ConnectionLost};
 use super::connection::Connection;
+use super::crowd::Prefix;
 use super::probe;
 use super::reset::ResetKeys;
 use super::settings::{self, Alpn, Profile};
@@ -26,7 +28,8 @@ use crate::identity::id::PeerId;
 use crate::identity::key::{NoRandomness, SigningKey};
 use crate::identity::key_file::KeyFileError;
 use crate::limits::{
-    CONNECT_TIMEOUT, GOODBYE_TIMEOUT, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_UNPROVEN_MAX,
+    CONNECT_TIMEOUT, GOODBYE_TIMEOUT, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_PREFIX_MAX,
+    HANDSHAKES_UNPROVEN_MAX,
 };
 
 /// What an endpoint is.
@@ -77,7 +80,7 @@ struct Inner {
     /// Whether this is a socket of this machine.
     real: bool,
     /// Handshakes of accepted connections that are under way, or over and not yet taken.
-    handshakes: Mutex<JoinSet<Option<Connection>>>,
+    handshakes: Mutex<Handshakes>,
 }
 
 impl Endpoint {
@@ -159,7 +162,7 @@ impl Endpoint {
             local_addr,
             connections_max: config.profile.connections_max(),
             real,
-            handshakes: Mutex::new(JoinSet::new()),
+            handshakes: Mutex::default(),
         })))
     }
 
@@ -216,41 +219,44 @@ impl Endpoint {
 
     /// The next connection that somebody has made, or `None` once the endpoint is closed. Attempts are only
     /// looked at while this is called; beyond [`HANDSHAKES_UNPROVEN_MAX`] handshakes that are under way, a newcomer has
-    /// to prove his address first, and beyond [`HANDSHAKES_MAX`] he has to wait. Cancel-safe.
+    /// to prove his address first, beyond [`HANDSHAKES_PER_PREFIX_MAX`] from his prefix he has to try again, and
+    /// beyond [`HANDSHAKES_MAX`] the handshake that began first makes room for his. Cancel-safe.
     pub(crate) async fn accept(&self) -> Option<Connection> {
         let mut handshakes = self.0.handshakes.lock().await;
         loop {
             tokio::select! {
                 biased;
-                Some(done) = handshakes.join_next(), if !handshakes.is_empty() => {
-                    if let Ok(Some(connection)) = done {
+                done = handshakes.next(), if !handshakes.running.is_empty() => {
+                    if let Some(connection) = done {
                         return Some(connection);
                     }
                 }
-                incoming = self.0.quinn.accept(), if handshakes.len() < HANDSHAKES_MAX => {
-                    self.greet(incoming?, &mut handshakes);
-                }
+                incoming = self.0.quinn.accept() => self.greet(incoming?, &mut handshakes),
             }
         }
     }
 
-    fn greet(&self, incoming: quinn::Incoming, handshakes: &mut JoinSet<Option<Connection>>) {
+    fn greet(&self, incoming: quinn::Incoming, handshakes: &mut Handshakes) {
         if self.0.quinn.open_connections() >= self.0.connections_max {
             tracing::debug!(from = %incoming.remote_address(), "refusing a connection: too many");
             return incoming.refuse();
         }
         let proven = incoming.remote_address_validated();
-        if handshakes.len() >= HANDSHAKES_UNPROVEN_MAX && !proven && incoming.may_retry() {
+        if handshakes.begun.len() >= HANDSHAKES_UNPROVEN_MAX && !proven && incoming.may_retry() {
             // It fails only where it may not be done.
             _ = incoming.retry();
             return;
         }
         let from = incoming.remote_address();
+        let prefix = Prefix::of(from.ip());
+        if handshakes.of(prefix) >= HANDSHAKES_PER_PREFIX_MAX {
+            return incoming.ignore();
+        }
         let connecting = match incoming.accept() {
             Ok(connecting) => connecting,
             Err(error) => return tracing::debug!(%from, %error, "a connection attempt failed"),
         };
-        handshakes.spawn(async move {
+        handshakes.begin(prefix, async move {
             match timeout(HANDSHAKE_TIMEOUT, connecting).await {
                 Ok(Ok(connection)) => return Connection::new(connection),
                 Ok(Err(error)) => tracing::debug!(%from, %error, "a handshake failed"),
@@ -262,7 +268,7 @@ impl Endpoint {
 
     #[cfg(test)]
     pub(super) async fn handshakes_under_way(&self) -> usize {
-        self.0.handshakes.lock().await.len()
+        self.0.handshakes.lock().await.begun.len()
     }
 
     /// Closes all connections and accepts and dials no more.
@@ -275,6 +281,47 @@ impl Endpoint {
     pub(crate) async fn wait_idle(&self) {
         // Who was not told by then finds out by himself.
         _ = timeout(GOODBYE_TIMEOUT, self.0.quinn.wait_idle()).await;
+    }
+}
+
+/// Handshakes of those who dialed in.
+#[derive(Default)]
+struct Handshakes {
+    running: JoinSet<Option<Connection>>,
+    /// Those that were not given up, in the order in which they began.
+    begun: VecDeque<(Prefix, AbortHandle)>,
+}
+
+impl Handshakes {
+    /// How many are from `prefix`.
+    fn of(&self, prefix: Prefix) -> usize {
+        let from = self.begun.iter().filter(|(from, _)| *from == prefix);
+        from.count()
+    }
+
+    /// Waits until one ends, and gives what came of it. Cancel-safe.
+    async fn next(&mut self) -> Option<Connection> {
+        let ended = self.running.join_next_with_id().await?;
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        self.begun.retain(|(_, handshake)| handshake.id() != id);
+        ended.ok()?.1
+    }
+
+    fn begin(
+        &mut self,
+        prefix: Prefix,
+        handshake: impl Future<Output = Option<Connection>> + Send + 'static,
+    ) {
+        if self.begun.len() >= HANDSHAKES_MAX
+            && let Some((_, first)) = self.begun.pop_front()
+        {
+            first.abort();
+        }
+        let handle = self.running.spawn(handshake);
+        self.begun.push_back((prefix, handle));
     }
 }
 

@@ -111,6 +111,13 @@ impl RecvStream {
     ///
     /// As [`receive`](Self::receive).
     pub(crate) async fn receive_or_end<M: Message>(&mut self) -> Result<Option<M>, ReceiveError> {
+        self.receive_or_end_within(usize::MAX).await
+    }
+
+    async fn receive_or_end_within<M: Message>(
+        &mut self,
+        max: usize,
+    ) -> Result<Option<M>, ReceiveError> {
         let mut header = [0; HEADER_BYTES];
         let mut filled = 0;
         while filled < HEADER_BYTES {
@@ -121,6 +128,9 @@ impl RecvStream {
             }
         }
         let length = decode_header::<M>(header)?;
+        if length > max {
+            return Err(FrameError::TooLong { bytes: length, max }.into());
+        }
         let mut body = Vec::with_capacity(length.min(BODY_BYTES_AT_ONCE));
         while body.len() < length {
             let chunk = self.0.read_chunk(length - body.len(), true).await?;
@@ -135,7 +145,20 @@ impl RecvStream {
     ///
     /// As [`receive`](Self::receive), and if anything follows the message.
     pub(crate) async fn receive_last<M: Message>(&mut self) -> Result<M, ReceiveError> {
-        let message = self.receive().await?;
+        self.receive_last_within(usize::MAX).await
+    }
+
+    /// As [`receive_last`](Self::receive_last), of a message whose body has at most `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive_last`](Self::receive_last).
+    pub(crate) async fn receive_last_within<M: Message>(
+        &mut self,
+        max: usize,
+    ) -> Result<M, ReceiveError> {
+        let message = self.receive_or_end_within(max).await?;
+        let message = message.ok_or(ReceiveError::Truncated)?;
         match self.0.read_chunk(1, true).await? {
             None => Ok(message),
             Some(_) => Err(ReceiveError::Trailing),

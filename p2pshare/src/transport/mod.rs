@@ -5,7 +5,8 @@
 //!   choice of QUIC, [`tls`] what is asked of a certificate, [`reset`] what lets a restarted process be
 //!   noticed at once, and [`probe`] what lets a dead port on this machine be.
 //! * [`connection`] is one connection, [`message`] the frames on its streams, [`mod@serve`] the side that
-//!   answers, [`pool`] the connections kept for reuse, and [`close`] why they end.
+//!   answers, [`pool`] the connections kept for reuse, [`crowd`] who has a place where many come, and [`close`]
+//!   why they end.
 //! * `memory` is a network without a machine, for tests.
 //!
 //! What a remote can make this room hold is bounded by [`settings::Windows`] and the stream and connection
@@ -13,6 +14,7 @@
 
 pub(crate) mod close;
 pub(crate) mod connection;
+mod crowd;
 pub(crate) mod endpoint;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -32,8 +34,9 @@ mod tls;
 
 pub(crate) use close::CloseCode;
 pub(crate) use connection::Connection;
+pub(crate) use crowd::{Admission, Crowd, Prefix};
 pub(crate) use endpoint::{BindError, Endpoint, EndpointConfig};
 pub(crate) use message::{ReceiveError, RecvStream, RequestError, SendError, SendStream};
-pub(crate) use serve::serve;
+pub(crate) use serve::{Responder, ServeLimits, serve};
 pub(crate) use settings::{Alpn, Profile};
 pub(crate) use tls::Expect;

@@ -11,17 +11,27 @@ use super::close::{CloseCode, ConnectionLost};
 use super::connection::Connection;
 use super::message::{ReceiveError, RecvStream, SendError, SendStream};
 use crate::limits::REQUEST_TIMEOUT;
-use crate::wire::frame::Message;
+use crate::wire::frame::{Message, encode};
 
-/// Hands every request of `connection` to `handler`, at most `at_once` at a time, until the connection is
-/// lost. Dropping the future abandons the handlers under way.
-pub(crate) async fn serve<Q, H, F>(
+/// How much is taken from the other side of one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct ServeLimits<L> {
+    /// Requests that are worked on at once.
+    pub(crate) at_once: usize,
+    /// Bytes in the body of the next request, if its kind does not allow fewer.
+    pub(crate) request_bytes: L,
+}
+
+/// Hands every request of `connection` to `handler`, within `limits`, until the connection is lost. Dropping
+/// the future abandons the handlers under way.
+pub(crate) async fn serve<Q, L, H, F>(
     connection: &Connection,
-    at_once: usize,
+    limits: ServeLimits<L>,
     handler: H,
 ) -> ConnectionLost
 where
     Q: Message + Send + 'static,
+    L: Fn() -> usize,
     H: Fn(Q, Responder) -> F + Clone + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
@@ -31,12 +41,14 @@ where
             biased;
             // What a handler that panicked leaves is a stream that was reset.
             Some(_) = running.join_next(), if !running.is_empty() => {}
-            stream = connection.accept(), if running.len() < at_once.max(1) => {
+            stream = connection.accept(), if running.len() < limits.at_once.max(1) => {
                 let (send, receive) = match stream {
                     Ok(stream) => stream,
                     Err(lost) => return lost,
                 };
-                let answering = answer(connection.clone(), send, receive, handler.clone());
+                let bytes_max = (limits.request_bytes)();
+                let connection = connection.clone();
+                let answering = answer(connection, send, receive, bytes_max, handler.clone());
                 running.spawn(answering);
             }
             lost = connection.closed() => return lost,
@@ -57,9 +69,25 @@ impl Responder {
     /// # Errors
     ///
     /// If the answer is too long, the one who asked no longer wants it, or the connection is lost.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a ring of several trackers uses it")
+    )]
     pub(crate) async fn answer<A: Message>(self, answer: &A) -> Result<(), SendError> {
+        match encode(answer) {
+            Ok(frame) => self.answer_frame(frame).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`answer`](Self::answer), with an answer that is encoded already.
+    ///
+    /// # Errors
+    ///
+    /// As [`answer`](Self::answer).
+    pub(crate) async fn answer_frame(self, frame: Vec<u8>) -> Result<(), SendError> {
         let mut stream = self.into_stream();
-        let sent = stream.send(answer).await;
+        let sent = stream.send_bytes(frame.into()).await;
         match sent {
             Ok(()) => stream.finish(),
             Err(_) => stream.reset(CloseCode::Internal),
@@ -98,13 +126,14 @@ async fn answer<Q, H, F>(
     connection: Connection,
     mut send: SendStream,
     mut receive: RecvStream,
+    bytes_max: usize,
     handler: H,
 ) where
     Q: Message,
     H: Fn(Q, Responder) -> F,
     F: Future<Output = ()>,
 {
-    match timeout(REQUEST_TIMEOUT, receive.receive_last()).await {
+    match timeout(REQUEST_TIMEOUT, receive.receive_last_within(bytes_max)).await {
         Ok(Ok(request)) => {
             let stream = Some(send);
             handler(request, Responder { stream }).await;

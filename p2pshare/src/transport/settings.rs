@@ -16,7 +16,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::reset::ResetKeys;
 use crate::limits::{
     DATAGRAM_BUFFER_BYTES, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_MAX, INITIAL_RTT,
-    INITIAL_WINDOW_BYTES, KEEP_ALIVE, SOCKET_BUFFER_BYTES, UDP_PAYLOAD_BYTES_MAX,
+    INITIAL_WINDOW_BYTES, KEEP_ALIVE, PEER_CONNECTIONS_MAX, SOCKET_BUFFER_BYTES,
+    TRACKER_CONNECTIONS_MAX, UDP_PAYLOAD_BYTES_MAX,
 };
 
 /// The protocol that a connection speaks, with its version.
@@ -82,8 +83,9 @@ impl Profile {
         match self {
             Self::Tracker => Windows {
                 stream: 256 * KIB,
-                connection: MIB,
-                send: 2 * MIB,
+                // More, once somebody is logged in.
+                connection: 64 * KIB,
+                send: 256 * KIB,
                 streams: 32,
             },
             Self::Ring => RING,
@@ -91,12 +93,13 @@ impl Profile {
         }
     }
 
-    /// The most connections, dialed ones included, with which an endpoint still accepts another.
+    /// The most connections, dialed and closing ones included, with which an endpoint still accepts another:
+    /// twice those that have a place, so that nobody is kept out by those that are closing.
     pub(super) const fn connections_max(self) -> usize {
         match self {
-            Self::Tracker => 4096,
+            Self::Tracker => 2 * TRACKER_CONNECTIONS_MAX,
             Self::Ring => 256,
-            Self::Peer => 512,
+            Self::Peer => 2 * PEER_CONNECTIONS_MAX,
         }
     }
 }
@@ -244,9 +247,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_can_fill_no_more_than_a_mebibyte_or_two() {
-        for profile in [Profile::Tracker, Profile::Peer] {
-            assert!(profile.accepted().connection <= MIB);
+    fn a_stranger_can_fill_little() {
+        for (profile, most) in [(Profile::Tracker, 64 * KIB), (Profile::Peer, MIB)] {
+            assert!(profile.accepted().connection <= most);
         }
     }
 }

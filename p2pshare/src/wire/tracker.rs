@@ -367,8 +367,8 @@ pub enum Refusal {
     /// No such user, or another password.
     #[error("invalid credentials")]
     InvalidCredentials,
-    /// Too many failures; the next attempt is looked at after the wait.
-    #[error("too many failed attempts; try again in {} s", wait.as_secs().max(1))]
+    /// Too many failed logins, or new accounts; the next attempt is looked at after the wait.
+    #[error("too many attempts; try again in {} s", whole_seconds(wait))]
     TooManyAttempts {
         /// How long to wait, told in whole milliseconds.
         #[serde(with = "crate::time::millis")]
@@ -528,7 +528,24 @@ impl Refusal {
     }
 }
 
+/// So many that the wait is over after them.
+fn whole_seconds(wait: &Duration) -> u64 {
+    wait.as_millis().div_ceil(1000).max(1) as u64
+}
+
 impl Request {
+    /// Whether it takes a tracker much work, or many bytes.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(
+            self,
+            Self::ListGroups { .. }
+                | Self::ListRequests { .. }
+                | Self::ListFiles { .. }
+                | Self::Holders { .. }
+                | Self::Announce(_)
+        )
+    }
+
     /// The change that it asks for, if it asks for one that is told from others.
     pub(crate) fn change(&self) -> Option<Change> {
         self.clone().change_mut().copied()

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     identity::{MemberId, SessionId, UserName, key::SigningKey, token::TrackerCertificate},
-    transport::{EndpointConfig, Profile, memory::Network, serve, serve::Responder},
+    transport::{EndpointConfig, Profile, ServeLimits, memory::Network, serve, serve::Responder},
     wire::tracker::Welcome,
 };
 
@@ -77,7 +77,11 @@ async fn a_credential_is_renewed_on_a_connection_that_lasts() {
                 let _ = responder.answer(&response).await;
             }
         };
-        serve(&connection, 1, answer).await;
+        let limits = ServeLimits {
+            at_once: 1,
+            request_bytes: || usize::MAX,
+        };
+        serve(&connection, limits, answer).await;
     });
     let addr = tracker.local_addr().to_string().parse().unwrap();
     let link = TrackerLink::new(peer.clone(), vec![addr], Some(ring()), None);

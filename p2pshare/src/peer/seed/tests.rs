@@ -12,7 +12,7 @@ use crate::{
     identity::{FileName, RingId, Role, UserName, key::SigningKey},
     peer::{file::Stamp, library::NewShare},
     store::{MemoryDisk, Store, StoreKind},
-    transport::{Alpn, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
+    transport::{Alpn, Crowd, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
 };
 
 const RING: RingId = RingId::from_bytes([1; 32]);
@@ -61,7 +61,9 @@ async fn connected(
         two.connect(one.local_addr(), Alpn::Peer, Expect::Any),
         one.accept()
     );
-    tokio::spawn(seeder.clone().serve(accepted.unwrap()));
+    let accepted = accepted.unwrap();
+    let place = Crowd::new(1, 1).admit(&accepted).unwrap();
+    tokio::spawn(seeder.clone().serve(accepted, place));
     (seeder, two, dialed.unwrap(), file)
 }
 

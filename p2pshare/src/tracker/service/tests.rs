@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     identity::MemberId,
     limits::TRACKER_ANSWER_TIMEOUT,
-    transport::{Alpn, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
+    transport::{Alpn, Crowd, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
     wire::tracker::Password,
 };
 
@@ -44,10 +44,11 @@ async fn a_connection_without_a_login_ends_after_a_minute() {
     };
     let certificate = Signed::sign(&certificate, &key(7));
     let service = Arc::new(Service::new(dht.clone(), ring, key(8), certificate).unwrap());
-    let serving = tracker.clone();
+    let (serving, crowd) = (tracker.clone(), Crowd::new(2, 2));
     tokio::spawn(async move {
         while let Some(connection) = serving.accept().await {
-            tokio::spawn(service.clone().serve(connection));
+            let place = crowd.admit(&connection).unwrap();
+            tokio::spawn(service.clone().serve(connection, place));
         }
     });
     let (one, two) = (
