@@ -40,6 +40,8 @@ struct Inner {
     /// What is known of the ring; its id is known beforehand or trusted on first use.
     ring: Mutex<RingKnowledge>,
     credential: watch::Sender<Option<Signed<Credential>>>,
+    /// Whether somebody logs in: the session before may be over at the trackers, and the next is not known yet.
+    entering: watch::Sender<bool>,
     /// Locked while a connection is being made, so that it is made once.
     slot: tokio::sync::Mutex<Slot>,
     /// Which tracker is connected, for whoever wants to look without waiting.
@@ -67,6 +69,28 @@ struct Live {
     tracker: usize,
     /// The credential under which the connection is logged in.
     authenticated: Option<Signed<Credential>>,
+}
+
+/// Why there is no live connection.
+enum NotLive {
+    /// The trackers do not honour this credential.
+    Refused(Box<Signed<Credential>>),
+    Failed(SessionError),
+}
+
+impl From<SessionError> for NotLive {
+    fn from(error: SessionError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Somebody logs in, until this is dropped.
+pub(super) struct Entering<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 /// The tracker that is connected now.
@@ -104,6 +128,7 @@ impl TrackerLink {
                 clock: None,
             }),
             credential: watch::Sender::new(None),
+            entering: watch::Sender::new(false),
             slot: tokio::sync::Mutex::default(),
             connected: watch::Sender::new(None),
         }))
@@ -145,9 +170,19 @@ impl TrackerLink {
         self.0.credential.send_replace(credential);
     }
 
+    /// Somebody logs in, one at a time: until what this gives is dropped, no session counts as over.
+    pub(super) fn enter(&self) -> Entering<'_> {
+        self.0.entering.send_replace(true);
+        Entering(&self.0.entering)
+    }
+
     /// Connects, if it is not, and names the tracker.
     pub(super) async fn connect(&self) -> Result<Connected, SessionError> {
-        self.live(false).await?;
+        match self.live(false).await {
+            Ok(_) => {}
+            Err(NotLive::Failed(error)) => return Err(error),
+            Err(NotLive::Refused(_)) => return Err(SessionError::LoggedOut),
+        }
         self.connected()
             .borrow()
             .clone()
@@ -171,8 +206,11 @@ impl TrackerLink {
         for attempt in 0..TRACKER_ATTEMPTS {
             let live = match self.live(as_user).await {
                 Ok(live) => live,
+                Err(NotLive::Refused(credential)) if self.is_replaced(&credential).await => {
+                    continue;
+                }
                 // A tracker that is being started again can still say what became of it.
-                Err(SessionError::Unreachable { .. })
+                Err(NotLive::Failed(SessionError::Unreachable { .. }))
                     if sent && began.elapsed() < TRACKER_ANSWER_TIMEOUT =>
                 {
                     sleep(pause_before_attempt(attempt)).await;
@@ -180,7 +218,8 @@ impl TrackerLink {
                 }
                 // What keeps us from asking again says nothing of what was asked before.
                 Err(_) if sent && query.changes_rows() => return Err(SessionError::OutcomeUnknown),
-                Err(error) => return Err(error),
+                Err(NotLive::Refused(_)) => return Err(SessionError::LoggedOut),
+                Err(NotLive::Failed(error)) => return Err(error),
             };
             match live
                 .connection
@@ -188,7 +227,11 @@ impl TrackerLink {
                 .await
             {
                 Ok(Response::Refused(Refusal::NotLoggedIn)) if as_user => {
-                    if !self.end_session(live.authenticated.as_ref()) {
+                    let replaced = match &live.authenticated {
+                        Some(credential) => self.is_replaced(credential).await,
+                        None => self.0.credential.borrow().is_some(),
+                    };
+                    if !replaced {
                         return Err(SessionError::LoggedOut);
                     }
                 }
@@ -215,7 +258,7 @@ impl TrackerLink {
     }
 
     /// A live connection, logged in where `as_user`.
-    async fn live(&self, as_user: bool) -> Result<Live, SessionError> {
+    async fn live(&self, as_user: bool) -> Result<Live, NotLive> {
         let asked = Instant::now();
         let unreachable = || SessionError::Unreachable {
             tried: self.0.trackers.clone(),
@@ -224,14 +267,14 @@ impl TrackerLink {
         for _ in 0..TRACKER_ATTEMPTS {
             let credential = self.0.credential.borrow().clone();
             if as_user && credential.is_none() {
-                return Err(SessionError::LoggedOut);
+                return Err(SessionError::LoggedOut.into());
             }
             slot.live
                 .take_if(|live| live.connection.close_reason().is_some());
             if slot.live.is_none() {
                 // While this one waited, another tried them all.
                 if slot.in_vain.is_some_and(|failed| failed > asked) {
-                    return Err(unreachable());
+                    return Err(unreachable().into());
                 }
                 let connected = self.connect_any().await;
                 if let Err(SessionError::Unreachable { .. }) = connected {
@@ -240,14 +283,14 @@ impl TrackerLink {
                 slot.live = Some(connected?);
             }
             let Some(live) = slot.live.as_mut() else {
-                return Err(SessionError::Protocol);
+                return Err(SessionError::Protocol.into());
             };
             if let Some(credential) = credential.filter(|_| as_user)
                 && (live.authenticated.as_ref() != Some(&credential) || self.is_old(&credential))
             {
                 match self.authenticate(live, credential).await {
                     // Another tracker, or this one on another connection, may be better off.
-                    Err(SessionError::Unreachable { .. }) => {
+                    Err(NotLive::Failed(SessionError::Unreachable { .. })) => {
                         live.connection.close(CloseCode::ShuttingDown);
                         continue;
                     }
@@ -256,14 +299,14 @@ impl TrackerLink {
             }
             return Ok(live.clone());
         }
-        Err(unreachable())
+        Err(unreachable().into())
     }
 
     async fn authenticate(
         &self,
         live: &mut Live,
         credential: Signed<Credential>,
-    ) -> Result<(), SessionError> {
+    ) -> Result<(), NotLive> {
         let query = Request::Authenticate {
             credential: credential.clone(),
         };
@@ -288,21 +331,28 @@ impl TrackerLink {
                 Ok(())
             }
             Ok(Response::Refused(Refusal::NotLoggedIn)) => {
-                self.end_session(Some(&credential));
-                Err(SessionError::LoggedOut)
+                Err(NotLive::Refused(Box::new(credential)))
             }
-            Ok(Response::Refused(refusal)) => Err(refusal.into()),
-            Ok(_) => Err(SessionError::Protocol),
-            Err(_) => Err(SessionError::Unreachable {
+            Ok(Response::Refused(refusal)) => Err(SessionError::from(refusal).into()),
+            Ok(_) => Err(SessionError::Protocol.into()),
+            Err(_) => Err(NotLive::Failed(SessionError::Unreachable {
                 tried: vec![self.0.trackers[live.tracker].clone()],
-            }),
+            })),
         }
     }
 
-    /// The session of the credential that was `refused` is over. Whether there is a newer one.
-    fn end_session(&self, refused: Option<&Signed<Credential>>) -> bool {
+    /// The session of the credential that was `refused` is over, unless somebody logs in: then that comes first.
+    /// Whether there is a newer one. To be called without the slot, which whoever logs in needs.
+    async fn is_replaced(&self, refused: &Signed<Credential>) -> bool {
+        // An error would say that the sender is gone, and it is in `self`.
+        let _ = self
+            .0
+            .entering
+            .subscribe()
+            .wait_for(|entering| !entering)
+            .await;
         self.0.credential.send_if_modified(|current| {
-            let same = current.is_some() && current.as_ref() == refused;
+            let same = current.as_ref() == Some(refused);
             if same {
                 *current = None;
             }

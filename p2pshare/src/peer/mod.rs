@@ -315,6 +315,7 @@ impl Peer {
             user: user.clone(),
             password: password.clone(),
         };
+        let entering = self.link().enter();
         let Response::LoggedIn { user, credential } = self.link().ask_as_nobody(request).await?
         else {
             return Err(SessionError::Protocol);
@@ -323,6 +324,7 @@ impl Peer {
         self.write_session(&credential).await?;
         *self.user() = Some(user.clone());
         self.link().set_credential(Some(credential));
+        drop(entering);
         self.wait_until_known().await;
         Ok(Session::new(self.clone(), user))
     }
