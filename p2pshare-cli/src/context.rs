@@ -59,7 +59,8 @@ impl Context {
             }
         };
         self.home
-            .trust_ring(&list, client.tracker(), client.ring_id())?;
+            .trust_ring(&list, client.tracker(), client.ring_id())
+            .await?;
         Ok((client, list))
     }
 

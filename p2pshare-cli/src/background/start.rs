@@ -106,7 +106,7 @@ impl Background {
 
     /// Starts it, unless another command did so meanwhile, and waits until it serves.
     async fn start(&self, home: &Home) -> Result<Client, Failure> {
-        let _lock = home.lock()?;
+        let _lock = home.lock().await?;
         if let Some(client) = self.find().await? {
             return Ok(client);
         }
@@ -163,7 +163,7 @@ pub(crate) async fn restore_all(
     if missing.is_empty() {
         return failed;
     }
-    let _lock = match home.lock() {
+    let _lock = match home.lock().await {
         Ok(lock) => lock,
         Err(failure) => {
             failed.extend(missing.into_iter().map(|one| (one.folder, failure.clone())));

@@ -69,7 +69,7 @@ async fn log_in(
 
 /// Ends a background peer in which nobody is logged in, and removes the folder if it was made for this login.
 async fn undo(context: &Context, background: &Background, is_new: bool) {
-    let Ok(_lock) = context.home.lock() else {
+    let Ok(_lock) = context.home.lock().await else {
         return;
     };
     match background.retire().await {

@@ -17,7 +17,7 @@ impl Home {
     ///
     /// # Errors
     /// When the list pins another ring, or pins none and another ring is known for one of its trackers.
-    pub(crate) fn trust_ring(
+    pub(crate) async fn trust_ring(
         &self,
         list: &TrackerList,
         tracker: &TrackerAddr,
@@ -48,7 +48,7 @@ impl Home {
             }
         }
         if known.get(tracker) != Some(&found) {
-            let _lock = self.lock()?;
+            let _lock = self.lock().await?;
             let mut known = self.known_rings()?;
             known.insert(tracker.clone(), found);
             let file = self.known_rings_file();
@@ -129,15 +129,18 @@ mod tests {
         RingId::from_bytes([n; 32])
     }
 
-    #[test]
-    fn the_first_ring_is_trusted_and_no_other_after_it() {
+    #[tokio::test]
+    async fn the_first_ring_is_trusted_and_no_other_after_it() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(temp.path())).unwrap();
         let (trackers, first) = (list("a:1\nb:1"), addr("a:1"));
-        home.trust_ring(&trackers, &first, ring(1)).unwrap();
-        home.trust_ring(&trackers, &first, ring(1)).unwrap();
+        home.trust_ring(&trackers, &first, ring(1)).await.unwrap();
+        home.trust_ring(&trackers, &first, ring(1)).await.unwrap();
         assert_eq!(home.rings_of(&trackers).unwrap(), [ring(1)]);
-        let refusal = home.trust_ring(&trackers, &first, ring(2)).unwrap_err();
+        let refusal = home
+            .trust_ring(&trackers, &first, ring(2))
+            .await
+            .unwrap_err();
         let refusal = format!("{refusal:?}");
         assert!(
             refusal.contains("THE RING BEHIND a:1 IS NOT THE ONE KNOWN"),
@@ -149,31 +152,43 @@ mod tests {
         );
         assert!(refusal.contains("remove the line of a:1"), "{refusal}");
         // Another tracker of the same list does not get away with it either.
-        assert!(home.trust_ring(&trackers, &addr("b:1"), ring(2)).is_err());
+        assert!(
+            home.trust_ring(&trackers, &addr("b:1"), ring(2))
+                .await
+                .is_err()
+        );
         assert_eq!(home.rings_of(&trackers).unwrap(), [ring(1)]);
     }
 
-    #[test]
-    fn a_pinned_ring_overrules_what_was_known() {
+    #[tokio::test]
+    async fn a_pinned_ring_overrules_what_was_known() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(temp.path())).unwrap();
         home.trust_ring(&list("a:1"), &addr("a:1"), ring(1))
+            .await
             .unwrap();
         let pinned = list(&format!("a:1\nring {}", ring(2)));
         assert_eq!(home.rings_of(&pinned).unwrap(), [ring(2)]);
-        assert!(home.trust_ring(&pinned, &addr("a:1"), ring(1)).is_err());
-        home.trust_ring(&pinned, &addr("a:1"), ring(2)).unwrap();
+        assert!(
+            home.trust_ring(&pinned, &addr("a:1"), ring(1))
+                .await
+                .is_err()
+        );
+        home.trust_ring(&pinned, &addr("a:1"), ring(2))
+            .await
+            .unwrap();
         home.trust_ring(&list("a:1"), &addr("a:1"), ring(2))
+            .await
             .unwrap();
     }
 
-    #[test]
-    fn a_file_that_cannot_be_read_lets_no_ring_be_trusted() {
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_lets_no_ring_be_trusted() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(temp.path())).unwrap();
         let bytes = b"a:1 \xff\n";
         fs::write(home.known_rings_file(), bytes).unwrap();
-        let refusal = home.trust_ring(&list("a:1"), &addr("a:1"), ring(1));
+        let refusal = home.trust_ring(&list("a:1"), &addr("a:1"), ring(1)).await;
         let refusal = refusal.unwrap_err().to_string();
         assert!(refusal.contains("cannot read the known rings"), "{refusal}");
         assert!(home.rings_of(&list("a:1")).is_err());

@@ -126,8 +126,19 @@ impl Home {
         }
     }
 
-    /// Waits until no other command starts or removes background peers of this home. Blocks; released on drop.
-    pub(crate) fn lock(&self) -> Result<File, Failure> {
+    /// Waits until no other command starts or removes background peers of this home; released on drop. Cancel safe:
+    /// what nobody waits for any more is released as soon as it is there.
+    pub(crate) async fn lock(&self) -> Result<File, Failure> {
+        let home = self.clone();
+        // Ctrl-C has to be heard meanwhile.
+        let locking = tokio::task::spawn_blocking(move || home.lock_blocking());
+        locking.await.unwrap_or_else(|panicked| {
+            let home = self.path.display();
+            Err(Failure::failed(format!("cannot lock {home}: {panicked}")))
+        })
+    }
+
+    fn lock_blocking(&self) -> Result<File, Failure> {
         let path = self.path.join("lock");
         let failed = |error| Failure::io(format!("cannot lock {}", path.display()), &error);
         create_private(&self.path).map_err(|error| {
@@ -374,7 +385,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(&temp.path().join("home"))).unwrap();
         home.check_guarded().unwrap();
-        drop(home.lock().unwrap());
+        drop(home.lock_blocking().unwrap());
         for (mode, is_guarded) in [
             (0o700, true),
             (0o755, true),
@@ -384,7 +395,7 @@ mod tests {
         ] {
             fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(home.check_guarded().is_ok(), is_guarded, "{mode:o}");
-            assert_eq!(home.lock().is_ok(), is_guarded, "{mode:o}");
+            assert_eq!(home.lock_blocking().is_ok(), is_guarded, "{mode:o}");
         }
         // Not for what is behind a link either.
         let link = temp.path().join("link");
