@@ -10,14 +10,15 @@ mod world;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use world::{Finished, PATIENCE, Process, World, same_content};
@@ -48,7 +49,7 @@ fn world() -> World {
 
 #[test]
 fn a_person_at_a_terminal() {
-    let mut world = world();
+    let world = world();
     fs::create_dir(world.work("folder")).unwrap();
     let mut terminal = Terminal::shell(&world, &[]);
     for (typed, answer) in [
@@ -160,8 +161,8 @@ fn a_person_at_a_terminal() {
     terminal.type_in(CTRL_U);
     terminal.type_in("status\r");
     terminal.wait_for("Logged in as Alice");
-    // Without a tracker there is nothing to offer, and the line goes on.
-    world.kill_tracker();
+    // Where no tracker answers there is nothing to offer, and the line goes on.
+    world.signal_tracker(Signal::STOP);
     terminal.wait_for(PROMPT);
     terminal.type_in("list_files ph\t");
     terminal.type_in("\t");
@@ -169,14 +170,86 @@ fn a_person_at_a_terminal() {
     terminal.type_in("help status\r");
     terminal.wait_for("Usage: p2pshare status");
     terminal.wait_for(PROMPT);
-    // A command that waits for one is ended as well.
+    // A command that waits for the tracker is ended as well.
     terminal.type_in("list_groups\r");
-    terminal.wait_for("list_groups");
-    terminal.type_in(CTRL_C);
-    terminal.wait_for("error: ");
+    terminal.interrupt_command();
+    world.signal_tracker(Signal::CONT);
     terminal.wait_for(PROMPT);
     terminal.type_in(CTRL_D);
     assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
+fn ctrl_c_ends_a_command_that_waits_for_another() {
+    let world = World::new();
+    world.users(&["Alice"]);
+    let mut terminal = Terminal::shell(&world, &[]);
+    let another = File::open(world.path("home/lock")).unwrap();
+    another.lock().unwrap();
+    let alice = world.lock_holder("alice");
+    kill_process(alice, Signal::KILL).unwrap();
+    world.wait_until_gone(alice);
+    for command in ["status\r", "login Alice pass123\r"] {
+        terminal.wait_for(PROMPT);
+        terminal.type_in(command);
+        terminal.interrupt_command();
+    }
+    drop(another);
+    terminal.wait_for(PROMPT);
+    terminal.type_in("status\r");
+    terminal.wait_for("Logged in as Alice");
+    terminal.wait_for(PROMPT);
+    terminal.type_in("quit\r");
+    assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
+fn ctrl_c_ends_a_script_that_waits_for_its_next_line() {
+    let world = World::new();
+    for script in ["status\n", "status\ncreate_user Alice --password-stdin\n"] {
+        let (input, mut writer) = io::pipe().unwrap();
+        let mut shell = Process::spawn_with_input(world.command(&["shell"]), input.into());
+        writer.write_all(script.as_bytes()).unwrap();
+        shell.wait_for_line("Not logged in");
+        shell.signal(Signal::INT);
+        let ended = shell.wait();
+        assert_eq!(
+            (ended.code, ended.stderr.as_str()),
+            (Some(130), "error: interrupted\n"),
+            "{script}"
+        );
+    }
+}
+
+#[test]
+fn a_script_runs_no_password_as_a_command() {
+    let world = World::new();
+    let long = "hunter2".repeat(1000);
+    let script = [
+        "login a/b --password-stdin\nhunter2\nlogin O'Brien --password-stdin\nhunter2\n".as_bytes(),
+        b"login Jos\xe9 --password-stdin\nhunter2\n",
+        b"login Bob --password-stdin --home ''\nhunter2\n",
+        format!("create_user Bob --password-stdin\n{long}\nstatus\n").as_bytes(),
+        b"create_user Bob --password-stdin\nhunter2\nlogin Bob --password-stdin",
+    ]
+    .concat();
+    let ended = run_script(&world, &[], &script);
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    assert_eq!(ended.stdout, "Not logged in\nUser created: Bob\n");
+    let failed: Vec<_> = ended
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("note: that was line "))
+        .collect();
+    assert_eq!(
+        failed,
+        [1, 3, 5, 7, 9, 14].map(|line| format!("{line} of the script"))
+    );
+    assert!(
+        ended.stderr.contains("no line to read the password from"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
@@ -302,6 +375,36 @@ verify testgroup "alice's file.txt"
     );
 }
 
+#[test]
+fn a_login_elsewhere_is_nothing_to_the_lines_after_it() {
+    let world = World::new();
+    world.users(&["Alice"]);
+    fs::write(world.path("list"), &world.addr).unwrap();
+    let list = world.path("list").display().to_string();
+    let script = format!(
+        "create_user Bob pass123
+login Bob pass123 --home ../elsewhere
+status
+login Bob pass123 --trackers {list}
+status
+login Bob pass123
+status
+"
+    );
+    let ended = run_script(&world, &["--as", "Alice"], script.as_bytes());
+    let users: Vec<_> = ended
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("Logged in as "))
+        .collect();
+    assert_eq!(
+        users,
+        ["Bob", "Alice", "Bob", "Alice", "Bob", "Bob"],
+        "{}",
+        ended.stderr
+    );
+}
+
 fn run_script(world: &World, args: &[&str], script: &[u8]) -> Finished {
     let path = world.path("script");
     fs::write(&path, script).unwrap();
@@ -399,6 +502,25 @@ impl Terminal {
                 Err(_) => panic!("no {text:?} on the screen:\n{}", self.seen),
             }
         }
+    }
+
+    /// Presses Ctrl-C while a command has the terminal, until the one that was just typed in ends of it: it may not
+    /// listen yet.
+    #[track_caller]
+    fn interrupt_command(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.seen[self.read..].contains("error: ") {
+            assert!(Instant::now() < deadline, "it goes on:\n{}", self.seen);
+            let modes = tcgetattr(&self.keyboard).unwrap().local_modes;
+            if modes.contains(LocalModes::ISIG) {
+                self.type_in(CTRL_C);
+            }
+            if let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(20)) {
+                self.output.extend(bytes);
+                self.seen = text_of(&self.output);
+            }
+        }
+        self.wait_for("error: interrupted");
     }
 
     /// Waits until the terminal does not show what is typed.

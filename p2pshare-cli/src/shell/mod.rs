@@ -7,6 +7,7 @@ mod words;
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::rc::Rc;
+use std::thread;
 
 use rustyline::config::{Behavior, BellStyle};
 use rustyline::error::ReadlineError;
@@ -14,8 +15,9 @@ use rustyline::history::MemHistory;
 use rustyline::{CompletionType, Config, Editor};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
-use crate::args::{self, Command, Global, NoCommand};
+use crate::args::{self, Cli, Command, Global, NoCommand};
 use crate::command::{self, Caller};
 use crate::context::Context;
 use crate::exit_code::ExitCode;
@@ -153,40 +155,31 @@ impl Shell {
         });
     }
 
-    /// Reads lines from standard input, which a command may read from as well. Ctrl-C ends the script.
+    /// Runs the lines of standard input. Ctrl-C ends the script.
     fn run_script(&mut self) -> Result<u8, Failure> {
-        let (mut exit_code, mut number) = (0, 0_u64);
+        let (mut exit_code, mut read) = (0, 0_u64);
         loop {
-            number += 1;
-            let read = {
-                let interrupts = &mut self.interrupts;
-                self.runtime.block_on(async {
-                    tokio::select! {
-                        biased;
-                        _ = interrupts.recv() => Err(Failure::new(ExitCode::Interrupted, "interrupted")),
-                        line = tokio::task::spawn_blocking(|| read_line(&mut io::stdin().lock())) => {
-                            Ok(line.unwrap_or_else(|panicked| Err(io::Error::other(panicked))))
-                        }
-                    }
-                })?
+            let Some(line) = self.next_line()? else {
+                return Ok(exit_code);
             };
-            let read = read.map_err(|error| Failure::io("cannot read the script", &error))?;
-            let ran = match read {
-                None => return Ok(exit_code),
-                Some(Ok(line)) => self.run_line(&line),
-                Some(Err(failure)) => {
-                    failure.report();
-                    Line::Ran {
-                        code: failure.code().number(),
-                        keep: None,
-                    }
-                }
-            };
-            match ran {
-                Line::Ran { code: 0, .. } | Line::Empty => continue,
-                Line::Quit => return Ok(exit_code),
-                Line::Ran { code, .. } => exit_code = code,
+            read += 1;
+            let number = read;
+            let mut understood = self.understand(&line);
+            if wants_password(&line, &understood) {
+                read += 1;
+                let password = self.next_line()?;
+                understood = understood.and_then(|cli| with_password(cli, password));
             }
+            let ran = match understood {
+                Ok(cli) => self.carry_out(cli),
+                Err(Line::Empty) => continue,
+                Err(Line::Quit) => return Ok(exit_code),
+                Err(Line::Ran { code, .. }) => code,
+            };
+            if ran == 0 {
+                continue;
+            }
+            exit_code = ran;
             render::talk(format_args!("note: that was line {number} of the script"));
             if self.stop_on_error || exit_code == ExitCode::Interrupted.number() {
                 return Ok(exit_code);
@@ -194,43 +187,79 @@ impl Shell {
         }
     }
 
+    /// The next line of the script; `None` at its end.
+    fn next_line(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let interrupts = &mut self.interrupts;
+        self.runtime.block_on(async {
+            let (sender, line) = oneshot::channel();
+            // A read cannot be ended, and unlike the threads of a runtime nobody waits for this one.
+            let reading = thread::Builder::new()
+                .spawn(move || sender.send(read_line(&mut io::stdin().lock())));
+            let read = match reading {
+                Ok(_) => tokio::select! {
+                    biased;
+                    _ = interrupts.recv() => {
+                        return Err(Failure::new(ExitCode::Interrupted, "interrupted"));
+                    }
+                    line = line => line.unwrap_or_else(|panicked| Err(io::Error::other(panicked))),
+                },
+                Err(error) => Err(error),
+            };
+            read.map_err(|error| Failure::io("cannot read the script", &error))
+        })
+    }
+
     fn run_line(&mut self, line: &str) -> Line {
+        match self.understand(line.as_bytes()) {
+            Ok(cli) => {
+                let keep = Some(history::without_password(line, &cli.command));
+                let code = self.carry_out(cli);
+                Line::Ran { code, keep }
+            }
+            Err(line) => line,
+        }
+    }
+
+    /// The command in a line; what there is none in is done with, and said to be what it was.
+    fn understand(&self, line: &[u8]) -> Result<Cli, Line> {
         if line.len() > LINE_BYTES_MAX {
-            return failed(&too_long());
+            return Err(failed(&too_long()));
         }
+        let line = str::from_utf8(line).map_err(|_| failed(&not_text()))?;
         if line.trim_start().starts_with('#') {
-            return Line::Empty;
+            return Err(Line::Empty);
         }
-        let mut words = match words::split(line) {
-            Ok(words) => words,
-            Err(unfinished) => return failed(&Failure::usage(unfinished.to_string())),
-        };
+        let mut words = words::split(line)
+            .map_err(|unfinished| failed(&Failure::usage(unfinished.to_string())))?;
         // As it comes along when a command line is pasted.
         if words.first().is_some_and(|word| word == "p2pshare") {
             words.remove(0);
         }
         match words.first().map(String::as_str) {
-            None => return Line::Empty,
-            Some("quit" | "exit") if words.len() == 1 => return Line::Quit,
+            None => return Err(Line::Empty),
+            Some("quit" | "exit") if words.len() == 1 => return Err(Line::Quit),
             Some("help") if words.len() == 1 => render::talk(HELP),
             _ => {}
         }
-        let cli = match args::parse_line(&words, &self.global) {
-            Ok(cli) => cli,
-            Err(no_command) => {
-                let keep = matches!(&no_command, NoCommand::Help(_)) && words[0] == "help";
-                return Line::Ran {
-                    code: no_command.report(),
-                    keep: keep.then(|| line.to_owned()),
-                };
+        args::parse_line(&words, &self.global).map_err(|no_command| {
+            let keep = matches!(&no_command, NoCommand::Help(_)) && words[0] == "help";
+            Line::Ran {
+                code: no_command.report(),
+                keep: keep.then(|| line.to_owned()),
             }
-        };
-        let keep = history::without_password(line, &cli.command);
+        })
+    }
+
+    /// Carries out a command, and gives the number that its process would have exited with.
+    fn carry_out(&mut self, cli: Cli) -> u8 {
+        let is_here =
+            cli.global.home == self.global.home && cli.global.trackers == self.global.trackers;
         let logging_in = match &cli.command {
-            Command::Login(account) => Some(account.user.clone()),
+            // Whoever logs in elsewhere is nobody here.
+            Command::Login(account) if is_here => Some(account.user.clone()),
             _ => None,
         };
-        let code = match command::execute(cli, Caller::Shell) {
+        match command::execute(cli, Caller::Shell) {
             Ok(()) => {
                 if logging_in.is_some() {
                     self.global.as_user = logging_in;
@@ -241,16 +270,40 @@ impl Shell {
                 failure.report();
                 failure.code().number()
             }
-        };
-        Line::Ran {
-            code,
-            keep: Some(keep),
         }
     }
 }
 
-/// The next line; an error in the inner place is one of the line alone. Blocks.
-fn read_line(input: &mut impl BufRead) -> io::Result<Option<Result<String, Failure>>> {
+/// Whether the line after this one is its password, which must not be run even if this one cannot be.
+fn wants_password(line: &[u8], understood: &Result<Cli, Line>) -> bool {
+    match understood {
+        Ok(cli) => match &cli.command {
+            Command::CreateUser(account) | Command::Login(account) => account.password_stdin,
+            _ => false,
+        },
+        Err(Line::Ran { .. }) => String::from_utf8_lossy(line).contains("--password-stdin"),
+        Err(Line::Empty | Line::Quit) => false,
+    }
+}
+
+/// The command with the password that was read for it. At the end of the script the command finds that there is none.
+fn with_password(mut cli: Cli, password: Option<Vec<u8>>) -> Result<Cli, Line> {
+    let (Some(password), Command::CreateUser(account) | Command::Login(account)) =
+        (password, &mut cli.command)
+    else {
+        return Ok(cli);
+    };
+    if password.len() > LINE_BYTES_MAX {
+        return Err(failed(&too_long()));
+    }
+    let password = String::from_utf8(password).map_err(|_| failed(&not_text()))?;
+    account.password = Some(password);
+    Ok(cli)
+}
+
+/// The next line without its end, and of one that is longer than allowed so much that it shows; `None` after the last.
+/// Blocks.
+fn read_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let bound = LINE_BYTES_MAX as u64 + 1;
     input.by_ref().take(bound).read_until(b'\n', &mut line)?;
@@ -259,10 +312,10 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Option<Result<String, Failu
     }
     if line.pop_if(|last| *last == b'\n').is_none() && line.len() > LINE_BYTES_MAX {
         input.skip_until(b'\n')?;
-        return Ok(Some(Err(too_long())));
+        return Ok(Some(line));
     }
     line.pop_if(|last| *last == b'\r');
-    Ok(Some(String::from_utf8(line).map_err(|_| not_text())))
+    Ok(Some(line))
 }
 
 fn failed(failure: &Failure) -> Line {
@@ -303,21 +356,18 @@ mod tests {
             long.as_bytes(),
             b"\n",
             long.as_bytes(),
-            b"y\ncaf\xe9\nlast",
+            b"yz\ncaf\xe9\nlast",
         ]
         .concat();
         let mut input = script.as_slice();
-        let mut next = || match read_line(&mut input).unwrap() {
-            None => "the end".to_owned(),
-            Some(Ok(line)) => line,
-            Some(Err(failure)) => failure.to_string(),
-        };
-        assert_eq!(next(), "status");
-        assert_eq!(next(), "");
-        assert_eq!(next(), long);
-        assert_eq!(next(), "the line is longer than 65536 bytes");
-        assert_eq!(next(), "the line is not UTF-8");
-        assert_eq!(next(), "last");
-        assert_eq!(next(), "the end");
+        let mut next = || read_line(&mut input).unwrap();
+        let line = |line: &[u8]| Some(line.to_owned());
+        assert_eq!(next(), line(b"status"));
+        assert_eq!(next(), line(b""));
+        assert_eq!(next(), line(long.as_bytes()));
+        assert_eq!(next().unwrap().len(), LINE_BYTES_MAX + 1);
+        assert_eq!(next(), line(b"caf\xe9"));
+        assert_eq!(next(), line(b"last"));
+        assert_eq!(next(), None);
     }
 }
