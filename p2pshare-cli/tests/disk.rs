@@ -11,22 +11,23 @@ mod world;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TrySendError};
 
 use rustix::fs::{FileType, Mode};
 use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
 use world::{Finished, Process, World, same_content};
 
 const MIB: u64 = 1024 * 1024;
 const USAGE: i32 = 2;
 const UNREACHABLE: i32 = 6;
 const CHANGED: i32 = 7;
+const LINE: &[u8] = b"one more line\n";
 
 /// What somebody does to a file.
 type Change = fn(&Path);
@@ -518,29 +519,20 @@ fn what_cannot_be_shared_is_refused_with_the_reason() {
             .contains(&work.join("a.bin").display().to_string())
     );
 
-    // A file that somebody writes to, without waiting for a disk.
-    let mut memory = tempfile::Builder::new();
-    memory.prefix("p2pshare-");
-    let memory = memory
-        .tempdir_in("/dev/shm")
-        .or_else(|_| tempfile::tempdir())
-        .unwrap();
-    let path = memory.path().canonicalize().unwrap().join("log");
-    // Long enough to be written to many times while it is read; there is nothing in it.
-    fs::File::create(&path).unwrap().set_len(256 * MIB).unwrap();
-    let (stop, (writes, written)) = (AtomicBool::new(false), mpsc::sync_channel(1));
+    // A file that somebody writes to.
+    let (_folder, path, log) = log_to_write_to(&world);
+    let (writes, written) = mpsc::sync_channel(1);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut log = fs::File::options().append(true).open(&path).unwrap();
-            while !stop.load(Ordering::Relaxed) {
-                log.write_all(b"one more line\n").unwrap();
-                let _ = writes.try_send(());
-            }
+        // The writing ends with this end of the channel, whatever comes of the test.
+        let written = written;
+        scope.spawn(move || {
+            while log.write_all_at(LINE, 0).is_ok()
+                && writes.try_send(()) != Err(TrySendError::Disconnected(()))
+            {}
         });
         written.recv().unwrap();
         let message = format!("{} changed while it was read", path.display());
         let finished = world.run(&["upload_file", path.to_str().unwrap(), "g"]);
-        stop.store(true, Ordering::Relaxed);
         assert_eq!(finished.code, Some(CHANGED), "{}", finished.stderr);
         assert!(finished.stderr.contains(&message), "{}", finished.stderr);
     });
@@ -549,6 +541,22 @@ fn what_cannot_be_shared_is_refused_with_the_reason() {
         2,
         "the header, and the link"
     );
+}
+
+/// A file long enough to be written to many times while it is read, with nothing in it but a line, so that it takes no
+/// room: in memory, where the writing waits for no disk, or else in the folder of the world.
+fn log_to_write_to(world: &World) -> (TempDir, PathBuf, fs::File) {
+    let log_in = |folder: &Path| -> io::Result<_> {
+        let folder = tempfile::Builder::new()
+            .prefix("p2pshare-")
+            .tempdir_in(folder)?;
+        let path = folder.path().canonicalize()?.join("log");
+        let log = fs::File::create(&path)?;
+        log.set_len(256 * MIB)?;
+        log.write_all_at(LINE, 0)?;
+        Ok((folder, path, log))
+    };
+    log_in(Path::new("/dev/shm")).unwrap_or_else(|_| log_in(world.temp.path()).unwrap())
 }
 
 /// The command as one whom permissions bind, which they do not bind the superuser; `None` if they do anyway.
