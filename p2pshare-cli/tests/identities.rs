@@ -460,7 +460,9 @@ fn a_background_peer_of_another_protocol_is_replaced_when_it_has_nothing_to_do()
     let world = World::new();
     world.users(&["Alice"]);
     let folder = world.identity_folders().remove(0);
-    kill_process(world.peer_pid("Alice"), Signal::KILL).unwrap();
+    let alice = world.peer_pid("Alice");
+    kill_process(alice, Signal::KILL).unwrap();
+    world.wait_until_gone(alice);
     let socket = fs::read_link(folder.join("control.sock")).unwrap();
     let impostor = |transfers: &str| {
         let _ = fs::remove_file(&socket);

@@ -33,9 +33,10 @@ impl Client {
         let mut stream = socket::connect(folder)
             .await
             .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    ConnectError::NotRunning
-                }
+                // The last is of one that ends while we wait in its queue.
+                io::ErrorKind::NotFound
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset => ConnectError::NotRunning,
                 _ => ConnectError::Broken(error),
             })?;
         match timeout(HELLO_TIMEOUT, frame::read_open_frame(&mut stream)).await {
