@@ -232,10 +232,19 @@ impl TrackerLink {
                         None => self.0.credential.borrow().is_some(),
                     };
                     if !replaced {
-                        return Err(SessionError::LoggedOut);
+                        return Err(match sent && query.changes_rows() {
+                            true => SessionError::OutcomeUnknown,
+                            false => SessionError::LoggedOut,
+                        });
                     }
                 }
                 Ok(Response::Refused(Refusal::OutcomeUnknown)) => sent = true,
+                // Whoever turns a retry away unseen does not know what became of it.
+                Ok(Response::Refused(refusal))
+                    if sent && query.changes_rows() && !refusal.is_of_the_row() =>
+                {
+                    sleep(pause_before_attempt(attempt)).await;
+                }
                 Ok(Response::Refused(refusal)) => return Err(refusal.into()),
                 Ok(response) => return Ok(response),
                 Err(error) => {

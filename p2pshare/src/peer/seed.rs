@@ -412,7 +412,10 @@ impl Swarm {
             let request = timeout_at(idle_until, receive.receive_or_end()).await;
             match request {
                 Ok(Ok(Some(SwarmRequest::Chunk { index }))) => {
-                    idle_until = Instant::now() + STREAM_IDLE_MAX;
+                    // Whose right is over keeps his place for as long as he may be silent, to show another.
+                    if self.may_read() {
+                        idle_until = Instant::now() + STREAM_IDLE_MAX;
+                    }
                     self.cancelled().remove(&index);
                     // More than may be unanswered: whoever sends them waits until some are answered.
                     if ask.send(index).await.is_err() {
@@ -472,7 +475,8 @@ impl Swarm {
         loop {
             let answer = tokio::select! {
                 answer = prepared.recv() => answer,
-                more = growth.more() => match send_in_time(&mut send, more).await {
+                // Nor is it told what is here whose right is over.
+                more = growth.more(), if self.may_read() => match send_in_time(&mut send, more).await {
                     true => continue,
                     false => return,
                 },

@@ -65,9 +65,13 @@ impl Accounts {
         now: Timestamp,
     ) -> Result<UserName, Refusal> {
         check_length(&password)?;
+        let key = rows::account_key(&user);
+        // What was done is told whoever has to wait.
+        if request.change.retry && table::was_done(&self.dht, &key, request).await? {
+            return Ok(user);
+        }
         let attempt = Attempt::Creation(from);
         self.enter(&attempt)?;
-        let key = rows::account_key(&user);
         let exists = || Refusal::UserExists { user: user.clone() };
         // A look before the expensive part; the change itself decides.
         if !request.change.retry && table::read::<Account>(&self.dht, &key).await?.is_some() {
@@ -266,5 +270,49 @@ fn check_length(password: &Password) -> Result<(), Refusal> {
             min: PASSWORD_BYTES_MIN as u32,
             max: PASSWORD_BYTES_MAX as u32,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::limits::ACCOUNTS_FREE_PREFIX;
+
+    #[tokio::test]
+    async fn who_has_to_wait_hears_of_the_account_that_he_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = RingId::from_bytes([1; 32]);
+        let dht = DhtNode::builder(folder.path(), ring).bind().await.unwrap();
+        let accounts = Accounts::new(dht.clone(), ring, SigningKey::from_seed(&[8; 32])).unwrap();
+        let user = UserName::new("Alice").unwrap();
+        let create = async |request: u8, retry: bool| {
+            let change = Change {
+                request: RequestId::from_bytes([request; 16]),
+                retry,
+            };
+            let peer = PeerId::from_bytes([2; 32]);
+            let request = Request { peer, change };
+            let from = Prefix::of([192, 0, 2, 1].into());
+            let (password, now) = (Password::new("pass123"), Timestamp::from_millis(0));
+            let user = user.clone();
+            accounts.create(from, request, user, password, now).await
+        };
+        assert_eq!(create(1, false).await, Ok(user.clone()));
+        let mut refused = create(2, false).await;
+        for _ in 0..2 * ACCOUNTS_FREE_PREFIX {
+            if let Err(Refusal::TooManyAttempts { .. }) = refused {
+                break;
+            }
+            assert!(matches!(refused, Err(Refusal::UserExists { .. })));
+            refused = create(2, false).await;
+        }
+        assert!(
+            matches!(refused, Err(Refusal::TooManyAttempts { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(create(1, true).await, Ok(user.clone()));
+        dht.shutdown().await.unwrap();
     }
 }

@@ -2,10 +2,13 @@
 //! the defaults of the `argon2` crate), off the async threads. At most [`HASHERS`] run at once, also of those
 //! whose callers have gone away, and few wait, so that a flood of logins costs bounded memory and CPU.
 //!
-//! Who waits is served in turn: known peers and all others alternately, known peers by account, others by
-//! address prefix. A flood of either kind delays the other by one hash, and fills none of its places.
+//! Who waits is served in turn: known peers and all others alternately, both by address prefix, and known peers of
+//! one prefix by account. A flood of either kind delays the other by one hash, and fills none of its places.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use argon2::{
     Algorithm, Argon2, Block, Params, Version,
@@ -33,8 +36,8 @@ struct Inner {
 /// Who waits for a hasher.
 struct Desk {
     idle: Vec<Memory>,
-    known: FairQueue<String, oneshot::Sender<Hasher>>,
-    others: FairQueue<Other, oneshot::Sender<Hasher>>,
+    known: FairQueue<Prefix, String, oneshot::Sender<Hasher>>,
+    others: FairQueue<Other, (), oneshot::Sender<Hasher>>,
     /// Whether a known peer is next, where both kinds wait.
     known_first: bool,
 }
@@ -132,9 +135,15 @@ impl Inner {
             return;
         }
         let lost = match attempt {
-            Attempt::Known(user, _) => enter(&mut desk.known, user.clone(), sender),
-            Attempt::Stranger(_, prefix) => enter(&mut desk.others, Other::Login(*prefix), sender),
-            Attempt::Creation(prefix) => enter(&mut desk.others, Other::Creation(*prefix), sender),
+            Attempt::Known(user, _, prefix) => {
+                enter(&mut desk.known, *prefix, user.clone(), sender)
+            }
+            Attempt::Stranger(_, prefix) => {
+                enter(&mut desk.others, Other::Login(*prefix), (), sender)
+            }
+            Attempt::Creation(prefix) => {
+                enter(&mut desk.others, Other::Creation(*prefix), (), sender)
+            }
         };
         drop(desk);
         drop(lost);
@@ -146,15 +155,16 @@ impl Inner {
 }
 
 /// Lets somebody wait, in the place of those who went away or of who has most places.
-fn enter<K: Clone + Eq + std::hash::Hash>(
-    queue: &mut FairQueue<K, oneshot::Sender<Hasher>>,
+fn enter<G: Clone + Eq + Hash, K: Clone + Eq + Hash>(
+    queue: &mut FairQueue<G, K, oneshot::Sender<Hasher>>,
+    group: G,
     key: K,
     sender: oneshot::Sender<Hasher>,
 ) -> Option<oneshot::Sender<Hasher>> {
     if queue.is_full() {
         queue.retain(|waiting| !waiting.is_closed());
     }
-    queue.push(key, sender)
+    queue.push(group, key, sender)
 }
 
 impl Desk {
@@ -236,7 +246,11 @@ mod tests {
     use crate::{identity::PeerId, limits::LOGIN_FAILURES_FREE_PREFIX};
 
     fn known(user: &str) -> Attempt {
-        Attempt::Known(user.to_owned(), PeerId::from_bytes([1; 32]))
+        known_at(user, 9)
+    }
+
+    fn known_at(user: &str, host: u32) -> Attempt {
+        Attempt::Known(user.to_owned(), PeerId::from_bytes([1; 32]), prefix(host))
     }
 
     fn stranger(host: u32) -> Attempt {
@@ -344,7 +358,15 @@ mod tests {
         blocked.ask(&stranger(1), full + 50, "flood", &log);
         blocked.ask(&Attempt::Creation(prefix(1)), 2, "creation", &log);
         blocked.ask(&stranger(2), 1, "newcomer", &log);
-        blocked.ask(&known("mallory"), full + 50, "mallory", &log);
+        // As the users that somebody made, each of whom is known here.
+        for number in 0..full + 50 {
+            blocked.ask(
+                &known_at(&format!("mallory{number}"), 3),
+                1,
+                "mallory",
+                &log,
+            );
+        }
         blocked.ask(&known("alice"), 1, "alice", &log);
         // What was over the top has been told so; nobody who came for himself was.
         blocked.hold.pop();

@@ -327,7 +327,10 @@ impl Announced {
             };
             (held.swarm(), lease)
         };
-        self.holds.values().map(lease).collect()
+        // Of what is held under several names, the whole of it counts.
+        let (whole, parts): (Vec<_>, Vec<_>) =
+            (self.holds.values()).partition(|held| held.holding == Holding::Complete);
+        parts.into_iter().chain(whole).map(lease).collect()
     }
 
     /// The swarms of what it holds whole.

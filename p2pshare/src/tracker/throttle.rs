@@ -28,8 +28,8 @@ use crate::{
 pub(super) enum Attempt {
     /// To log in to this account, by anybody but a known peer.
     Stranger(String, Prefix),
-    /// To log in, by a peer that was logged in to this account before.
-    Known(String, PeerId),
+    /// To log in, by a peer that was logged in to this account before, from wherever it is now.
+    Known(String, PeerId, Prefix),
     /// To make an account.
     Creation(Prefix),
 }
@@ -38,7 +38,7 @@ impl Attempt {
     /// The attempt of `peer` at `from` to log in as `user`.
     pub(super) fn login(user: &UserName, from: Prefix, peer: PeerId, known: bool) -> Self {
         match known {
-            true => Self::Known(user.folded(), peer),
+            true => Self::Known(user.folded(), peer, from),
             false => Self::Stranger(user.folded(), from),
         }
     }
@@ -69,7 +69,7 @@ impl Throttle {
     pub(super) fn enter(&mut self, attempt: &Attempt, now: Instant) -> Result<(), Duration> {
         match attempt {
             Attempt::Stranger(user, prefix) => self.enter_stranger(user, prefix, now),
-            Attempt::Known(user, peer) => self.known.enter(&(user.clone(), *peer), now),
+            Attempt::Known(user, peer, _) => self.known.enter(&(user.clone(), *peer), now),
             Attempt::Creation(prefix) => self.creations.enter(prefix, now),
         }
     }
@@ -81,7 +81,7 @@ impl Throttle {
                 self.accounts.forgive(user);
                 self.prefixes.forgive(prefix);
             }
-            Attempt::Known(user, peer) => self.known.forgive(&(user.clone(), *peer)),
+            Attempt::Known(user, peer, _) => self.known.forgive(&(user.clone(), *peer)),
             Attempt::Creation(prefix) => self.creations.forgive(prefix),
         }
     }

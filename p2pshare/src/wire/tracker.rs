@@ -526,6 +526,12 @@ impl Refusal {
                 | Self::Internal
         )
     }
+
+    /// Whether it was decided by what the change found, and not before anybody looked. Only so it says of a change
+    /// that was sent before that it was not done then either.
+    pub(crate) const fn is_of_the_row(&self) -> bool {
+        !self.is_transient() && !matches!(self, Self::NotLoggedIn)
+    }
 }
 
 /// So many that the wait is over after them.

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     identity::{MemberId, PeerId, SessionId, UserName, key::SigningKey, token::TrackerCertificate},
     transport::{EndpointConfig, Profile, ServeLimits, memory::Network, serve, serve::Responder},
-    wire::tracker::Welcome,
+    wire::tracker::{Change, Welcome},
 };
 
 fn key(of: u8) -> SigningKey {
@@ -134,6 +134,33 @@ async fn a_session_is_not_over_while_somebody_logs_in() {
     let answer = link.ask(Request::ListGroups { cursor: Vec::new() }).await;
     assert!(matches!(answer, Err(SessionError::LoggedOut)), "{answer:?}");
     assert_eq!(*link.credential().borrow(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_turns_a_retry_away_does_not_say_that_nothing_was_done() {
+    let network = Network::new(1);
+    let peer = key(2).verifying_key().into();
+    let shown = credential(peer, BEGAN);
+    let honoured = shown.clone();
+    let (_peer, link, mut requests) = world(&network, move |request| match request {
+        Request::Authenticate { .. } => logged_in(&honoured),
+        Request::Logout { change } if !change.retry => Response::Refused(Refusal::OutcomeUnknown),
+        Request::Logout { .. } => Response::Refused(Refusal::Busy),
+        _ => Response::Done,
+    });
+    link.set_credential(Some(shown));
+    let change = Change::new(crate::identity::RequestId::from_bytes([1; 16]));
+    let answer = link.ask(Request::Logout { change }).await;
+    assert!(
+        matches!(answer, Err(SessionError::OutcomeUnknown)),
+        "{answer:?}"
+    );
+    requests.close();
+    let mut tries = 0;
+    while let Some(request) = requests.recv().await {
+        tries += usize::from(matches!(request, Request::Logout { .. }));
+    }
+    assert_eq!(tries, TRACKER_ATTEMPTS);
 }
 
 #[tokio::test(start_paused = true)]
