@@ -6,7 +6,7 @@
 //! again, or expected of another that was asked for it too.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -27,8 +27,8 @@ pub(super) struct Picker {
     taken: Bitfield,
     /// Asked for, and of whom each is expected; it is in that source's queue.
     asked: BTreeMap<u32, SourceId>,
-    /// Chunks that are in more than one queue.
-    doubled: BTreeSet<u32>,
+    /// Chunks that are in more than one queue, and how many bytes of each are risked.
+    doubled: BTreeMap<u32, u64>,
     sources: BTreeMap<SourceId, Asked>,
     /// Where the sweep over the file begins.
     start: u32,
@@ -115,7 +115,7 @@ impl Picker {
             taken: had.clone(),
             had,
             asked: BTreeMap::new(),
-            doubled: BTreeSet::new(),
+            doubled: BTreeMap::new(),
             sources: BTreeMap::new(),
             start: 0,
             risked_bytes: 0,
@@ -171,7 +171,7 @@ impl Picker {
         if let (Some(waited), Some(asked)) = (taken_from, self.sources.get_mut(&source)) {
             asked.pace.note(bytes, waited);
         }
-        if self.doubled.remove(&index) {
+        if self.doubled.remove(&index).is_some() {
             for other in self.sources.values_mut() {
                 if other.queue.contains(&index) && !other.unwanted.contains(&index) {
                     other.unwanted.push(index);
@@ -185,10 +185,11 @@ impl Picker {
     /// `source` does not give `chunk` after all.
     pub(super) fn refuse(&mut self, source: SourceId, chunk: ChunkIndex, now: Duration) {
         self.answered(source, chunk.get(), now);
-        if self.doubled.contains(&chunk.get()) {
+        if let Some(risked) = self.doubled.get_mut(&chunk.get()) {
             // It does not come twice.
-            let risked = self.risked_bytes;
-            self.risked_bytes = risked.saturating_sub(CHUNK_SIZE.into());
+            let safe = u64::from(CHUNK_SIZE).min(*risked);
+            *risked -= safe;
+            self.risked_bytes -= safe;
         }
         self.expect_no_more(source, chunk.get());
     }
@@ -319,15 +320,17 @@ impl Picker {
             }
         }
         let (_, victim, may_come, index) = latest?;
-        if may_come {
-            self.risked_bytes += u64::from(CHUNK_SIZE);
-        }
+        let risked = match may_come {
+            true => u64::from(CHUNK_SIZE),
+            false => 0,
+        };
+        self.risked_bytes += risked;
+        *self.doubled.entry(index).or_default() += risked;
         let asked = self.sources.get_mut(&victim)?;
         if asked.queue.front() != Some(&index) {
             asked.unwanted.push(index);
             self.news = true;
         }
-        self.doubled.insert(index);
         Some(index)
     }
 

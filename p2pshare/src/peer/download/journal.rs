@@ -89,6 +89,19 @@ pub(super) enum DownloadRow {
     },
 }
 
+/// A page, and a bit for each of its chunks.
+pub(super) type PageBits = (PageIndex, Vec<u8>);
+
+/// The bits of a page, of the chunks that are `had`.
+pub(super) fn page_bits(layout: Layout, had: &Bitfield, page: PageIndex) -> PageBits {
+    let chunks = layout.chunks_of(page);
+    let mut bits = vec![0u8; chunks.len().div_ceil(8)];
+    for (offset, chunk) in chunks.enumerate() {
+        bits[offset / 8] |= u8::from(had.get(chunk)) << (offset % 8);
+    }
+    (page, bits)
+}
+
 /// A file that was downloaded, whether it is still shared or not.
 pub(in crate::peer) struct Finished {
     pub(in crate::peer) id: FileId,
@@ -232,25 +245,12 @@ impl Journal {
             .await
     }
 
-    /// Notes which chunks of the given pages were written.
-    pub(super) async fn note(
-        &self,
-        dest: &Path,
-        layout: Layout,
-        had: &Bitfield,
-        pages: impl IntoIterator<Item = PageIndex>,
-    ) -> Result<(), StoreError> {
+    /// Notes which chunks of some pages were written.
+    pub(super) async fn note(&self, dest: &Path, pages: Vec<PageBits>) -> Result<(), StoreError> {
         let key = record_key(dest);
         let rows: Vec<_> = pages
             .into_iter()
-            .map(|page| {
-                let chunks = layout.chunks_of(page);
-                let mut bits = vec![0u8; chunks.len().div_ceil(8)];
-                for (offset, chunk) in chunks.enumerate() {
-                    bits[offset / 8] |= u8::from(had.get(chunk)) << (offset % 8);
-                }
-                (page_key(&key, page.get()), bits)
-            })
+            .map(|(page, bits)| (page_key(&key, page.get()), bits))
             .collect();
         self.store
             .write_unsynced(move |tx| {
@@ -447,10 +447,8 @@ mod tests {
         for chunk in [0, 9, 1023, 1024, 1029] {
             had.set(chunk);
         }
-        journal
-            .note(dest, layout, &had, layout.pages())
-            .await
-            .unwrap();
+        let pages = layout.pages().map(|page| page_bits(layout, &had, page));
+        journal.note(dest, pages.collect()).await.unwrap();
         assert_eq!(journal.begin(row(1), layout, dest).await.unwrap(), had);
         assert_eq!(journal.known(dest).await.unwrap(), Known::Begun);
         let mark = Mark::V1 {

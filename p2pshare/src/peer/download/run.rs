@@ -14,14 +14,15 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, interval},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     DownloadOptions, DownloadProgress, DownloadReport, DownloadState, LeftPeer,
     events::{self, DownloadEvent},
-    journal::{DownloadRow, Reserved},
+    journal::{DownloadRow, Reserved, page_bits},
     pages::Pages,
     partial::{Known, Partial, Write, Written},
     source::{Shared, SourceEnd},
@@ -54,6 +55,9 @@ pub(super) struct Job {
     pub(super) events: events::Sender,
     pub(super) cancel: CancellationToken,
 }
+
+/// Who holds a file, and when somebody was seen last who did.
+type Holders = (Vec<Holder>, Option<Timestamp>);
 
 /// What the job has found out: the file, and the partial file with what is right in it.
 pub(super) struct Prepared {
@@ -332,9 +336,10 @@ impl Job {
         mut written: mpsc::Receiver<Written>,
         mut joins: mpsc::Receiver<PeerId>,
     ) -> Result<(), DownloadError> {
-        let (layout, file) = (prepared.layout, &prepared.file);
-        let (shared, mut dirty) = (sources.shared().clone(), BTreeSet::new());
+        let (layout, shared) = (prepared.layout, sources.shared().clone());
+        let (mut dirty, mut look) = (BTreeSet::new(), JoinSet::new());
         let mut refresh = interval(HOLDERS_REFRESH);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Others who began at the same moment are soon to be seen.
         refresh.reset_after(Duration::from_secs(1));
         let mut idle_since = Some(Instant::now());
@@ -350,10 +355,8 @@ impl Job {
                         dirty.insert(self.count_in(layout, &shared, serving, done?));
                     }
                     idle_since = None;
-                    let had = shared.pick(|picker, _| picker.had().clone());
-                    let pages = std::mem::take(&mut dirty);
-                    self.note(prepared, &had, pages).await?;
-                    if had.is_complete() {
+                    self.note(prepared, &shared, std::mem::take(&mut dirty)).await?;
+                    if shared.pick(|picker, _| picker.is_complete()) {
                         return Ok(());
                     }
                 }
@@ -370,14 +373,17 @@ impl Job {
                     }
                     self.show_sources(sources, false);
                 }
+                Some(Ok(found)) = look.join_next() => {
+                    idle_since = still_idle(&shared, idle_since);
+                    self.take_on(found, sources, idle_since)?;
+                }
                 _ = refresh.tick() => {
-                    // Sources from which nothing comes are none.
-                    idle_since = match shared.pick(|picker, _| picker.is_idle()) {
-                        true => Some(idle_since.unwrap_or_else(Instant::now)),
-                        false => None,
-                    };
+                    idle_since = still_idle(&shared, idle_since);
                     self.show_sources(sources, idle_since.is_some());
-                    self.look_for_more(file, sources, idle_since).await?;
+                    // The tracker may take its time, and the chunks do not wait for it.
+                    if look.is_empty() {
+                        look.spawn(self.holders(&prepared.file));
+                    }
                 }
             }
         }
@@ -387,26 +393,29 @@ impl Job {
     async fn note(
         &self,
         prepared: &Prepared,
-        had: &Bitfield,
+        shared: &Shared,
         pages: impl IntoIterator<Item = PageIndex>,
     ) -> Result<(), DownloadError> {
         if prepared.row.is_some() {
+            let pages = pages.into_iter();
+            let pages = shared.pick(|picker, _| {
+                pages
+                    .map(|page| page_bits(prepared.layout, picker.had(), page))
+                    .collect()
+            });
             let journal = self.session.peer().journal();
-            journal
-                .note(&self.dest, prepared.layout, had, pages)
-                .await?;
+            journal.note(&self.dest, pages).await?;
         }
         Ok(())
     }
 
     /// Takes on new sources, or gives up when nothing has come for too long.
-    async fn look_for_more(
+    fn take_on(
         &self,
-        file: &FileSummary,
+        holders: Result<Holders, SessionError>,
         sources: &mut Sources,
         idle_since: Option<Instant>,
     ) -> Result<(), DownloadError> {
-        let holders = self.holders(file).await;
         let tired = idle_since.is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
         let hopeless = holders
             .as_ref()
@@ -427,10 +436,10 @@ impl Job {
     async fn keep_grant(&self) {
         let grants = self.session.peer().grants();
         loop {
-            tokio::time::sleep(GRANT_LOOK).await;
             if let Err(error) = grants.get(&self.group).await {
                 tracing::debug!(group = %self.group, %error, "the grant was not renewed");
             }
+            tokio::time::sleep(GRANT_LOOK).await;
         }
     }
 
@@ -494,11 +503,7 @@ impl Job {
         });
     }
 
-    fn give_up(
-        &self,
-        sources: &Sources,
-        (holders, last_seen): (Vec<Holder>, Option<Timestamp>),
-    ) -> DownloadError {
+    fn give_up(&self, sources: &Sources, (holders, last_seen): Holders) -> DownloadError {
         let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
         if !holders.is_empty() && holders.iter().all(is_part) {
             return DownloadError::NotAllOnline {
@@ -538,17 +543,21 @@ impl Job {
         }
     }
 
-    async fn holders(
+    /// Asks who holds the file.
+    fn holders(
         &self,
         file: &FileSummary,
-    ) -> Result<(Vec<Holder>, Option<Timestamp>), SessionError> {
+    ) -> impl Future<Output = Result<Holders, SessionError>> + use<> {
+        let session = self.session.clone();
         let request = Request::Holders {
             group: self.group.clone(),
             name: file.name.clone(),
         };
-        match self.session.ask(request).await? {
-            Response::Holders { holders, last_seen } => Ok((holders, last_seen)),
-            _ => Err(SessionError::Protocol),
+        async move {
+            match session.ask(request).await? {
+                Response::Holders { holders, last_seen } => Ok((holders, last_seen)),
+                _ => Err(SessionError::Protocol),
+            }
         }
     }
 
@@ -605,8 +614,7 @@ impl Job {
                 (Ok(()), Some(done)) => self.count_in(layout, shared, serving, done?),
                 _ => return Err(DownloadError::Cancelled),
             };
-            let had = shared.pick(|picker, _| picker.had().clone());
-            self.note(prepared, &had, [page]).await?;
+            self.note(prepared, shared, [page]).await?;
         }
     }
 
@@ -631,6 +639,12 @@ impl Job {
             duplicate_bytes: 0,
         }
     }
+}
+
+/// Since when nothing is expected of any source, if it is so: sources from which nothing comes are none.
+fn still_idle(shared: &Shared, since: Option<Instant>) -> Option<Instant> {
+    let idle = shared.pick(|picker, _| picker.is_idle());
+    idle.then(|| since.unwrap_or_else(Instant::now))
 }
 
 /// Whether the page is here, or one of `holders` gives it.

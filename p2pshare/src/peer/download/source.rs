@@ -27,7 +27,7 @@ use crate::{
         PEER_ANSWER_TIMEOUT, SOURCE_IDLE_MAX, SOURCE_SILENCE_MAX,
     },
     peer::{
-        grants::Grants,
+        grants::{Grants, HeldGrant},
         picker::{Picker, SourceId},
     },
     store::StoreError,
@@ -213,11 +213,7 @@ impl Shared {
         connection: &'a Connection,
         source: SourceId,
     ) -> Result<Feed<'a>, SourceEnd> {
-        let grant = self
-            .grants
-            .get(&self.group)
-            .await
-            .map_err(SourceEnd::NoGrant)?;
+        let grant = self.grant().await?;
         let open = Open::Swarm {
             grant: grant.token.clone(),
             group: self.group.clone(),
@@ -258,6 +254,17 @@ impl Shared {
             useless_since: None,
             grant_serial: grant.serial,
         })
+    }
+
+    /// The grant that is held; the tracker, which may be away, is asked only if there is none.
+    async fn grant(&self) -> Result<HeldGrant, SourceEnd> {
+        match self.grants.held(&self.group) {
+            Some(grant) => Ok(grant),
+            None => {
+                let minted = self.grants.get(&self.group).await;
+                minted.map_err(SourceEnd::NoGrant)
+            }
+        }
     }
 
     /// Consults the picker, and tells all sources what came about by it.
@@ -523,11 +530,7 @@ impl Feed<'_> {
 
 impl Shared {
     async fn fetch_page(&self, connection: &Connection, page: PageIndex) -> Result<(), SourceEnd> {
-        let grant = self
-            .grants
-            .get(&self.group)
-            .await
-            .map_err(SourceEnd::NoGrant)?;
+        let grant = self.grant().await?;
         let open = Open::Digests {
             grant: grant.token,
             group: self.group.clone(),

@@ -15,7 +15,10 @@ use crate::{
     identity::PeerId,
     limits::SOURCES_MAX,
     peer::picker::SourceId,
-    wire::tracker::{Holder, Holding},
+    wire::{
+        peer::PeerRefusal,
+        tracker::{Holder, Holding},
+    },
 };
 
 /// The sources of a download.
@@ -27,11 +30,21 @@ pub(super) struct Sources {
     next_id: SourceId,
     /// Whether chunks could ever come from anybody.
     joined_once: bool,
-    /// Peers not to be asked before this instant; the banned ones never.
-    resting: HashMap<PeerId, (u32, Option<Instant>)>,
+    resting: HashMap<PeerId, Rest>,
     last_end: Option<String>,
     /// Whether somebody else was seen to download the same.
     diverged: bool,
+}
+
+/// What is known of a peer from which nothing comes any more.
+#[derive(Default)]
+struct Rest {
+    /// How often it ended.
+    times: u32,
+    /// Not to be asked before this instant; one that is banned never is.
+    until: Option<Instant>,
+    /// Whether it had too much to do, which passes.
+    busy: bool,
 }
 
 impl Sources {
@@ -75,11 +88,8 @@ impl Sources {
         let now = Instant::now();
         holders.sort_by_cached_key(|holder| std::cmp::Reverse(self.use_of(holder)));
         for holder in holders {
-            let rests = match self.resting.get(&holder.peer) {
-                Some((_, Some(until))) => now < *until,
-                Some((_, None)) => true,
-                None => false,
-            };
+            let rest = self.resting.get(&holder.peer);
+            let rests = rest.is_some_and(|rest| rest.until.is_none_or(|until| now < until));
             if self.active.len() >= SOURCES_MAX || rests || !self.active.insert(holder.peer) {
                 continue;
             }
@@ -133,17 +143,18 @@ impl Sources {
     pub(super) fn ended(&mut self, peer: PeerId, end: &SourceEnd) {
         self.active.remove(&peer);
         self.last_end = Some(end.to_string());
-        let (times, _) = self.resting.get(&peer).copied().unwrap_or((0, None));
-        let rest = Duration::from_secs(1 << times.min(5));
-        let until = (!end.is_final()).then(|| Instant::now() + rest);
-        self.resting.insert(peer, (times + 1, until));
+        let rest = self.resting.entry(peer).or_default();
+        let pause = Duration::from_secs(1 << rest.times.min(5));
+        rest.times += 1;
+        rest.until = (!end.is_final()).then(|| Instant::now() + pause);
+        rest.busy = matches!(end, SourceEnd::Refused(PeerRefusal::Busy));
     }
 
-    /// Whether nobody ever gave anything, and each of `holders` was asked twice.
+    /// Whether nobody ever gave anything, and each of `holders` was asked twice and is not just busy.
     pub(super) fn is_hopeless(&self, holders: &[Holder]) -> bool {
         let was_asked_twice = |holder: &Holder| {
-            let asked = self.resting.get(&holder.peer);
-            asked.is_some_and(|(times, until)| *times >= 2 || until.is_none())
+            let rest = self.resting.get(&holder.peer);
+            rest.is_some_and(|rest| !rest.busy && (rest.times >= 2 || rest.until.is_none()))
         };
         !self.joined_once && self.active.is_empty() && holders.iter().all(was_asked_twice)
     }

@@ -200,6 +200,24 @@ fn one_who_trickles_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn only_what_may_have_come_twice_is_counted_off_when_it_does_not() {
+    let mut picker = picker(200);
+    let now = give(&mut picker, 2, 196, Duration::ZERO, MILLISECOND);
+    assert_eq!(ask(&mut picker, 1, now), [196, 197, 198, 199]);
+    let now = now + SECOND * 2;
+    for (source, taken) in [(2, 199), (3, 198), (4, 197), (5, 196)] {
+        assert_eq!(ask(&mut picker, source, now), [taken]);
+    }
+    // It trickles, so that none but the first of them has begun to come.
+    for index in (196..200).rev() {
+        assert_eq!(picker.risked_bytes, u64::from(CHUNK_SIZE), "{index}");
+        let chunk = picker.layout.chunk(index).unwrap();
+        picker.refuse(1, chunk, now);
+    }
+    assert_eq!(picker.risked_bytes, 0);
+}
+
+#[test]
 fn what_was_taken_over_is_not_lost_with_whoever_took_it() {
     let mut picker = picker(200);
     give(&mut picker, 2, 199, Duration::ZERO, MILLISECOND);
