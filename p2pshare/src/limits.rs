@@ -193,6 +193,9 @@ pub(crate) const TRACKER_CONNECTIONS_MAX: usize = 4096;
 /// Of these, those from one address prefix: a large office behind one address has room.
 pub(crate) const TRACKER_CONNECTIONS_PER_PREFIX_MAX: usize = 1024;
 
+/// Connections of one peer, by its key, that keep their places when places run out.
+pub(crate) const TRUSTED_CONNECTIONS_PER_PEER_MAX: usize = 4;
+
 /// How far the DHT port of a tracker lies above its port.
 pub(crate) const DHT_PORT_OFFSET: u16 = 1000;
 /// Longest host name in bytes, as DNS has it.
