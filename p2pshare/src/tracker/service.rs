@@ -476,11 +476,16 @@ impl Caller {
         response
     }
 
-    /// Comes back if nobody is logged in after [`STRANGER_LIFE`].
+    /// Comes back if nobody is logged in [`STRANGER_LIFE`] after the connection's beginning, or at two looks
+    /// with that between them.
     async fn stays_a_stranger(&self) {
-        tokio::time::sleep(STRANGER_LIFE).await;
-        if self.login().is_ok() {
-            std::future::pending().await
+        let mut stranger = true;
+        loop {
+            tokio::time::sleep(STRANGER_LIFE).await;
+            if stranger && self.login().is_err() {
+                return;
+            }
+            stranger = self.login().is_err();
         }
     }
 
