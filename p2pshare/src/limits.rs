@@ -93,8 +93,8 @@ pub(crate) const REQUESTS_AT_ONCE: usize = 16;
 pub(crate) const LONG_REQUESTS_AT_ONCE: usize = 2;
 /// Bytes in the body of a request on a connection on which nobody is logged in.
 pub(crate) const STRANGER_REQUEST_BYTES_MAX: usize = 8 * 1024;
-/// Bytes that somebody who is logged in may send to a tracker before they are read; a stranger, far fewer.
-pub(crate) const USER_WINDOW_BYTES: u32 = 2 * TRACKER_REQUEST_BYTES_MAX as u32;
+/// Bytes of longer requests, over all connections, that have arrived at a tracker and are not done with.
+pub(crate) const REQUEST_BODIES_BYTES_MAX: usize = 64 << 20;
 /// Bytes of answers, over all connections, that are not on their way yet because those who asked do not read.
 pub(crate) const UNDELIVERED_BYTES_MAX: usize = 64 << 20;
 /// How long who asked may take to read the answer.
@@ -192,6 +192,9 @@ pub(crate) const SESSION_FILE_BYTES_MAX: usize = 4096;
 pub(crate) const TRACKER_CONNECTIONS_MAX: usize = 4096;
 /// Of these, those from one address prefix: a large office behind one address has room.
 pub(crate) const TRACKER_CONNECTIONS_PER_PREFIX_MAX: usize = 1024;
+
+/// Connections of one peer, by its key, that keep their places when places run out.
+pub(crate) const TRUSTED_CONNECTIONS_PER_PEER_MAX: usize = 4;
 
 /// How far the DHT port of a tracker lies above its port.
 pub(crate) const DHT_PORT_OFFSET: u16 = 1000;
@@ -293,6 +296,7 @@ const _: () = assert!(2 * HANDSHAKES_PER_PREFIX_MAX < HANDSHAKES_MAX);
 const _: () = assert!(2 * TRACKER_CONNECTIONS_PER_PREFIX_MAX < TRACKER_CONNECTIONS_MAX);
 const _: () = assert!(2 * PEER_CONNECTIONS_PER_PREFIX_MAX <= PEER_CONNECTIONS_MAX);
 const _: () = assert!(2 * TRACKER_RESPONSE_BYTES_MAX < UNDELIVERED_BYTES_MAX);
+const _: () = assert!(128 * TRACKER_REQUEST_BYTES_MAX < REQUEST_BODIES_BYTES_MAX);
 const _: () = assert!(STRANGER_REQUEST_BYTES_MAX > 4 * PASSWORD_BYTES_MAX);
 const _: () = assert!(UDP_PAYLOAD_BYTES_MAX as usize * 10 <= 65_500);
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());

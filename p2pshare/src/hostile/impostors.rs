@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     SessionError,
     identity::token::TrackerCertificate,
-    transport::{CloseCode, Responder, ServeLimits, serve},
+    transport::{Bodies, CloseCode, Responder, ServeLimits, serve},
     wire::tracker::Welcome,
 };
 
@@ -36,6 +36,7 @@ impl Impostor {
                 let limits = ServeLimits {
                     at_once: 8,
                     request_bytes: || usize::MAX,
+                    bodies: Bodies::default(),
                 };
                 let lost = serve(
                     &connection,

@@ -448,7 +448,7 @@ async fn when_all_who_are_online_have_but_a_part_it_is_said_so() {
 #[tokio::test]
 async fn a_tracker_that_went_silent_does_not_hold_up_the_chunks() {
     let world = World::new().await;
-    let (films, file) = (group("films"), Arc::new(random_file("film", 128 * CHUNK)));
+    let (films, file) = (group("films"), Arc::new(random_file("film", 256 * CHUNK)));
     let alice = world.login("alice").await;
     alice.create_group(&films, Access::Open).await.unwrap();
     world.share(&alice, &films, &file).await;
@@ -471,9 +471,10 @@ async fn a_tracker_that_went_silent_does_not_hold_up_the_chunks() {
     let report = timeout(WITHIN * 2, download.into_future());
     let report = report.await.expect("the holder gives everything").unwrap();
     assert!(std::fs::read(report.dest).unwrap() == file.content);
-    assert_eq!(sam.sent(), 128);
+    assert_eq!(sam.sent(), 256);
+    // If each look for holders held them up, not forty chunks would come until it has failed.
     let took = start.elapsed();
-    assert!(took < TRACKER_ANSWER_TIMEOUT, "{took:?}");
+    assert!(took < 3 * TRACKER_ANSWER_TIMEOUT, "{took:?}");
 }
 
 #[tokio::test]

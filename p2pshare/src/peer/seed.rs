@@ -168,42 +168,50 @@ impl Seeder {
                 return Ok(());
             }
         };
-        let (Open::Digests { grant, group, .. } | Open::Swarm { grant, group, .. }) = &open;
-        if self.0.right(peer, grant, group).is_some() {
-            trust();
-        }
         match open {
             Open::Digests {
                 grant,
                 group,
                 id,
                 page,
-            } => self.serve_page(peer, &grant, &group, id, page, send).await,
+            } => {
+                let right = self.0.right(peer, &grant, &group);
+                let page = match right {
+                    Some(_) => self.page(&group, id, page).await,
+                    None => None,
+                };
+                if page.is_some() {
+                    trust();
+                }
+                Self::send_page(page, send).await
+            }
             Open::Swarm { grant, group, id } => {
-                self.serve_swarm(peer, &grant, group, id, send, receive)
-                    .await
+                let right = self.0.right(peer, &grant, &group);
+                let opened = match right {
+                    Some(right) => self.0.open(&group, id).await.map(|open| (right, open)),
+                    None => None,
+                };
+                if opened.is_some() {
+                    trust();
+                }
+                self.serve_swarm(peer, opened, send, receive).await
             }
         }
         .map_or(Ok(()), Err)
     }
 
-    async fn serve_page(
-        &self,
-        peer: PeerId,
-        grant: &Signed<Grant>,
-        group: &GroupName,
-        id: FileId,
-        page: u32,
-        mut send: SendStream,
-    ) -> Option<ReceiveError> {
+    /// A page of digests of that content, if it is in that group here.
+    async fn page(&self, group: &GroupName, id: FileId, page: u32) -> Option<PageRow> {
         let here =
             self.0.library.find(group, id).is_some() || self.0.ongoing.find(group, id).is_some();
-        let shared = self.0.right(peer, grant, group).is_some() && here;
-        let row = match shared {
+        match here {
             true => self.0.library.page(id, page).await.ok().flatten(),
             false => None,
-        };
-        let answer = match row {
+        }
+    }
+
+    async fn send_page(page: Option<PageRow>, mut send: SendStream) -> Option<ReceiveError> {
+        let answer = match page {
             Some(PageRow::V1 { digests, proof }) => PageAnswer::Page { digests, proof },
             None => PageAnswer::Refused(PeerRefusal::Denied),
         };
@@ -216,16 +224,10 @@ impl Seeder {
     async fn serve_swarm(
         &self,
         peer: PeerId,
-        grant: &Signed<Grant>,
-        group: GroupName,
-        id: FileId,
+        opened: Option<(Right, Served)>,
         mut send: SendStream,
         receive: RecvStream,
     ) -> Option<ReceiveError> {
-        let opened = match self.0.right(peer, grant, &group) {
-            Some(right) => self.0.open(&group, id).await.map(|open| (right, open)),
-            None => None,
-        };
         let slot = self.0.streams.enter(peer);
         let (answer, serving) = match (opened, slot) {
             (None, _) => (SwarmAnswer::Refused(PeerRefusal::Denied), None),

@@ -27,10 +27,10 @@ use crate::{
     },
     limits::{
         GRANT_LIFE, LONG_REQUESTS_AT_ONCE, REQUESTS_AT_ONCE, STRANGER_LIFE,
-        STRANGER_REQUEST_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX, USER_WINDOW_BYTES,
+        STRANGER_REQUEST_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX,
     },
     time::Timestamp,
-    transport::{Admission, CloseCode, Connection, Prefix, ServeLimits, serve},
+    transport::{Admission, Bodies, CloseCode, Connection, Prefix, ServeLimits, serve},
     wire::tracker::{Announcement, Change, Holding, Refusal, Request, Response, Welcome},
 };
 
@@ -44,6 +44,7 @@ pub(super) struct Service {
     files: Files,
     swarms: Swarms,
     backlog: Backlog,
+    bodies: Bodies,
 }
 
 /// One connection, and who is logged in on it.
@@ -73,6 +74,7 @@ impl Service {
             files: Files::new(dht.clone()),
             swarms: Swarms::new(dht),
             backlog: Backlog::default(),
+            bodies: Bodies::default(),
         })
     }
 
@@ -94,6 +96,7 @@ impl Service {
                 Ok(_) => TRACKER_REQUEST_BYTES_MAX,
                 Err(_) => STRANGER_REQUEST_BYTES_MAX,
             },
+            bodies: self.bodies.clone(),
         };
         let serving = serve(&connection, limits, move |request, responder| {
             let (service, caller) = (self.clone(), caller.clone());
@@ -470,15 +473,19 @@ impl Caller {
         };
         *self.slot() = Some(login);
         self.place.set_trusted(true);
-        self.connection.receive_up_to(USER_WINDOW_BYTES);
         response
     }
 
-    /// Comes back if nobody is logged in after [`STRANGER_LIFE`].
+    /// Comes back if nobody is logged in [`STRANGER_LIFE`] after the connection's beginning, or at two looks
+    /// with that between them.
     async fn stays_a_stranger(&self) {
-        tokio::time::sleep(STRANGER_LIFE).await;
-        if self.login().is_ok() {
-            std::future::pending().await
+        let mut stranger = true;
+        loop {
+            tokio::time::sleep(STRANGER_LIFE).await;
+            if stranger && self.login().is_err() {
+                return;
+            }
+            stranger = self.login().is_err();
         }
     }
 

@@ -112,6 +112,13 @@ impl Connection {
 
     /// Lets the other side send as many bytes that are not yet read here, over all streams. A stream by
     /// itself keeps its window.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "a peer that fetches over a connection dialed by the other uses it"
+        )
+    )]
     pub(crate) fn receive_up_to(&self, bytes: u32) {
         self.quinn
             .set_receive_window(quinn::VarInt::from_u32(bytes));

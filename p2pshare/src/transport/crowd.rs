@@ -1,7 +1,8 @@
 //! Who has a place among the connections that are served. No address prefix has more than its share, and
 //! where places run out, those make room on whose connections nobody has shown a right yet: the one who came
-//! first, of the prefix that has most of them. So nobody can take the places of those who belong here, and a
-//! newcomer always has the time to show that he does.
+//! first, of the prefix that has most of them. One peer has few places by right, the others of his are a
+//! stranger's. Where all are taken by right, whoever has most of them gives one up: a prefix of all, a peer of
+//! its prefix. So nobody takes the places of those who belong here, and a newcomer has the time to show that he does.
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use super::{close::CloseCode, connection::Connection};
+use crate::{identity::PeerId, limits::TRUSTED_CONNECTIONS_PER_PEER_MAX};
 
 /// Addresses that are taken for one party: one of IPv4, or a /64 of IPv6.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -75,7 +77,7 @@ impl Crowd {
             },
             None => None,
         };
-        let number = guests.add(prefix, connection.clone());
+        let number = guests.add(prefix, connection.remote_peer(), connection.clone());
         drop(guests);
         if let Some(evicted) = evicted {
             evicted.close(CloseCode::TooManyRequests);
@@ -90,7 +92,8 @@ impl Crowd {
 }
 
 impl Admission {
-    /// Says whether somebody has shown a right on this connection.
+    /// Says whether somebody has shown a right on this connection. Beyond
+    /// [`TRUSTED_CONNECTIONS_PER_PEER_MAX`] the peer's oldest one counts as a stranger's again.
     pub(crate) fn set_trusted(&self, trusted: bool) {
         self.0.crowd.guests().set_trusted(self.0.number, trusted);
     }
@@ -113,6 +116,7 @@ struct Guests<C> {
 
 struct Guest<C> {
     prefix: Prefix,
+    peer: PeerId,
     trusted: bool,
     connection: C,
 }
@@ -150,7 +154,7 @@ impl<C> Guests<C> {
         }
     }
 
-    fn add(&mut self, prefix: Prefix, connection: C) -> u64 {
+    fn add(&mut self, prefix: Prefix, peer: PeerId, connection: C) -> u64 {
         let number = self.next;
         self.next += 1;
         let share = self.prefixes.entry(prefix).or_default();
@@ -158,6 +162,7 @@ impl<C> Guests<C> {
         share.strangers += 1;
         let guest = Guest {
             prefix,
+            peer,
             trusted: false,
             connection,
         };
@@ -181,6 +186,7 @@ impl<C> Guests<C> {
         let Some(guest) = self.all.get_mut(&number) else {
             return;
         };
+        let (peer, newly) = (guest.peer, trusted && !guest.trusted);
         if let Some(share) = self.prefixes.get_mut(&guest.prefix)
             && guest.trusted != trusted
         {
@@ -191,23 +197,60 @@ impl<C> Guests<C> {
                 share.strangers += 1;
             }
         }
+        if newly {
+            let of_peer = |(_, guest): &(&u64, &Guest<C>)| guest.trusted && guest.peer == peer;
+            let mut oldest = self.all.iter().filter(of_peer).map(|(number, _)| *number);
+            let first = oldest.next();
+            if oldest.count() >= TRUSTED_CONNECTIONS_PER_PEER_MAX
+                && let Some(first) = first
+            {
+                self.set_trusted(first, false);
+            }
+        }
     }
 
-    /// Takes the place of the stranger who has to make room, if there is one.
+    /// Takes the place of the one who has to make room, if there is one.
     fn evict(&mut self, full: Full) -> Option<C> {
+        let number = self.stranger(full).or_else(|| self.of_most(full))?;
+        self.remove(number)
+    }
+
+    /// The first stranger of the prefix that has most of them.
+    fn stranger(&self, full: Full) -> Option<u64> {
         let prefix = match full {
             Full::At(prefix) => prefix,
             Full::Everywhere => {
-                let most = self
-                    .prefixes
-                    .iter()
-                    .max_by_key(|(_, share)| share.strangers);
-                *most?.0
+                let strangers = |(_, share): &(&Prefix, &Share)| share.strangers;
+                *self.prefixes.iter().max_by_key(strangers)?.0
             }
         };
-        let mut strangers = self.all.iter().filter(|(_, guest)| !guest.trusted);
-        let (&number, _) = strangers.find(|(_, guest)| guest.prefix == prefix)?;
-        self.remove(number)
+        let first = |guest: &Guest<C>| !guest.trusted && guest.prefix == prefix;
+        self.first(first)
+    }
+
+    /// The first guest of whoever has most places, where that is more than one.
+    fn of_most(&self, full: Full) -> Option<u64> {
+        match full {
+            Full::Everywhere => {
+                let guests = |(_, share): &(&Prefix, &Share)| share.guests;
+                let (most, share) = self.prefixes.iter().max_by_key(guests)?;
+                (share.guests > 1).then(|| self.first(|guest| guest.prefix == *most))?
+            }
+            Full::At(prefix) => {
+                let mut peers: BTreeMap<PeerId, usize> = BTreeMap::new();
+                for guest in self.all.values().filter(|guest| guest.prefix == prefix) {
+                    *peers.entry(guest.peer).or_default() += 1;
+                }
+                let (most, count) = peers.into_iter().max_by_key(|(_, count)| *count)?;
+                let first = |guest: &Guest<C>| guest.prefix == prefix && guest.peer == most;
+                (count > 1).then(|| self.first(first))?
+            }
+        }
+    }
+
+    fn first(&self, is: impl Fn(&Guest<C>) -> bool) -> Option<u64> {
+        let first = self.all.iter().find(|(_, guest)| is(guest));
+        first.map(|(number, _)| *number)
     }
 }
 
@@ -217,6 +260,10 @@ mod tests {
 
     fn prefix(n: u8) -> Prefix {
         Prefix::of(IpAddr::from([127, 0, 0, n]))
+    }
+
+    const fn peer(n: u8) -> PeerId {
+        PeerId::from_bytes([n; 32])
     }
 
     #[test]
@@ -232,12 +279,12 @@ mod tests {
     fn a_prefix_has_its_share_and_all_have_theirs() {
         let mut guests = Guests::default();
         for n in 0..3 {
-            guests.add(prefix(1), n);
+            guests.add(prefix(1), peer(n), n);
         }
         assert_eq!(guests.is_full(prefix(1), 5, 3), Some(Full::At(prefix(1))));
         assert_eq!(guests.is_full(prefix(2), 5, 3), None);
-        let number = guests.add(prefix(2), 3);
-        guests.add(prefix(3), 4);
+        let number = guests.add(prefix(2), peer(3), 3);
+        guests.add(prefix(3), peer(4), 4);
         assert_eq!(guests.is_full(prefix(4), 5, 3), Some(Full::Everywhere));
         assert_eq!(guests.remove(number), Some(3));
         assert_eq!(guests.remove(number), None);
@@ -247,8 +294,8 @@ mod tests {
     #[test]
     fn the_first_stranger_of_the_largest_crowd_makes_room() {
         let mut guests = Guests::default();
-        let first = guests.add(prefix(2), 0);
-        let numbers: Vec<u64> = (1..4).map(|n| guests.add(prefix(1), n)).collect();
+        let first = guests.add(prefix(2), peer(0), 0);
+        let numbers: Vec<u64> = (1..4).map(|n| guests.add(prefix(1), peer(n), n)).collect();
         guests.set_trusted(numbers[0], true);
         guests.set_trusted(numbers[0], true);
         assert_eq!(guests.evict(Full::Everywhere), Some(2));
@@ -261,5 +308,50 @@ mod tests {
         guests.set_trusted(numbers[0], false);
         assert_eq!(guests.evict(Full::Everywhere), Some(1));
         assert!(guests.prefixes.is_empty());
+    }
+
+    #[test]
+    fn a_peer_has_few_places_by_right() {
+        let mut guests = Guests::default();
+        let max = TRUSTED_CONNECTIONS_PER_PEER_MAX as u8;
+        let other = guests.add(prefix(2), peer(9), 100);
+        guests.set_trusted(other, true);
+        let mut numbers = Vec::new();
+        // From wherever they come.
+        for n in 0..max + 2 {
+            numbers.push(guests.add(prefix(10 + n), peer(1), n));
+        }
+        for number in &numbers {
+            guests.set_trusted(*number, true);
+            guests.set_trusted(*number, true);
+        }
+        let trusted = |guests: &Guests<u8>| -> Vec<bool> {
+            let of = |number: &u64| guests.all[number].trusted;
+            numbers.iter().map(of).collect()
+        };
+        assert_eq!(trusted(&guests), [false, false, true, true, true, true]);
+        // An old one does not take the place of newer ones.
+        guests.set_trusted(numbers[0], true);
+        assert_eq!(trusted(&guests), [false, false, true, true, true, true]);
+        guests.set_trusted(numbers[3], false);
+        guests.set_trusted(numbers[1], true);
+        assert_eq!(trusted(&guests), [false, true, true, false, true, true]);
+        assert!(guests.all[&other].trusted);
+    }
+
+    #[test]
+    fn where_all_have_a_right_whoever_has_most_makes_room() {
+        let mut guests = Guests::default();
+        for (host, of, n) in [(1, 1, 0), (2, 2, 1), (2, 3, 2), (2, 3, 3), (2, 4, 4)] {
+            let number = guests.add(prefix(host), peer(of), n);
+            guests.set_trusted(number, true);
+        }
+        // Of the prefix, the peer with most places; of all, the prefix.
+        assert_eq!(guests.evict(Full::At(prefix(2))), Some(2));
+        assert_eq!(guests.evict(Full::At(prefix(2))), None);
+        assert_eq!(guests.evict(Full::Everywhere), Some(1));
+        assert_eq!(guests.evict(Full::Everywhere), Some(3));
+        assert_eq!(guests.evict(Full::Everywhere), None);
+        assert_eq!(guests.all.len(), 2);
     }
 }

@@ -111,13 +111,22 @@ impl RecvStream {
     ///
     /// As [`receive`](Self::receive).
     pub(crate) async fn receive_or_end<M: Message>(&mut self) -> Result<Option<M>, ReceiveError> {
-        self.receive_or_end_within(usize::MAX).await
+        match self.receive_header::<M>(usize::MAX).await? {
+            Some(length) => self.receive_body(length).await.map(Some),
+            None => Ok(None),
+        }
     }
 
-    async fn receive_or_end_within<M: Message>(
+    /// Receives the beginning of a message whose body has at most `max` bytes: how many follow, or `None` where
+    /// the stream ends instead. Not cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](Self::receive).
+    pub(super) async fn receive_header<M: Message>(
         &mut self,
         max: usize,
-    ) -> Result<Option<M>, ReceiveError> {
+    ) -> Result<Option<usize>, ReceiveError> {
         let mut header = [0; HEADER_BYTES];
         let mut filled = 0;
         while filled < HEADER_BYTES {
@@ -131,12 +140,16 @@ impl RecvStream {
         if length > max {
             return Err(FrameError::TooLong { bytes: length, max }.into());
         }
+        Ok(Some(length))
+    }
+
+    async fn receive_body<M: Message>(&mut self, length: usize) -> Result<M, ReceiveError> {
         let mut body = Vec::with_capacity(length.min(BODY_BYTES_AT_ONCE));
         while body.len() < length {
             let chunk = self.0.read_chunk(length - body.len(), true).await?;
             body.extend_from_slice(&chunk.ok_or(ReceiveError::Truncated)?.bytes);
         }
-        Ok(Some(decode_body(&body)?))
+        Ok(decode_body(&body)?)
     }
 
     /// Receives the one message of a stream, which has to end after it. Not cancel-safe.
@@ -145,20 +158,21 @@ impl RecvStream {
     ///
     /// As [`receive`](Self::receive), and if anything follows the message.
     pub(crate) async fn receive_last<M: Message>(&mut self) -> Result<M, ReceiveError> {
-        self.receive_last_within(usize::MAX).await
+        let length = self.receive_header::<M>(usize::MAX).await?;
+        let length = length.ok_or(ReceiveError::Truncated)?;
+        self.receive_last_body(length).await
     }
 
-    /// As [`receive_last`](Self::receive_last), of a message whose body has at most `max` bytes.
+    /// As [`receive_last`](Self::receive_last), of a message whose header has come and promised so many bytes.
     ///
     /// # Errors
     ///
     /// As [`receive_last`](Self::receive_last).
-    pub(crate) async fn receive_last_within<M: Message>(
+    pub(super) async fn receive_last_body<M: Message>(
         &mut self,
-        max: usize,
+        length: usize,
     ) -> Result<M, ReceiveError> {
-        let message = self.receive_or_end_within(max).await?;
-        let message = message.ok_or(ReceiveError::Truncated)?;
+        let message = self.receive_body(length).await?;
         match self.0.read_chunk(1, true).await? {
             None => Ok(message),
             Some(_) => Err(ReceiveError::Trailing),

@@ -5,13 +5,14 @@
 //!   choice of QUIC, [`tls`] what is asked of a certificate, [`reset`] what lets a restarted process be
 //!   noticed at once, and [`probe`] what lets a dead port on this machine be.
 //! * [`connection`] is one connection, [`message`] the frames on its streams, [`mod@serve`] the side that
-//!   answers, [`pool`] the connections kept for reuse, [`crowd`] who has a place where many come, and [`close`]
-//!   why they end.
+//!   answers, [`bodies`] what it holds of long requests, [`pool`] the connections kept for reuse, [`crowd`] who has
+//!   a place where many come, and [`close`] why they end.
 //! * `memory` is a network without a machine, for tests.
 //!
 //! What a remote can make this room hold is bounded by [`settings::Windows`] and the stream and connection
-//! counts beside it; a frame costs memory as its bytes arrive, not as its header promises.
+//! counts beside it, and by [`bodies`]; a frame costs memory as its bytes arrive, not as its header promises.
 
+mod bodies;
 pub(crate) mod close;
 pub(crate) mod connection;
 mod crowd;
@@ -32,6 +33,7 @@ pub(crate) mod settings;
 mod tests;
 mod tls;
 
+pub(crate) use bodies::Bodies;
 pub(crate) use close::CloseCode;
 pub(crate) use connection::Connection;
 pub(crate) use crowd::{Admission, Crowd, Prefix};

@@ -7,8 +7,10 @@ use std::future::Future;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::bodies::Bodies;
 use super::close::{CloseCode, ConnectionLost};
 use super::connection::Connection;
+use super::crowd::Prefix;
 use super::message::{ReceiveError, RecvStream, SendError, SendStream};
 use crate::limits::REQUEST_TIMEOUT;
 use crate::wire::frame::{Message, encode};
@@ -20,6 +22,8 @@ pub(crate) struct ServeLimits<L> {
     pub(crate) at_once: usize,
     /// Bytes in the body of the next request, if its kind does not allow fewer.
     pub(crate) request_bytes: L,
+    /// The room for long requests, which this connection shares with others.
+    pub(crate) bodies: Bodies,
 }
 
 /// Hands every request of `connection` to `handler`, within `limits`, until the connection is lost. Dropping
@@ -48,8 +52,8 @@ where
                 };
                 let bytes_max = (limits.request_bytes)();
                 let connection = connection.clone();
-                let answering = answer(connection, send, receive, bytes_max, handler.clone());
-                running.spawn(answering);
+                let (bodies, handler) = (limits.bodies.clone(), handler.clone());
+                running.spawn(answer(connection, send, receive, bytes_max, bodies, handler));
             }
             lost = connection.closed() => return lost,
         }
@@ -127,16 +131,35 @@ async fn answer<Q, H, F>(
     mut send: SendStream,
     mut receive: RecvStream,
     bytes_max: usize,
+    bodies: Bodies,
     handler: H,
 ) where
     Q: Message,
     H: Fn(Q, Responder) -> F,
     F: Future<Output = ()>,
 {
-    match timeout(REQUEST_TIMEOUT, receive.receive_last_within(bytes_max)).await {
+    let mut held = None;
+    let receiving = async {
+        let bytes = receive.receive_header::<Q>(bytes_max).await?;
+        let bytes = bytes.ok_or(ReceiveError::Truncated)?;
+        let prefix = Prefix::of(connection.remote_addr().ip());
+        let body = held.insert(bodies.begin(prefix, bytes));
+        tokio::select! {
+            request = receive.receive_last_body(bytes) => request,
+            () = body.given_up() => Err(ReceiveError::Stopped),
+        }
+    };
+    match timeout(REQUEST_TIMEOUT, receiving).await {
         Ok(Ok(request)) => {
             let stream = Some(send);
-            handler(request, Responder { stream }).await;
+            let handling = handler(request, Responder { stream });
+            match held {
+                None => handling.await,
+                Some(body) => tokio::select! {
+                    () = handling => {}
+                    () = body.given_up() => {}
+                },
+            }
         }
         Ok(Err(error)) => abandon(&connection, send, &error),
         Err(_) => {
@@ -152,6 +175,7 @@ fn abandon(connection: &Connection, mut send: SendStream, error: &ReceiveError) 
             tracing::debug!(peer = %connection.remote_peer(), %error, "closing a connection");
             connection.close(code);
         }
+        None if *error == ReceiveError::Stopped => send.reset(CloseCode::TooManyRequests),
         None => send.reset(CloseCode::Cancelled),
     }
 }

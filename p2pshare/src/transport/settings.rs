@@ -83,7 +83,6 @@ impl Profile {
         match self {
             Self::Tracker => Windows {
                 stream: 256 * KIB,
-                // More, once somebody is logged in.
                 connection: 64 * KIB,
                 send: 256 * KIB,
                 streams: 32,

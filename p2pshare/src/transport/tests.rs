@@ -80,6 +80,7 @@ fn at_once(at_once: usize) -> ServeLimits<impl Fn() -> usize> {
     ServeLimits {
         at_once,
         request_bytes: || usize::MAX,
+        bodies: Bodies::default(),
     }
 }
 

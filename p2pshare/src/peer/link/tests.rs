@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     identity::{MemberId, PeerId, SessionId, UserName, key::SigningKey, token::TrackerCertificate},
-    transport::{EndpointConfig, Profile, ServeLimits, memory::Network, serve, serve::Responder},
+    transport::{
+        Bodies, EndpointConfig, Profile, ServeLimits, memory::Network, serve, serve::Responder,
+    },
     wire::tracker::{Change, Welcome},
 };
 
@@ -75,6 +77,7 @@ fn world(
         let limits = ServeLimits {
             at_once: 1,
             request_bytes: || usize::MAX,
+            bodies: Bodies::default(),
         };
         serve(&connection, limits, answer).await;
     });

@@ -77,22 +77,9 @@ async fn open(
     connection: &Connection,
     peer: PeerId,
 ) -> (SwarmAnswer, SendStream, RecvStream) {
-    let expires = seeder
-        .0
-        .link
-        .now()
-        .saturating_add(Duration::from_secs(3600));
-    let grant = Grant::V1 {
-        ring: RING,
-        group: group(),
-        user: UserName::new("u").unwrap(),
-        peer,
-        role: Role::Member,
-        expires,
-    };
     let (mut send, mut receive) = connection.open().await.unwrap();
     let open = Open::Swarm {
-        grant: Signed::sign(&grant, &token_key()),
+        grant: grant(seeder, peer, group()),
         group: group(),
         id: ID,
     };
@@ -100,13 +87,62 @@ async fn open(
     (receive.receive().await.unwrap(), send, receive)
 }
 
+fn grant(seeder: &Seeder, peer: PeerId, group: GroupName) -> Signed<Grant> {
+    let expires = seeder
+        .0
+        .link
+        .now()
+        .saturating_add(Duration::from_secs(3600));
+    let grant = Grant::V1 {
+        ring: RING,
+        group,
+        user: UserName::new("u").unwrap(),
+        peer,
+        role: Role::Member,
+        expires,
+    };
+    Signed::sign(&grant, &token_key())
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_without_a_right_ends_after_a_minute() {
     let network = Network::new(1);
-    let (_seeder, _two, connection, _file) = connected(&network, 1).await;
+    let (seeder, two, connection, _file) = connected(&network, 1).await;
     let start = Instant::now();
+    // A grant for a group that is not shared here is no right, and everybody can have one.
+    let own = GroupName::new("own").unwrap();
+    let grant = grant(&seeder, two.peer_id(), own.clone());
+    for open in [
+        Open::Swarm {
+            grant: grant.clone(),
+            group: own.clone(),
+            id: ID,
+        },
+        Open::Digests {
+            grant,
+            group: own,
+            id: ID,
+            page: 0,
+        },
+    ] {
+        let (mut send, mut receive) = connection.open().await.unwrap();
+        send.send(&open).await.unwrap();
+        send.finish();
+        match open {
+            Open::Swarm { .. } => assert_eq!(
+                receive.receive::<SwarmAnswer>().await.unwrap(),
+                SwarmAnswer::Refused(PeerRefusal::Denied)
+            ),
+            Open::Digests { .. } => assert_eq!(
+                receive.receive::<PageAnswer>().await.unwrap(),
+                PageAnswer::Refused(PeerRefusal::Denied)
+            ),
+        }
+    }
     // It is alive all the while, and is told why it ends.
-    let lost = connection.closed().await;
+    let lost = timeout(2 * STRANGER_LIFE, connection.closed())
+        .await
+        .unwrap();
     assert_eq!(lost.code(), Some(CloseCode::Unauthenticated));
     let took = start.elapsed();
     assert!(took >= STRANGER_LIFE - Duration::from_secs(1), "{took:?}");

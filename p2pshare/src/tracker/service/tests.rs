@@ -100,5 +100,11 @@ async fn a_connection_without_a_login_ends_after_a_minute() {
             .await
             .is_err()
     );
+    // And is a stranger after logging out.
+    let change = Change::new(crate::identity::RequestId::from_bytes([2; 16]));
+    let logged_out = ask(&member, Request::Logout { change }).await;
+    assert!(matches!(logged_out, Response::Done), "{logged_out:?}");
+    let ended = tokio::time::timeout(2 * STRANGER_LIFE, member.closed()).await;
+    assert_eq!(ended.unwrap().code(), Some(CloseCode::Unauthenticated));
     dht.shutdown().await.unwrap();
 }
