@@ -36,6 +36,8 @@ struct Inner {
     shares: Mutex<BTreeMap<Place, Arc<Share>>>,
     /// Names of which somebody is about to decide what they are.
     reserved: Mutex<BTreeSet<Place>>,
+    /// How many are at work with the pages of a content.
+    pins: Mutex<BTreeMap<FileId, usize>>,
     /// Counts the changes, for whoever announces them.
     changes: watch::Sender<u64>,
 }
@@ -128,6 +130,25 @@ impl Drop for Reserved {
     }
 }
 
+/// The pages of a content stay, until this is dropped at least.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    library: Library,
+    id: FileId,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let mut pins = self.library.pins();
+        if let Some(count) = pins.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.id);
+            }
+        }
+    }
+}
+
 impl Share {
     /// Whether it was found changed, or not at all, or is shared no longer, and is not served for that.
     pub(super) fn is_changed(&self) -> bool {
@@ -169,6 +190,7 @@ impl Library {
             store,
             shares: Mutex::new(shares),
             reserved: Mutex::default(),
+            pins: Mutex::default(),
             changes: watch::Sender::new(0),
         })))
     }
@@ -181,6 +203,14 @@ impl Library {
             library: self.clone(),
             place,
         })
+    }
+
+    /// Keeps the pages of `id` for whoever is about to use or to share them, also if somebody else stops sharing
+    /// that content meanwhile.
+    pub(super) fn pin(&self, id: FileId) -> Pinned {
+        *self.pins().entry(id).or_default() += 1;
+        let library = self.clone();
+        Pinned { library, id }
     }
 
     /// Serves a file from now on; its pages are kept already. It is announced once it is
@@ -203,7 +233,11 @@ impl Library {
         let place = (share.group.folded(), share.name.clone());
         let replaced = self.shares().insert(place, share);
         match replaced {
-            Some(replaced) => self.drop_pages(&replaced).await,
+            Some(replaced) => {
+                // Streams that are open end with it.
+                replaced.wrong.store(true, Ordering::Relaxed);
+                self.drop_pages(&replaced).await
+            }
             None => Ok(()),
         }
     }
@@ -217,7 +251,7 @@ impl Library {
     }
 
     /// Shares the file `id` under that name no longer; another one that has taken the name stays. Its pages
-    /// go when no other share has the same content.
+    /// go when no other share has the same content, and nobody has [pinned](Self::pin) it.
     pub(super) async fn remove(
         &self,
         group: &GroupName,
@@ -247,15 +281,18 @@ impl Library {
         Ok(true)
     }
 
-    /// Drops the pages of what was shared, unless another share has the same content.
+    /// Drops the pages of what was shared, unless another share has the same content, or somebody is at work with
+    /// them.
     async fn drop_pages(&self, removed: &Share) -> Result<(), StoreError> {
-        let (id, layout) = (removed.id, removed.layout);
-        if self.shares().values().any(|share| share.id == id) {
-            return Ok(());
-        }
+        let (id, layout, library) = (removed.id, removed.layout, self.clone());
         self.0
             .store
             .write(move |tx| {
+                // Asked here, after all that was written before.
+                let is_pinned = library.pins().contains_key(&id);
+                if is_pinned || library.shares().values().any(|share| share.id == id) {
+                    return Ok(());
+                }
                 layout
                     .pages()
                     .try_for_each(|page| tx.remove(Table::DigestPages, page_key(id, page.get())))
@@ -464,6 +501,10 @@ impl Library {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pins(&self) -> MutexGuard<'_, BTreeMap<FileId, usize>> {
+        self.0.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Something changed that is to be announced.
     pub(super) fn notify(&self) {
         self.0.changes.send_modify(|count| *count += 1);
@@ -662,6 +703,43 @@ mod tests {
         assert_eq!(library.page(id, 0).await.unwrap(), Some(page));
         assert!(library.remove(&group, &other, id).await.unwrap());
         assert_eq!(library.page(id, 0).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn pages_stay_while_somebody_is_at_work_with_them() {
+        let store = Store::open_memory(&MemoryDisk::default(), StoreKind::Peer)
+            .await
+            .unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"content").unwrap();
+        let (group, name) = names();
+        let library = Library::load(store).await.unwrap();
+        let page = PageRow::V1 {
+            digests: vec![Digest::from_bytes([3; 32])],
+            proof: Vec::new(),
+        };
+        let new = || share(&group, &name, file.path());
+        let id = new().id;
+        library
+            .put_pages(id, vec![(0, page.clone())])
+            .await
+            .unwrap();
+        library.add(new()).await.unwrap();
+        let pins = [library.pin(id), library.pin(id)];
+        assert!(library.remove(&group, &name, id).await.unwrap());
+        assert_eq!(library.page(id, 0).await.unwrap(), Some(page.clone()));
+        let [one, other] = pins;
+        drop(one);
+        library.add(new()).await.unwrap();
+        assert!(library.remove(&group, &name, id).await.unwrap());
+        assert_eq!(library.page(id, 0).await.unwrap(), Some(page));
+        drop(other);
+        library.add(new()).await.unwrap();
+        let before = library.get(&group, &name).unwrap();
+        let id = FileId::from_bytes([9; 32]);
+        library.add(NewShare { id, ..new() }).await.unwrap();
+        assert!(before.is_changed(), "whoever reads it reads no further");
+        assert_eq!(library.page(before.id, 0).await.unwrap(), None);
     }
 
     #[tokio::test]

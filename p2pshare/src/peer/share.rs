@@ -17,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     error::{SessionError, ShareError},
@@ -175,11 +176,13 @@ async fn share(
     let _reserved = reserve(&session, &group, &name).await?;
     let taken_in = {
         let (path, cancel) = (path.clone(), cancel.clone());
-        tokio::task::spawn_blocking(move || take_in(&path, &progress, &cancel))
+        let is_cancelled = move || cancel.load(Ordering::Relaxed);
+        tokio::task::spawn_blocking(move || take_in(&path, &progress, is_cancelled))
             .await
             .map_err(|_| ShareError::Cancelled)??
     };
     let library = session.peer().library();
+    let _pinned = library.pin(taken_in.id());
     taken_in.keep_pages(library).await?;
     let TakenIn {
         stamp,
@@ -299,30 +302,42 @@ impl TakenIn {
 
     /// Keeps its pages of digests, each with its proof.
     pub(super) async fn keep_pages(&self, library: &Library) -> Result<(), StoreError> {
-        for pages in self.pages.chunks(PAGES_PER_WRITE) {
-            let row = |page: &FinishedPage| {
-                let proof = self.manifest.proof(page.page);
-                let digests = page.digests.clone();
-                (page.page.get(), PageRow::V1 { digests, proof })
-            };
-            let rows = pages.iter().map(row).collect();
-            library.put_pages(self.id(), rows).await?;
-        }
-        Ok(())
+        keep_pages(library, &self.manifest, &self.pages).await
     }
 }
 
+/// Keeps these pages of digests of a file, each with its proof.
+pub(super) async fn keep_pages(
+    library: &Library,
+    manifest: &Manifest,
+    pages: &[FinishedPage],
+) -> Result<(), StoreError> {
+    for pages in pages.chunks(PAGES_PER_WRITE) {
+        let row = |page: &FinishedPage| {
+            let proof = manifest.proof(page.page);
+            let digests = page.digests.clone();
+            (page.page.get(), PageRow::V1 { digests, proof })
+        };
+        let rows = pages.iter().map(row).collect();
+        library.put_pages(manifest.id(), rows).await?;
+    }
+    Ok(())
+}
+
 /// Takes in a file that nobody watches being taken in. Blocks.
-pub(super) fn take_in_quietly(path: &std::path::Path) -> Result<TakenIn, ShareError> {
+pub(super) fn take_in_quietly(
+    path: &std::path::Path,
+    cancel: &CancellationToken,
+) -> Result<TakenIn, ShareError> {
     let (progress, _) = watch::channel(UploadProgress::default());
-    take_in(path, &progress, &AtomicBool::new(false))
+    take_in(path, &progress, || cancel.is_cancelled())
 }
 
 /// Reads and hashes a file.
 fn take_in(
     path: &std::path::Path,
     progress: &watch::Sender<UploadProgress>,
-    cancel: &AtomicBool,
+    is_cancelled: impl Fn() -> bool,
 ) -> Result<TakenIn, ShareError> {
     let unreadable = |cause: io::Error| ShareError::Unreadable {
         path: path.to_owned(),
@@ -342,7 +357,7 @@ fn take_in(
     let (mut whole, mut pages, mut hashed_bytes) = (Hasher::new(), Vec::new(), 0);
     let mut builder = ManifestBuilder::new(layout);
     hash_chunks(&source, layout, 0..layout.chunk_count(), |_, hashed| {
-        if cancel.load(Ordering::Relaxed) {
+        if is_cancelled() {
             return Err(ShareError::Cancelled);
         }
         let (bytes, digest) = hashed.map_err(|cause| read_failed(&path, cause))?;

@@ -20,12 +20,15 @@ use super::{
     download::{DownloadProgress, DownloadState, DownloadWatch, Pages, Repair},
     error::VerifyError,
     file::{Source, Stamp},
-    library::Share,
+    library::{self, Share},
     session::Session,
-    share::hash_chunks,
+    share::{hash_chunks, keep_pages},
 };
 use crate::{
-    content::{Bitfield, Digest, FileId, Hasher, Layout, ManifestBuilder, PageIndex},
+    content::{
+        Bitfield, Digest, FileId, FinishedPage, Hasher, Layout, Manifest, ManifestBuilder,
+        PageIndex,
+    },
     identity::{FileName, GroupName},
     limits::DAMAGE_SHOWN_MAX,
     wire::tracker::{Request, Response},
@@ -234,7 +237,7 @@ impl Job {
         if !found.is_right(held.layout) {
             let damage = Damage::of(&found, held.layout);
             tracing::warn!(group = %self.group, name = %self.name, path = %held.path.display(), %damage, "a file is damaged");
-            self.stop_serving(&held).await?;
+            self.stop_serving(&held, &found).await?;
             if !repair {
                 return Err(self.damaged(damage));
             }
@@ -344,9 +347,12 @@ impl Job {
                 path: held.path.clone(),
             });
         }
-        let (id, mut right, sha256) = reading.finish();
-        if id == Some(held.id) {
+        let (manifest, lost, mut right, sha256) = reading.finish();
+        if let Some(manifest) = manifest.filter(|manifest| manifest.id() == held.id) {
             right = Bitfield::full(layout.chunk_count());
+            if held.share.is_some() {
+                keep_pages(library, &manifest, &lost).await?;
+            }
         }
         Ok(Found {
             stamp: Some(source.stamp()),
@@ -356,14 +362,21 @@ impl Job {
         })
     }
 
-    async fn stop_serving(&self, held: &Held) -> Result<(), VerifyError> {
-        if let Some(share) = &held.share {
-            let library = self.session.peer().library();
+    async fn stop_serving(&self, held: &Held, found: &Found) -> Result<(), VerifyError> {
+        let Some(share) = &held.share else {
+            return Ok(());
+        };
+        let peer = self.session.peer();
+        if found.stamp.is_some() {
             // For the streams that are open, and for whoever opens one from now on, after a restart too.
-            library.mark_wrong(share);
+            peer.library().mark_wrong(share);
             let none = Stamp::of_none(held.layout.length());
-            library.restamp(share, none).await?;
+            peer.library().restamp(share, none).await?;
+        } else {
+            // Its disk may come back, and the file with it.
+            peer.library().note_found(share, library::Found::Unreadable);
         }
+        peer.wait_until_known().await;
         Ok(())
     }
 
@@ -426,6 +439,8 @@ struct Reading {
     whole: Hasher,
     /// Of what is there, whatever it is; `None` once something could not be read.
     builder: Option<ManifestBuilder>,
+    /// Of it, the pages of digests that are not here.
+    lost: Vec<FinishedPage>,
 }
 
 impl Reading {
@@ -436,6 +451,7 @@ impl Reading {
             right: Bitfield::new(layout.chunk_count()),
             whole: Hasher::new(),
             builder: Some(ManifestBuilder::new(layout)),
+            lost: Vec::new(),
             pages,
         }
     }
@@ -456,11 +472,16 @@ impl Reading {
             let mut is_read = false;
             if let Ok((bytes, digest)) = hashed {
                 self.whole.update(&bytes);
-                if self.pages.digest(chunk) == Some(digest) {
+                let expected = self.pages.digest(chunk);
+                if expected == Some(digest) {
                     self.right.set(chunk.get());
                 }
-                let pushed = self.builder.as_mut().map(|builder| builder.push(digest));
-                is_read = matches!(pushed, Some(Ok(_)));
+                if let Some(Ok(finished)) =
+                    self.builder.as_mut().map(|builder| builder.push(digest))
+                {
+                    is_read = true;
+                    self.lost.extend(finished.filter(|_| expected.is_none()));
+                }
             }
             if !is_read {
                 self.builder = None;
@@ -472,11 +493,11 @@ impl Reading {
         Ok(self)
     }
 
-    /// What the file is, which of its chunks are right, and the SHA-256 of what was read.
-    fn finish(self) -> (Option<FileId>, Bitfield, Digest) {
+    /// What the file is, its pages that are not here, which of its chunks are right, and the SHA-256 of what was
+    /// read.
+    fn finish(self) -> (Option<Manifest>, Vec<FinishedPage>, Bitfield, Digest) {
         let manifest = self.builder.and_then(|builder| builder.finish().ok());
-        let id = manifest.map(|manifest| manifest.id());
-        (id, self.right, self.whole.finish())
+        (manifest, self.lost, self.right, self.whole.finish())
     }
 }
 

@@ -24,10 +24,12 @@ impl Job {
         let Ok(metadata) = std::fs::symlink_metadata(&self.dest) else {
             return Ok(false);
         };
+        let _pinned = self.session.peer().library().pin(file.id);
         let same = metadata.is_file() && metadata.len() == file.size && {
             let dest = self.dest.clone();
-            let id = file.id;
-            let taken_in = tokio::task::spawn_blocking(move || share::take_in_quietly(&dest)).await;
+            let (id, cancel) = (file.id, self.cancel.clone());
+            let take_in = move || share::take_in_quietly(&dest, &cancel);
+            let taken_in = tokio::task::spawn_blocking(take_in).await;
             match taken_in {
                 Ok(Ok(taken_in)) if taken_in.id() == id => {
                     if self.options.check_sha256 && taken_in.sha256() != file.sha256 {
@@ -56,7 +58,8 @@ impl Job {
     async fn end_earlier_run(&self, file: &FileSummary) -> Result<(), DownloadError> {
         let journal = self.session.peer().journal();
         let known = journal.known(&self.dest).await?;
-        if known == Known::None {
+        // One of another file is not: what it has is not what is here.
+        if known == Known::None || !journal.is_of(&self.dest, file.id).await? {
             return Ok(());
         }
         if let Known::Made(mark) = known {
@@ -75,9 +78,13 @@ impl Job {
             file, partial, row, ..
         } = prepared;
         let (options, expected, name) = (self.options, file.sha256, self.name.clone());
+        let cancel = self.cancel.clone();
         blocking(move || {
-            if options.check_sha256 && partial.sha256()? != expected {
+            if options.check_sha256 && partial.sha256(&cancel)? != expected {
                 return Err(DownloadError::Sha256Mismatch { name });
+            }
+            if cancel.is_cancelled() {
+                return Err(DownloadError::Cancelled);
             }
             partial.put_in_place(options.force)
         })

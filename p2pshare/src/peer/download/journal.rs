@@ -229,6 +229,13 @@ impl Journal {
         }
     }
 
+    /// Whether the record of `dest` is of the file `id`.
+    pub(super) async fn is_of(&self, dest: &Path, id: FileId) -> Result<bool, StoreError> {
+        let record = self.store.get(Table::Downloads, record_key(dest)).await?;
+        let row = record.map(|value| decode(&value)).transpose()?;
+        Ok(row.is_some_and(|DownloadRow::V1 { id: of, .. }| of == id))
+    }
+
     /// Notes by what the partial file of the download to `dest` is known again.
     pub(super) async fn mark(&self, dest: &Path, mark: Mark) -> Result<(), StoreError> {
         let (key, value) = (mark_key(&record_key(dest)), encode(&mark)?);

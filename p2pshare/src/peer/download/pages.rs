@@ -10,7 +10,7 @@ use std::{
 use crate::{
     content::{ChunkIndex, Digest, FileId, Layout, Node, PageIndex, VerifiedPage, verify_page},
     limits::DIGEST_PAGES_CACHED,
-    peer::library::{Library, PageRow},
+    peer::library::{Library, PageRow, Pinned},
     store::StoreError,
 };
 
@@ -20,6 +20,8 @@ pub(in crate::peer) struct Pages {
     library: Library,
     layout: Layout,
     id: FileId,
+    /// What is in memory is on disk too, for whoever asks for it.
+    _pinned: Pinned,
     /// The pages used last, by when.
     cached: Mutex<Cache>,
 }
@@ -38,6 +40,7 @@ pub(super) struct BadPage;
 impl Pages {
     pub(in crate::peer) fn new(library: Library, layout: Layout, id: FileId) -> Self {
         Self {
+            _pinned: library.pin(id),
             library,
             layout,
             id,

@@ -1,7 +1,7 @@
 //! The partial file of a download, and the thread that writes it. It is a regular file of this user, reached
-//! without following links, locked against a second download, and named beside the destination. Nothing is
-//! ever written to a file that this download did not make, and nothing is ever renamed over a destination
-//! unless that was asked for.
+//! without following links, locked against a second download, and named beside the destination. A download
+//! writes to no file that it did not make, and renames nothing over a destination unless that was asked for; a
+//! repair writes where the finished file stands, and cuts nothing off it before all of it is right.
 
 use std::{
     ffi::OsString,
@@ -12,7 +12,10 @@ use std::{
         fs::MetadataExt,
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::UNIX_EPOCH,
 };
 
@@ -21,6 +24,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::journal::Reserved;
 use crate::{
@@ -48,8 +52,34 @@ pub(super) struct Partial {
 #[derive(Debug)]
 struct Open {
     file: File,
+    /// Where it was made to be mended; it is removed again if nothing comes.
+    made_at: Option<PathBuf>,
+    written: AtomicBool,
     /// Given back after the file was closed, and so unlocked.
     _reserved: Reserved,
+}
+
+impl Open {
+    fn new(file: File, made_at: Option<PathBuf>, reserved: Reserved) -> Arc<Self> {
+        Arc::new(Self {
+            file,
+            made_at,
+            written: AtomicBool::new(false),
+            _reserved: reserved,
+        })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Some(path) = &self.made_at else {
+            return;
+        };
+        if !self.written.load(Ordering::Relaxed) && leads_to(path, &self.file).unwrap_or(false) {
+            let removed = std::fs::remove_file(path);
+            tracing::debug!(path = %path.display(), ?removed, "nothing came for a file that was gone");
+        }
+    }
 }
 
 /// By what a partial file is known again: a file that somebody else puts in its place differs.
@@ -124,10 +154,7 @@ impl Partial {
         lock(&file, &path, &metadata, dest)?;
         let is_blank = metadata.blocks() == 0 && [0, layout.length()].contains(&metadata.len());
         let partial = Self {
-            open: Arc::new(Open {
-                file,
-                _reserved: reserved,
-            }),
+            open: Open::new(file, None, reserved),
             path,
             dest: dest.to_owned(),
             layout,
@@ -141,16 +168,22 @@ impl Partial {
         Ok(partial)
     }
 
-    /// Opens the finished file at `dest` to be mended where it stands, or creates it, as long as the file has to
-    /// be: what it is too long is cut off. Blocks.
+    /// Opens the finished file at `dest` to be mended where it stands, or creates it, at least as long as the file
+    /// has to be. What it is too long stays until it is [cut](Self::cut). Blocks.
     pub(super) fn open_in_place(
         dest: &Path,
         layout: Layout,
         reserved: Reserved,
     ) -> Result<Self, DownloadError> {
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::open(dest, flags, Mode::from_raw_mode(0o666));
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let (file, made_at) = match rustix::fs::open(dest, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                let flags = flags | OFlags::CREATE | OFlags::EXCL;
+                let file = rustix::fs::open(dest, flags, Mode::from_raw_mode(0o666));
+                (file, Some(dest.to_owned()))
+            }
+            file => (file, None),
+        };
         let file = File::from(file.map_err(|error| io_error(dest, error.into()))?);
         let metadata = file.metadata().map_err(|cause| io_error(dest, cause))?;
         if !is_plain(&metadata) {
@@ -161,10 +194,7 @@ impl Partial {
         }
         lock(&file, dest, &metadata, dest)?;
         let partial = Self {
-            open: Arc::new(Open {
-                file,
-                _reserved: reserved,
-            }),
+            open: Open::new(file, made_at, reserved),
             path: dest.to_owned(),
             dest: dest.to_owned(),
             layout,
@@ -172,8 +202,16 @@ impl Partial {
             #[cfg(test)]
             faults: faults::Faults::default(),
         };
-        partial.make_room(&metadata)?;
+        if metadata.len() < layout.length() {
+            partial.make_room(&metadata)?;
+        }
         Ok(partial)
+    }
+
+    /// Cuts off what a file that was mended is too long. Blocks.
+    pub(super) fn cut(&self) -> Result<(), DownloadError> {
+        let cut = self.file().set_len(self.layout.length());
+        cut.map_err(|cause| self.failed(cause))
     }
 
     /// By what it is known again.
@@ -227,7 +265,7 @@ impl Partial {
         claimed: &Bitfield,
         digest: impl Fn(ChunkIndex) -> Option<Digest> + Sync,
     ) -> Result<Bitfield, DownloadError> {
-        let source = Source::open(&self.path).map_err(|cause| io_error(&self.path, cause))?;
+        let source = self.source()?;
         let chunks: Vec<ChunkIndex> = claimed
             .iter_set()
             .filter_map(|index| self.layout.chunk(index))
@@ -295,12 +333,15 @@ impl Partial {
         (sender, written)
     }
 
-    /// The SHA-256 of the whole. Blocks.
-    pub(super) fn sha256(&self) -> Result<Digest, DownloadError> {
+    /// The SHA-256 of the whole, unless it is cancelled meanwhile. Blocks.
+    pub(super) fn sha256(&self, cancel: &CancellationToken) -> Result<Digest, DownloadError> {
         let failed = |cause| io_error(&self.path, cause);
-        let source = Source::open(&self.path).map_err(failed)?;
+        let source = self.source()?;
         let (pool, mut hasher) = (BufferPool::default(), crate::content::Hasher::new());
         for chunk in self.layout.chunks() {
+            if cancel.is_cancelled() {
+                return Err(DownloadError::Cancelled);
+            }
             let bytes = source
                 .read_chunk(self.layout, chunk, &pool)
                 .map_err(failed)?;
@@ -319,9 +360,14 @@ impl Partial {
     }
 
     /// Syncs the file, renames it to the destination, replacing what is there only with `force`, and syncs
-    /// the folder. Blocks.
+    /// the folder. What took its place meanwhile is not it, and is left alone. Blocks.
     pub(super) fn put_in_place(self, force: bool) -> Result<(), DownloadError> {
         self.sync()?;
+        match leads_to(&self.path, self.file()) {
+            Ok(true) => {}
+            Ok(false) => return Err(DownloadError::InTheWay { path: self.path }),
+            Err(cause) => return Err(self.failed(cause)),
+        }
         self.may(Step::Rename)
             .and_then(|()| self.rename(force))
             .map_err(|cause| self.not_renamed(cause))?;
@@ -368,6 +414,7 @@ impl Partial {
     }
 
     fn write(&self, chunk: ChunkIndex, pieces: &[Bytes]) -> Written {
+        self.open.written.store(true, Ordering::Relaxed);
         self.may(Step::Write)
             .and_then(|()| write_all_at(self.file(), pieces, self.layout.offset(chunk)))
             .map_err(|cause| self.failed(cause))?;
@@ -450,10 +497,14 @@ fn is_plain(metadata: &Metadata) -> bool {
 
 /// Locks the file that was opened at `path` against whoever else writes to it.
 fn lock(file: &File, path: &Path, metadata: &Metadata, dest: &Path) -> Result<(), DownloadError> {
-    let locked = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let locked = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+    if let Err(error) = locked {
+        // Not every file system has locks.
+        tracing::debug!(path = %path.display(), %error, "a file is not locked");
+    }
     // A download that ended between the opening and the lock took the file to its destination.
     let still_there = std::fs::symlink_metadata(path).is_ok_and(|now| is_same(&now, metadata));
-    if locked && still_there {
+    if locked != Err(Errno::WOULDBLOCK) && still_there {
         return Ok(());
     }
     Err(DownloadError::AlreadyRunning {
@@ -480,6 +531,14 @@ pub(super) fn partial_path(dest: &Path) -> PathBuf {
     }
     partial.extend_from_slice(SUFFIX.as_bytes());
     dest.with_file_name(OsString::from_vec(partial))
+}
+
+/// Whether `path` itself, and no link, is the open file.
+fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
+    Ok(is_same(
+        &std::fs::symlink_metadata(path)?,
+        &file.metadata()?,
+    ))
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
@@ -587,7 +646,10 @@ mod tests {
         };
         let verified = partial.verify(&all, digest).unwrap();
         assert_eq!(verified.iter_set().collect::<Vec<_>>(), [0]);
-        assert_eq!(partial.sha256().unwrap(), Digest::of(&content));
+        assert_eq!(
+            partial.sha256(&CancellationToken::new()).unwrap(),
+            Digest::of(&content)
+        );
         partial.put_in_place(false).unwrap();
         assert_eq!(std::fs::read(&dest).unwrap(), content);
         assert!(!partial_path(&dest).exists());
@@ -677,6 +739,68 @@ mod tests {
             Err(DownloadError::InTheWay { .. })
         ));
         assert_eq!(std::fs::read(partial_path(&dest)).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_partial_file_is_neither_read_nor_put_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dest, aside) = (dir.path().join("f"), dir.path().join("aside"));
+        std::fs::write(&dest, b"old ok").unwrap();
+        let take_its_place: [fn(&Path, &Path); 2] = [
+            |path, _| std::fs::write(path, b"wrong").unwrap(),
+            |path, aside| std::os::unix::fs::symlink(aside, path).unwrap(),
+        ];
+        for take_its_place in take_its_place {
+            let partial = open(&dest, layout(5), Known::None).unwrap();
+            write_all_at(partial.file(), &[Bytes::from_static(b"right")], 0).unwrap();
+            let path = partial_path(&dest);
+            std::fs::rename(&path, &aside).unwrap();
+            take_its_place(&path, &aside);
+            let digest = |_| Some(Digest::of(b"right"));
+            assert!(partial.verify(&Bitfield::full(1), digest).is_err());
+            assert!(partial.sha256(&CancellationToken::new()).is_err());
+            let put = partial.put_in_place(true);
+            assert!(
+                matches!(put, Err(DownloadError::InTheWay { .. })),
+                "{put:?}"
+            );
+            assert_eq!(std::fs::read(&dest).unwrap(), b"old ok");
+            assert_eq!(std::fs::read(&aside).unwrap(), b"right");
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_repair_takes_nothing_away_before_all_is_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("f");
+        let open = || {
+            let reserved = UnderWay::default().reserve(&dest).unwrap();
+            Partial::open_in_place(&dest, layout(5), reserved).unwrap()
+        };
+        std::fs::write(&dest, b"rigXt and more").unwrap();
+        let partial = open();
+        assert_eq!(std::fs::read(&dest).unwrap(), b"rigXt and more");
+        let (chunk, pieces) = (layout(5).chunk(0).unwrap(), [Bytes::from_static(b"right")]);
+        partial.write(chunk, &pieces).unwrap();
+        partial.cut().unwrap();
+        assert_eq!(std::fs::read(&dest).unwrap(), b"right");
+        drop(partial);
+        // What was gone is made, and kept if anything came.
+        for is_written in [false, true] {
+            std::fs::remove_file(&dest).unwrap();
+            let partial = open();
+            assert_eq!(std::fs::read(&dest).unwrap(), [0; 5]);
+            if is_written {
+                partial.write(chunk, &pieces).unwrap();
+            }
+            drop(partial);
+            assert_eq!(dest.exists(), is_written);
+            std::fs::write(&dest, b"").unwrap();
+        }
+        // What was there is kept in any case.
+        drop(open());
+        assert!(dest.exists());
     }
 
     #[test]

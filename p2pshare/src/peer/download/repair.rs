@@ -73,7 +73,11 @@ impl Repair {
         let (_, _, serving) = job.fill(&mut prepared, holders, Instant::now()).await?;
         job.progress
             .send_modify(|progress| progress.state = DownloadState::Finishing);
-        let synced = blocking(move || prepared.partial.sync()).await?;
+        let synced = blocking(move || {
+            prepared.partial.cut()?;
+            prepared.partial.sync()
+        })
+        .await?;
         drop(serving);
         synced
     }
