@@ -515,9 +515,17 @@ impl Terminal {
             if modes.contains(LocalModes::ISIG) {
                 self.type_in(CTRL_C);
             }
-            if let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(20)) {
+            // One that came late would clear the next line.
+            let again = Instant::now() + Duration::from_secs(1);
+            while let Ok(bytes) = self
+                .screen
+                .recv_timeout(again.saturating_duration_since(Instant::now()))
+            {
                 self.output.extend(bytes);
                 self.seen = text_of(&self.output);
+                if self.seen[self.read..].contains("error: ") {
+                    break;
+                }
             }
         }
         self.wait_for("error: interrupted");
