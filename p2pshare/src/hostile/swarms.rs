@@ -304,8 +304,8 @@ async fn four_holders_give_each_a_part_and_no_byte_twice() {
     assert!(sent.iter().all(|&sent| sent > 0), "{sent:?}");
     let total: u64 = sent.iter().sum();
     let size = file.content.len() as u64;
-    assert!(total >= size && total - size < size / 20, "{sent:?}");
-    assert!(report.duplicate_bytes < size / 20);
+    assert!(total >= size && total - size < size / 100, "{sent:?}");
+    assert!(report.duplicate_bytes < size / 100);
 
     // One dies, one lies, one is so slow that it might as well not be there.
     let slow = Manner::Slow(Duration::from_millis(200));
@@ -325,7 +325,7 @@ async fn four_holders_give_each_a_part_and_no_byte_twice() {
     eprintln!("among bad ones, twice {}", report.duplicate_bytes);
     // What was wrong, and what the dying one did not finish, had to come again.
     let lost = CHUNK as u64 * 3 / 2;
-    assert!(report.duplicate_bytes < size / 20 + lost);
+    assert!(report.duplicate_bytes < size / 100 + lost);
     // The liar was not asked again.
     assert_eq!(liar.opened.load(Ordering::Relaxed), 1);
     assert_eq!(dying.sent(), 5);
