@@ -1,8 +1,12 @@
 //! The way to the trackers: one connection, kept warm, to whichever of the list answers.
 //!
 //! A tracker is asked for nothing before it has proved, under the ring's signature, that it is one. A request
-//! whose connection dies is sent again, with the same request id and so done once, on the next connection;
-//! who calls notices at most a pause.
+//! whose connection dies, or whose tracker falls silent or can do nothing, is sent again to another one, with
+//! the same request id and so done once; who calls notices at most a pause. What no tracker can do is said when
+//! all that can be reached have said so.
+
+mod asking;
+mod dial;
 
 use std::{
     net::SocketAddr,
@@ -13,8 +17,15 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
+use self::{
+    asking::{Asking, Failed},
+    dial::{Dialed, first_of, silence},
+};
 use super::error::SessionError;
 use crate::{
     identity::{
@@ -22,9 +33,11 @@ use crate::{
         key::VerifyingKey,
         token::{Credential, Signed},
     },
-    limits::{CREDENTIAL_RENEWAL, TRACKER_ANSWER_TIMEOUT, TRACKER_ATTEMPTS},
+    limits::{
+        CREDENTIAL_RENEWAL, SECOND_OPINION_TIMEOUT, TRACKER_ANSWER_TIMEOUT, TRACKER_ATTEMPTS,
+    },
     time::{RingClock, Timestamp},
-    transport::{Alpn, CloseCode, Connection, Endpoint, Expect},
+    transport::{CloseCode, Connection, Endpoint},
     wire::tracker::{Refusal, Request, Response},
 };
 
@@ -35,8 +48,8 @@ pub(super) struct TrackerLink(Arc<Inner>);
 struct Inner {
     endpoint: Endpoint,
     trackers: Vec<TrackerAddr>,
-    /// The place in the list of the one that answered last.
-    last_good: AtomicUsize,
+    /// The place in the list of the one to be dialed first: it answered last, or the one before it is lost.
+    first: AtomicUsize,
     /// What is known of the ring; its id is known beforehand or trusted on first use.
     ring: Mutex<RingKnowledge>,
     credential: watch::Sender<Option<Signed<Credential>>>,
@@ -66,7 +79,10 @@ struct Slot {
 #[derive(Clone)]
 struct Live {
     connection: Connection,
+    /// The place in the list.
     tracker: usize,
+    /// Differs between any two connections.
+    serial: u64,
     /// The credential under which the connection is logged in.
     authenticated: Option<Signed<Credential>>,
 }
@@ -75,6 +91,10 @@ struct Live {
 enum NotLive {
     /// The trackers do not honour this credential.
     Refused(Box<Signed<Credential>>),
+    /// The tracker in that place can do nothing at the moment; another one may.
+    Unable(usize, Refusal),
+    /// None but those that are shunned can be reached.
+    NoOther,
     Failed(SessionError),
 }
 
@@ -121,7 +141,7 @@ impl TrackerLink {
         Self(Arc::new(Inner {
             endpoint,
             trackers,
-            last_good: AtomicUsize::new(0),
+            first: AtomicUsize::new(0),
             ring: Mutex::new(RingKnowledge {
                 id: ring,
                 token_key,
@@ -178,10 +198,12 @@ impl TrackerLink {
 
     /// Connects, if it is not, and names the tracker.
     pub(super) async fn connect(&self) -> Result<Connected, SessionError> {
-        match self.live(false).await {
+        match self.live(false, &[]).await {
             Ok(_) => {}
             Err(NotLive::Failed(error)) => return Err(error),
             Err(NotLive::Refused(_)) => return Err(SessionError::LoggedOut),
+            Err(NotLive::Unable(_, refusal)) => return Err(refusal.into()),
+            Err(NotLive::NoOther) => return Err(self.unreachable()),
         }
         self.connected()
             .borrow()
@@ -201,129 +223,209 @@ impl TrackerLink {
     }
 
     async fn ask_as(&self, mut query: Request, as_user: bool) -> Result<Response, SessionError> {
-        let mut sent = false;
-        let began = tokio::time::Instant::now();
-        for attempt in 0..TRACKER_ATTEMPTS {
-            let live = match self.live(as_user).await {
-                Ok(live) => live,
-                Err(NotLive::Refused(credential)) if self.is_replaced(&credential).await => {
-                    continue;
-                }
-                // A tracker that is being started again can still say what became of it.
-                Err(NotLive::Failed(SessionError::Unreachable { .. }))
-                    if sent && began.elapsed() < TRACKER_ANSWER_TIMEOUT =>
-                {
-                    sleep(pause_before_attempt(attempt)).await;
-                    continue;
-                }
-                // What keeps us from asking again says nothing of what was asked before.
-                Err(_) if sent && query.changes_rows() => return Err(SessionError::OutcomeUnknown),
-                Err(NotLive::Refused(_)) => return Err(SessionError::LoggedOut),
-                Err(NotLive::Failed(error)) => return Err(error),
-            };
-            match live
-                .connection
-                .request(&query, TRACKER_ANSWER_TIMEOUT)
-                .await
-            {
-                Ok(Response::Refused(Refusal::NotLoggedIn)) if as_user => {
-                    let replaced = match &live.authenticated {
-                        Some(credential) => self.is_replaced(credential).await,
-                        None => self.0.credential.borrow().is_some(),
-                    };
-                    if !replaced {
-                        return Err(match sent && query.changes_rows() {
-                            true => SessionError::OutcomeUnknown,
-                            false => SessionError::LoggedOut,
-                        });
-                    }
-                }
-                Ok(Response::Refused(Refusal::OutcomeUnknown)) => sent = true,
-                // Whoever turns a retry away unseen does not know what became of it.
-                Ok(Response::Refused(refusal))
-                    if sent && query.changes_rows() && !refusal.is_of_the_row() =>
-                {
-                    sleep(pause_before_attempt(attempt)).await;
-                }
-                Ok(Response::Refused(refusal)) => return Err(refusal.into()),
+        let mut asking = Asking::default();
+        for attempt in 0..TRACKER_ATTEMPTS * self.0.trackers.len() {
+            match self.try_once(&query, as_user, &mut asking).await {
                 Ok(response) => return Ok(response),
-                Err(error) => {
-                    tracing::debug!(%error, tracker = %self.0.trackers[live.tracker], "a request failed");
-                    sent |= error.may_have_arrived();
-                    self.drop_live(&live).await;
-                }
+                Err(Failed::Over(error)) => return asking.end(&query, error),
+                Err(Failed::Again) => {}
+                Err(Failed::Later) => sleep(pause_before_attempt(attempt)).await,
+            }
+            if asking.began.elapsed() >= TRACKER_ANSWER_TIMEOUT * TRACKER_ATTEMPTS as u32 {
+                break;
             }
             // Not before: a row that has forgotten who changed it has no certain answer to a retry.
-            if sent {
+            if asking.sent {
                 query.mark_retry();
             }
         }
-        if sent && query.changes_rows() {
-            return Err(SessionError::OutcomeUnknown);
-        }
-        Err(SessionError::Unreachable {
-            tried: self.0.trackers.clone(),
-        })
+        asking.end(&query, self.unreachable())
     }
 
-    /// A live connection, logged in where `as_user`.
-    async fn live(&self, as_user: bool) -> Result<Live, NotLive> {
-        let asked = Instant::now();
-        let unreachable = || SessionError::Unreachable {
-            tried: self.0.trackers.clone(),
+    async fn try_once(
+        &self,
+        query: &Request,
+        as_user: bool,
+        asking: &mut Asking,
+    ) -> Result<Response, Failed> {
+        let live = match self.live(as_user, &asking.shunned).await {
+            Ok(live) => live,
+            Err(NotLive::Refused(credential)) if self.is_replaced(&credential).await => {
+                return Err(Failed::Again);
+            }
+            Err(NotLive::Refused(_)) => return Err(Failed::Over(SessionError::LoggedOut)),
+            Err(NotLive::Unable(tracker, refusal)) => {
+                return Err(self.turn_away(asking, query, tracker, Err(refusal)));
+            }
+            Err(NotLive::NoOther) => return Err(asking.went_round(query, self.unreachable())),
+            // A tracker that is being started again can still say what became of it.
+            Err(NotLive::Failed(SessionError::Unreachable { .. }))
+                if asking.sent && asking.began.elapsed() < TRACKER_ANSWER_TIMEOUT =>
+            {
+                return Err(Failed::Later);
+            }
+            Err(NotLive::Failed(error)) => return Err(Failed::Over(error)),
         };
+        let asked = live.connection.request(query, TRACKER_ANSWER_TIMEOUT);
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer.map_err(|error| (error.may_have_arrived(), error.to_string())),
+            () = self.replaced(&live) => Err((true, "it fell silent".to_owned())),
+        };
+        match answer {
+            Ok(Response::Refused(Refusal::NotLoggedIn)) if as_user => {
+                let replaced = match &live.authenticated {
+                    Some(credential) => self.is_replaced(credential).await,
+                    None => self.0.credential.borrow().is_some(),
+                };
+                match replaced {
+                    true => Err(Failed::Again),
+                    false => Err(Failed::Over(SessionError::LoggedOut)),
+                }
+            }
+            Ok(Response::Refused(Refusal::OutcomeUnknown)) => {
+                asking.sent = true;
+                asking.shun(live.tracker, self.0.trackers.len());
+                Err(Failed::Again)
+            }
+            Ok(Response::Refused(refusal)) if refusal.is_of_the_tracker() => {
+                Err(self.turn_away(asking, query, live.tracker, Err(refusal)))
+            }
+            // Whoever turns a retry away unseen does not know what became of it.
+            Ok(Response::Refused(refusal))
+                if asking.may_be_done(query) && !refusal.is_of_the_row() =>
+            {
+                Err(Failed::Later)
+            }
+            Ok(Response::Refused(refusal)) => Err(Failed::Over(refusal.into())),
+            Ok(response) if response.is_stale() => {
+                Err(self.turn_away(asking, query, live.tracker, Ok(response)))
+            }
+            Ok(response) => Ok(response),
+            Err((may_have_arrived, error)) => {
+                let tracker = &self.0.trackers[live.tracker];
+                tracing::debug!(%error, %tracker, "a request failed");
+                asking.sent |= may_have_arrived;
+                self.drop_live(&live).await;
+                Err(Failed::Again)
+            }
+        }
+    }
+
+    /// Notes that a tracker said something that another one may say better.
+    fn turn_away(
+        &self,
+        asking: &mut Asking,
+        query: &Request,
+        tracker: usize,
+        said: Result<Response, Refusal>,
+    ) -> Failed {
+        // What one has, cut off as it is, is more than that another can do nothing.
+        if said.is_ok() || !matches!(asking.said, Some(Ok(_))) {
+            asking.said = Some(said);
+        }
+        match asking.shun(tracker, self.0.trackers.len()) {
+            true => asking.went_round(query, self.unreachable()),
+            false => Failed::Again,
+        }
+    }
+
+    fn unreachable(&self) -> SessionError {
+        SessionError::Unreachable {
+            tried: self.0.trackers.clone(),
+        }
+    }
+
+    /// A live connection to a tracker that is not `shunned`, logged in where `as_user`.
+    async fn live(&self, as_user: bool, shunned: &[usize]) -> Result<Live, NotLive> {
+        let asked = Instant::now();
         let mut slot = self.0.slot.lock().await;
         for _ in 0..TRACKER_ATTEMPTS {
             let credential = self.0.credential.borrow().clone();
             if as_user && credential.is_none() {
                 return Err(SessionError::LoggedOut.into());
             }
-            slot.live
-                .take_if(|live| live.connection.close_reason().is_some());
-            if slot.live.is_none() {
-                // While this one waited, another tried them all.
-                if slot.in_vain.is_some_and(|failed| failed > asked) {
-                    return Err(unreachable().into());
-                }
-                let connected = self.connect_any().await;
-                if let Err(SessionError::Unreachable { .. }) = connected {
-                    slot.in_vain = Some(Instant::now());
-                }
-                slot.live = Some(connected?);
-            }
+            self.have_connection(&mut slot, asked, shunned).await?;
             let Some(live) = slot.live.as_mut() else {
                 return Err(SessionError::Protocol.into());
             };
             if let Some(credential) = credential.filter(|_| as_user)
                 && (live.authenticated.as_ref() != Some(&credential) || self.is_old(&credential))
             {
-                match self.authenticate(live, credential).await {
+                let authenticated = tokio::select! {
+                    biased;
+                    authenticated = self.authenticate(live, credential) => authenticated,
+                    next = self.successor(live) => {
+                        live.connection.close(CloseCode::ShuttingDown);
+                        *live = next;
+                        continue;
+                    }
+                };
+                match authenticated {
+                    Ok(renewed) => live.authenticated = Some(renewed),
                     // Another tracker, or this one on another connection, may be better off.
                     Err(NotLive::Failed(SessionError::Unreachable { .. })) => {
                         live.connection.close(CloseCode::ShuttingDown);
                         continue;
                     }
-                    result => result?,
+                    Err(error) => return Err(error),
                 }
             }
             return Ok(live.clone());
         }
-        Err(unreachable().into())
+        Err(self.unreachable().into())
     }
 
+    /// Has the slot hold a connection that is not lost, to a tracker that is not `shunned`.
+    async fn have_connection(
+        &self,
+        slot: &mut Slot,
+        asked: Instant,
+        shunned: &[usize],
+    ) -> Result<(), NotLive> {
+        if let Some(lost) = slot
+            .live
+            .take_if(|live| live.connection.close_reason().is_some())
+        {
+            self.prefer_others(lost.tracker);
+        }
+        match &slot.live {
+            Some(live) if !shunned.contains(&live.tracker) => return Ok(()),
+            // While this one waited, another tried them all.
+            None if slot.in_vain.is_some_and(|failed| failed > asked) => {
+                return Err(self.unreachable().into());
+            }
+            _ => {}
+        }
+        if !shunned.is_empty() {
+            let other = timeout(SECOND_OPINION_TIMEOUT, self.connect_any(shunned)).await;
+            let Ok(Ok(other)) = other else {
+                return Err(NotLive::NoOther);
+            };
+            if let Some(before) = slot.live.replace(other) {
+                before.connection.close(CloseCode::ShuttingDown);
+            }
+            return Ok(());
+        }
+        let connected = self.connect_any(&[]).await;
+        if let Err(SessionError::Unreachable { .. }) = connected {
+            slot.in_vain = Some(Instant::now());
+        }
+        slot.live = Some(connected?);
+        Ok(())
+    }
+
+    /// Shows a credential, and gives the one that the tracker renewed it to.
     async fn authenticate(
         &self,
-        live: &mut Live,
+        live: &Live,
         credential: Signed<Credential>,
-    ) -> Result<(), NotLive> {
+    ) -> Result<Signed<Credential>, NotLive> {
         let query = Request::Authenticate {
             credential: credential.clone(),
         };
-        match live
-            .connection
-            .request(&query, TRACKER_ANSWER_TIMEOUT)
-            .await
-        {
+        let answer = live.connection.request(&query, TRACKER_ANSWER_TIMEOUT);
+        match answer.await {
             Ok(Response::LoggedIn {
                 credential: renewed,
                 ..
@@ -336,17 +438,56 @@ impl TrackerLink {
                     }
                     unchanged
                 });
-                live.authenticated = Some(renewed);
-                Ok(())
+                Ok(renewed)
             }
             Ok(Response::Refused(Refusal::NotLoggedIn)) => {
                 Err(NotLive::Refused(Box::new(credential)))
+            }
+            Ok(Response::Refused(refusal)) if refusal.is_of_the_tracker() => {
+                Err(NotLive::Unable(live.tracker, refusal))
             }
             Ok(Response::Refused(refusal)) => Err(SessionError::from(refusal).into()),
             Ok(_) => Err(SessionError::Protocol.into()),
             Err(_) => Err(NotLive::Failed(SessionError::Unreachable {
                 tried: vec![self.0.trackers[live.tracker].clone()],
             })),
+        }
+    }
+
+    /// Comes back once another tracker is connected in place of one that has fallen silent.
+    async fn replaced(&self, silent: &Live) {
+        loop {
+            silence(&silent.connection).await;
+            let mut slot = self.0.slot.lock().await;
+            let is_this = |live: &Live| live.serial == silent.serial;
+            if !slot.live.as_ref().is_some_and(is_this) {
+                return;
+            }
+            if let Some(next) = self.other_than(silent).await {
+                slot.live = Some(next);
+                return;
+            }
+        }
+    }
+
+    /// A connection to another tracker, once this one has fallen silent.
+    async fn successor(&self, silent: &Live) -> Live {
+        loop {
+            silence(&silent.connection).await;
+            if let Some(next) = self.other_than(silent).await {
+                return next;
+            }
+        }
+    }
+
+    async fn other_than(&self, silent: &Live) -> Option<Live> {
+        match self.connect_any(&[silent.tracker]).await {
+            Ok(next) => Some(next),
+            Err(error) => {
+                let tracker = &self.0.trackers[silent.tracker];
+                tracing::debug!(%error, %tracker, "it is silent, and there is no other");
+                None
+            }
         }
     }
 
@@ -379,37 +520,50 @@ impl TrackerLink {
             })
     }
 
-    /// Connects to the first tracker of the list that answers and is of the ring.
-    async fn connect_any(&self) -> Result<Live, SessionError> {
-        self.0.connected.send_replace(None);
-        let mut refused = None;
-        let last_good = self.0.last_good.load(Ordering::Relaxed);
-        let (later, first) = self.0.trackers.split_at(last_good);
-        for (offset, addr) in first.iter().chain(later).enumerate() {
-            match self.connect_one(addr).await {
-                Ok((connection, observed)) => {
-                    let tracker = (last_good + offset) % self.0.trackers.len();
-                    self.0.last_good.store(tracker, Ordering::Relaxed);
-                    let now = Connected {
-                        tracker: addr.clone(),
-                        observed,
-                        serial: rand::random(),
-                    };
-                    self.notice_end(&connection, now.serial);
-                    self.0.connected.send_replace(Some(now));
-                    return Ok(Live {
-                        connection,
-                        tracker,
-                        authenticated: None,
-                    });
-                }
-                Err(SessionError::Unreachable { .. }) => {}
-                Err(error) => refused = Some(error),
-            }
-        }
-        Err(refused.unwrap_or_else(|| SessionError::Unreachable {
-            tried: self.0.trackers.clone(),
-        }))
+    /// Connects to whichever tracker of the ring answers first and is none of `except`; those that answered
+    /// before have a start.
+    async fn connect_any(&self, except: &[usize]) -> Result<Live, SessionError> {
+        let count = self.0.trackers.len();
+        let first = self.0.first.load(Ordering::Relaxed);
+        let order = (first..first + count).map(|at| at % count);
+        let order: Vec<usize> = order.filter(|at| !except.contains(at)).collect();
+        let link = self.clone();
+        let dialed = first_of(
+            &self.0.endpoint,
+            &self.0.trackers,
+            &order,
+            move |dialed: &Dialed| link.learn(dialed),
+        );
+        let Dialed {
+            tracker,
+            connection,
+            observed,
+            ..
+        } = dialed.await?;
+        self.0.first.store(tracker, Ordering::Relaxed);
+        let serial = rand::random();
+        self.notice_end(&connection, serial);
+        self.0.connected.send_replace(Some(Connected {
+            tracker: self.0.trackers[tracker].clone(),
+            observed,
+            serial,
+        }));
+        Ok(Live {
+            connection,
+            tracker,
+            serial,
+            authenticated: None,
+        })
+    }
+
+    /// Has the others tried first, after the connection to this one was lost.
+    fn prefer_others(&self, tracker: usize) {
+        let next = (tracker + 1) % self.0.trackers.len();
+        // Whoever has found a better one meanwhile knows more.
+        let _ =
+            self.0
+                .first
+                .compare_exchange(tracker, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Has it known when the connection `serial` is no more, without anybody asking anything.
@@ -428,81 +582,22 @@ impl TrackerLink {
         });
     }
 
-    async fn connect_one(
-        &self,
-        addr: &TrackerAddr,
-    ) -> Result<(Connection, SocketAddr), SessionError> {
-        let unreachable = || SessionError::Unreachable {
-            tried: vec![addr.clone()],
-        };
-        let found = tokio::net::lookup_host((addr.host(), addr.port()))
-            .await
-            .map_err(|_| unreachable())?;
-        for socket in found {
-            let connection = match self
-                .0
-                .endpoint
-                .connect(socket, Alpn::Tracker, Expect::Any)
-                .await
-            {
-                Ok(connection) => connection,
-                Err(error) => {
-                    tracing::debug!(%error, tracker = %addr, "cannot connect");
-                    continue;
-                }
-            };
-            match connection
-                .request(&Request::Hello, TRACKER_ANSWER_TIMEOUT)
-                .await
-            {
-                Ok(Response::Welcome(welcome)) => {
-                    let proof = welcome.verify(connection.remote_peer());
-                    let Some((ring, token_key)) = proof else {
-                        connection.close(CloseCode::ProtocolError);
-                        return Err(SessionError::NotATracker {
-                            tracker: addr.clone(),
-                        });
-                    };
-                    if let Err(error) = self.learn(addr, ring, token_key, welcome.time) {
-                        connection.close(CloseCode::WrongRing);
-                        return Err(error);
-                    }
-                    return Ok((connection, welcome.observed));
-                }
-                Ok(_) => {
-                    connection.close(CloseCode::ProtocolError);
-                    return Err(SessionError::NotATracker {
-                        tracker: addr.clone(),
-                    });
-                }
-                Err(error) => tracing::debug!(%error, tracker = %addr, "no welcome"),
-            }
-        }
-        Err(unreachable())
-    }
-
     /// Takes in what a tracker proved, unless it is of another ring.
-    fn learn(
-        &self,
-        tracker: &TrackerAddr,
-        ring: RingId,
-        token_key: VerifyingKey,
-        time: Timestamp,
-    ) -> Result<(), SessionError> {
+    fn learn(&self, dialed: &Dialed) -> Result<(), SessionError> {
         let mut knowledge = self.knowledge();
         match knowledge.id {
-            Some(expected) if expected != ring => {
+            Some(expected) if expected != dialed.ring => {
                 return Err(SessionError::WrongRing {
-                    tracker: tracker.clone(),
+                    tracker: self.0.trackers[dialed.tracker].clone(),
                     expected,
-                    found: ring,
+                    found: dialed.ring,
                 });
             }
-            _ => knowledge.id = Some(ring),
+            _ => knowledge.id = Some(dialed.ring),
         }
-        knowledge.token_key = Some(token_key);
+        knowledge.token_key = Some(dialed.token_key);
         // What one tracker said wrongly, the next connection sets right.
-        knowledge.clock = Some(RingClock::new(time, Instant::now()));
+        knowledge.clock = Some(RingClock::new(dialed.time, Instant::now()));
         Ok(())
     }
 
@@ -513,14 +608,12 @@ impl TrackerLink {
         }
     }
 
+    /// Ends a connection on which a request failed.
     async fn drop_live(&self, dead: &Live) {
         dead.connection.close(CloseCode::ShuttingDown);
         let mut slot = self.0.slot.lock().await;
-        if slot
-            .live
-            .take_if(|live| live.connection.close_reason().is_some())
-            .is_some()
-        {
+        if slot.live.take_if(|live| live.serial == dead.serial).is_some() {
+            self.prefer_others(dead.tracker);
             self.0.connected.send_replace(None);
         }
     }

@@ -527,6 +527,14 @@ impl Refusal {
         )
     }
 
+    /// Whether it says how that one tracker is, and another one may be better off.
+    pub(crate) const fn is_of_the_tracker(&self) -> bool {
+        matches!(
+            self,
+            Self::InsufficientReplicas { .. } | Self::NotFounded | Self::Busy | Self::Internal
+        )
+    }
+
     /// Whether it was decided by what the change found, and not before anybody looked. Only so it says of a change
     /// that was sent before that it was not done then either.
     pub(crate) const fn is_of_the_row(&self) -> bool {
@@ -593,6 +601,16 @@ impl Request {
             | Self::Announce(_)
             | Self::Holders { .. } => None,
         }
+    }
+}
+
+impl Response {
+    /// Whether the tracker said it from its own memory alone, cut off from the ring.
+    pub(crate) const fn is_stale(&self) -> bool {
+        matches!(
+            self,
+            Self::Groups { stale: true, .. } | Self::Files { stale: true, .. }
+        )
     }
 }
 
