@@ -83,7 +83,7 @@ mod wire;
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
 pub use dht::{
     Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey, Listing,
-    RequestKey, RingStatus, Row, RowChange, RowError, RowKey, ScanCursor, ScanPage, Version,
+    RequestKey, Row, RowChange, RowError, RowKey, ScanCursor, ScanPage, Version,
 };
 pub use identity::{
     FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,
@@ -99,4 +99,6 @@ pub use peer::{
 pub use store::{ShutdownError, StoreError};
 pub use time::Timestamp;
 pub use tracker::{Tracker, TrackerBindError, TrackerBuilder};
-pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};
+pub use wire::tracker::{
+    Access, FileSummary, GroupSummary, JoinOutcome, MemberStatus, Password, Refusal, RingStatus,
+};

@@ -1,10 +1,13 @@
 //! Each request, carried out on the session, and its answer in the words of the control protocol.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use p2pshare::{
-    Access, FileSummary, GroupSummary, JoinOutcome, Password, Peer, Role, Session, UserName,
+    Access, FileSummary, GroupSummary, JoinOutcome, Password, Peer, RingStatus, Role, Session,
+    UserName,
 };
+use tokio::time::timeout;
 
 use super::service::Shared;
 use super::transfer;
@@ -46,7 +49,8 @@ pub(super) async fn perform(
         | Request::Verify(_) => Outcome::Done,
         Request::Status => {
             session.look_at_shares().await;
-            Outcome::Status(status(shared, &session))
+            let ring = timeout(RING_STATUS_TIMEOUT, session.ring_status()).await;
+            Outcome::Status(status(shared, &session, ring.ok().and_then(Result::ok)))
         }
         Request::CreateGroup { group, open } => {
             let access = if open { Access::Open } else { Access::Members };
@@ -158,7 +162,7 @@ async fn retire(shared: &Shared) -> Outcome {
     Outcome::Retired { ending }
 }
 
-fn status(shared: &Shared, session: &Session) -> PeerStatus {
+fn status(shared: &Shared, session: &Session, trackers: Option<RingStatus>) -> PeerStatus {
     let tracker = session.tracker();
     let shares = session.shares();
     let unserved = shares
@@ -174,6 +178,7 @@ fn status(shared: &Shared, session: &Session) -> PeerStatus {
         transfers: shared.transfers.count(),
         unserved_files: count(unserved.count()),
         downloads: transfer::running(session),
+        trackers,
     }
 }
 
@@ -226,3 +231,6 @@ fn file_row(file: FileSummary) -> FileRow {
         sha256: file.sha256.to_string(),
     }
 }
+
+/// How long `status` waits for a tracker to say how the ring is: another one may have to be found first.
+const RING_STATUS_TIMEOUT: Duration = Duration::from_secs(2);

@@ -204,6 +204,7 @@ mod tests {
                 transfers: 1,
                 unserved_files: 1,
                 downloads: vec![transfer()],
+                trackers: None,
             }),
             Outcome::Groups(vec![GroupRow {
                 name: group(),

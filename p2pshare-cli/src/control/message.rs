@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use p2pshare::{FileName, GroupName, Password, RingId, UserName};
+use p2pshare::{FileName, GroupName, Password, RingId, RingStatus, UserName};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -192,6 +192,8 @@ pub(crate) struct PeerStatus {
     pub(crate) unserved_files: u32,
     /// Those that are running.
     pub(crate) downloads: Vec<TransferRow>,
+    /// How the ring is, if a tracker has said so in time.
+    pub(crate) trackers: Option<RingStatus>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -38,7 +38,7 @@ use crate::{
     },
     time::{RingClock, Timestamp},
     transport::{CloseCode, Connection, Endpoint},
-    wire::tracker::{Refusal, Request, Response},
+    wire::tracker::{Refusal, Request, Response, RingStatus},
 };
 
 /// The trackers of one ring, as one peer reaches them. A cheap clone.
@@ -154,6 +154,13 @@ impl TrackerLink {
         }))
     }
 
+    /// Has `tracker` be dialed first, if it is one of the list.
+    pub(super) fn prefer(&self, tracker: &TrackerAddr) {
+        if let Some(at) = self.0.trackers.iter().position(|addr| addr == tracker) {
+            self.0.first.store(at, Ordering::Relaxed);
+        }
+    }
+
     /// The ring, once it is known.
     pub(super) fn ring(&self) -> Option<RingId> {
         self.knowledge().id
@@ -220,6 +227,14 @@ impl TrackerLink {
     /// Asks as nobody: to log in, or to make an account.
     pub(super) async fn ask_as_nobody(&self, request: Request) -> Result<Response, SessionError> {
         self.ask_as(request, false).await
+    }
+
+    /// How the ring is, as the tracker sees it that is connected.
+    pub(super) async fn ring_status(&self) -> Result<RingStatus, SessionError> {
+        match self.ask_as_nobody(Request::Ring).await? {
+            Response::Ring(status) => Ok(status),
+            _ => Err(SessionError::Protocol),
+        }
     }
 
     async fn ask_as(&self, mut query: Request, as_user: bool) -> Result<Response, SessionError> {
@@ -560,10 +575,10 @@ impl TrackerLink {
     fn prefer_others(&self, tracker: usize) {
         let next = (tracker + 1) % self.0.trackers.len();
         // Whoever has found a better one meanwhile knows more.
-        let _ =
-            self.0
-                .first
-                .compare_exchange(tracker, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self
+            .0
+            .first
+            .compare_exchange(tracker, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Has it known when the connection `serial` is no more, without anybody asking anything.
@@ -612,7 +627,11 @@ impl TrackerLink {
     async fn drop_live(&self, dead: &Live) {
         dead.connection.close(CloseCode::ShuttingDown);
         let mut slot = self.0.slot.lock().await;
-        if slot.live.take_if(|live| live.serial == dead.serial).is_some() {
+        if slot
+            .live
+            .take_if(|live| live.serial == dead.serial)
+            .is_some()
+        {
             self.prefer_others(dead.tracker);
             self.0.connected.send_replace(None);
         }

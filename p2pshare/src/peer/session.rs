@@ -15,6 +15,7 @@ use crate::{
     identity::{FileName, GroupName, RequestId, RingId, TrackerAddr, UserName},
     wire::tracker::{
         Access, Change, FileSummary, GroupSummary, JoinOutcome, Refusal, Request, Response,
+        RingStatus,
     },
 };
 
@@ -67,6 +68,14 @@ impl Session {
     #[must_use]
     pub fn tracker(&self) -> Option<TrackerAddr> {
         self.peer.tracker()
+    }
+
+    /// How the ring is, as the tracker sees it that is connected.
+    ///
+    /// # Errors
+    /// What every request can meet.
+    pub async fn ring_status(&self) -> Result<RingStatus, SessionError> {
+        self.peer.link().ring_status().await
     }
 
     /// Makes a group that this user owns.

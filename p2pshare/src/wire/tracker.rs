@@ -5,6 +5,7 @@
 //! connection that of a user; all others but [`Request::CreateUser`] need that. Whatever changes something
 //! carries a [`Change`], the same in every retry, so that it is done once at whichever tracker it arrives.
 
+mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -12,6 +13,8 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
+
+pub use status::{MemberStatus, RingStatus};
 
 use super::frame::Message;
 use crate::{
@@ -115,6 +118,8 @@ pub(crate) enum Request {
     Announce(Announcement),
     /// Who holds (part of) a file and is online. [`Response::Holders`].
     Holders { group: GroupName, name: FileName },
+    /// How the ring is, as the tracker sees it; for anybody. [`Response::Ring`].
+    Ring,
 }
 
 /// The answer of a tracker.
@@ -169,6 +174,8 @@ pub(crate) enum Response {
         holders: Vec<Holder>,
         last_seen: Option<Timestamp>,
     },
+    /// How the ring is.
+    Ring(RingStatus),
 }
 
 impl Message for Request {
@@ -599,7 +606,8 @@ impl Request {
             | Self::FindFile { .. }
             | Self::Grant { .. }
             | Self::Announce(_)
-            | Self::Holders { .. } => None,
+            | Self::Holders { .. }
+            | Self::Ring => None,
         }
     }
 }

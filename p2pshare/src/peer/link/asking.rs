@@ -69,7 +69,11 @@ impl Asking {
     }
 
     /// What is said in the end when the last attempt led to this.
-    pub(super) fn end(self, query: &Request, error: SessionError) -> Result<Response, SessionError> {
+    pub(super) fn end(
+        self,
+        query: &Request,
+        error: SessionError,
+    ) -> Result<Response, SessionError> {
         match (&error, self.said) {
             (SessionError::Unreachable { .. }, Some(Ok(response))) => Ok(response),
             (SessionError::Refused(refusal), _) if refusal.is_of_the_row() => Err(error),

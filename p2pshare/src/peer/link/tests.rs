@@ -10,7 +10,8 @@ use super::*;
 use crate::{
     identity::{MemberId, PeerId, SessionId, UserName, key::SigningKey, token::TrackerCertificate},
     transport::{
-        Alpn, Bodies, EndpointConfig, Profile, ServeLimits, memory::Network, serve, serve::Responder,
+        Alpn, Bodies, EndpointConfig, Profile, ServeLimits, memory::Network, serve,
+        serve::Responder,
     },
     wire::tracker::{Change, Welcome},
 };
