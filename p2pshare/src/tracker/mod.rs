@@ -239,6 +239,11 @@ impl Tracker {
         self.0.dht.status()
     }
 
+    /// Resolves when the ring is no longer as it was when this was called. Cancel-safe.
+    pub fn status_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.dht.status_changed()
+    }
+
     /// Waits until it can no longer keep what it promises, and says why: its disk failed. The process
     /// should end then. Pending for ever on a healthy tracker. Cancel-safe.
     pub async fn failed(&self) -> StoreError {
