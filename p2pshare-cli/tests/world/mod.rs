@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+pub(crate) mod ring;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -27,13 +29,20 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct World {
     pub(crate) temp: TempDir,
     tracker: Option<Process>,
-    /// Where the tracker listens; the same after a restart.
+    /// Where the tracker listens; the same after a restart. Of several, a list.
     pub(crate) addr: String,
 }
 
 impl World {
     /// A world with a fresh tracker.
     pub(crate) fn new() -> Self {
+        let mut world = Self::without_tracker();
+        world.start_tracker();
+        world
+    }
+
+    /// A world whose trackers are started otherwise.
+    pub(crate) fn without_tracker() -> Self {
         let temp = tempfile::Builder::new()
             .prefix("p2pshare-")
             .tempdir()
@@ -41,13 +50,11 @@ impl World {
         for folder in ["work", "run", "tmp"] {
             fs::create_dir(temp.path().join(folder)).unwrap();
         }
-        let mut world = Self {
+        Self {
             temp,
             tracker: None,
             addr: "127.0.0.1:0".to_owned(),
-        };
-        world.start_tracker();
-        world
+        }
     }
 
     pub(crate) fn start_tracker(&mut self) {
@@ -320,6 +327,22 @@ impl Process {
             Some(line) => line,
             None => panic!("no line with {text:?}: {:?}", self.wait()),
         }
+    }
+
+    /// Waits until standard output has a line that contains `text`, also one that came before.
+    #[track_caller]
+    pub(crate) fn wait_until_said(&mut self, text: &str) {
+        if !self.stdout.seen.contains(text) {
+            self.wait_for_line(text);
+        }
+    }
+
+    /// Forgets what it has said so far.
+    pub(crate) fn forget_said(&mut self) {
+        while let Ok(line) = self.stdout.incoming.try_recv() {
+            self.stdout.keep(&line);
+        }
+        self.stdout.seen.clear();
     }
 
     /// Waits for a line on standard error that contains `text`.
