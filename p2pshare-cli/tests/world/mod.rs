@@ -16,6 +16,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) temp: TempDir,
-    tracker: Option<Process>,
+    tracker: Mutex<Option<Process>>,
     /// Where the tracker listens; the same after a restart. Of several, a list.
     pub(crate) addr: String,
 }
@@ -52,7 +53,7 @@ impl World {
         }
         Self {
             temp,
-            tracker: None,
+            tracker: Mutex::default(),
             addr: "127.0.0.1:0".to_owned(),
         }
     }
@@ -66,26 +67,27 @@ impl World {
         let mut tracker = Process::spawn(command);
         let line = tracker.wait_for_line("Tracker listening on ");
         self.addr = line.rsplit(' ').next().unwrap().to_owned();
-        self.tracker = Some(tracker);
+        *self.tracker.get_mut().unwrap() = Some(tracker);
     }
 
     /// Ends the tracker as an operator would.
     pub(crate) fn stop_tracker(&mut self) {
-        let mut tracker = self.tracker.take().unwrap();
+        let mut tracker = self.tracker.get_mut().unwrap().take().unwrap();
         tracker.signal(Signal::TERM);
         assert_eq!(tracker.wait().code, Some(0));
     }
 
     /// Ends the tracker as a power cut would.
     pub(crate) fn kill_tracker(&mut self) {
-        let mut tracker = self.tracker.take().unwrap();
+        let mut tracker = self.tracker.get_mut().unwrap().take().unwrap();
         tracker.signal(Signal::KILL);
         tracker.wait();
     }
 
     /// Stops the tracker in its tracks, or lets it go on.
     pub(crate) fn signal_tracker(&self, signal: Signal) {
-        self.tracker.as_ref().unwrap().signal(signal);
+        let tracker = self.tracker.lock().unwrap();
+        tracker.as_ref().unwrap().signal(signal);
     }
 
     /// A path in the folder of this world.

@@ -4,11 +4,12 @@ use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use rand::RngExt;
 use rustix::process::Signal;
 
-use super::{Process, tracker_binary};
+use super::{PATIENCE, Process, tracker_binary};
 
 pub(crate) struct Ring {
     pub(crate) addrs: Vec<String>,
@@ -98,6 +99,25 @@ impl Ring {
         let count = self.addrs.len();
         let text = format!("{count} of {count} trackers reachable");
         self.process(tracker).wait_until_said(&text);
+    }
+
+    /// Waits until a tracker reaches all, whatever it has said before.
+    pub(crate) fn wait_until_whole_now(&self, tracker: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let count = self.addrs.len();
+        let whole = format!(": {count} of {count} trackers reachable, ");
+        loop {
+            let mut command = Command::new(tracker_binary());
+            command
+                .current_dir(&self.folders[tracker])
+                .args(["ring", "status", LIST])
+                .arg((tracker + 1).to_string());
+            let status = Process::spawn(command).wait();
+            if status.stdout.contains(&whole) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{status:?}");
+        }
     }
 
     pub(crate) fn process(&mut self, tracker: usize) -> &mut Process {
