@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::{
     identity::{GroupName, RequestId},
+    transport::CloseCode,
     wire::tracker::Access,
 };
 
