@@ -91,10 +91,10 @@ pub use identity::{
 };
 pub use peer::{
     Damage, Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions,
-    DownloadProgress, DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer, Peer,
-    PeerBindError, PeerBuilder, Session, SessionError, ShareError, ShareStatus, SharedFile,
-    StopOutcome, TrackerClient, Upload, UploadProgress, UploadWatch, Verify, VerifyError,
-    VerifyReport,
+    DownloadProgress, DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer,
+    Listed, Peer, PeerBindError, PeerBuilder, Session, SessionError, ShareError, ShareStatus,
+    SharedFile, StopOutcome, TrackerClient, Upload, UploadProgress, UploadWatch, Verify,
+    VerifyError, VerifyReport,
 };
 pub use store::{ShutdownError, StoreError};
 pub use time::Timestamp;

@@ -58,7 +58,11 @@ pub(super) async fn perform(
             Outcome::Done
         }
         Request::ListGroups => {
-            Outcome::Groups(session.groups().await?.into_iter().map(group_row).collect())
+            let listed = session.groups().await?;
+            Outcome::Groups {
+                groups: listed.items.into_iter().map(group_row).collect(),
+                stale: listed.stale,
+            }
         }
         Request::JoinGroup { group } => Outcome::Joined(joined(session.join(&group).await?)?),
         Request::ListRequests { group } => Outcome::Users(session.requests(&group).await?),
@@ -82,14 +86,13 @@ pub(super) async fn perform(
             session.transfer(&group, &user).await?;
             Outcome::Done
         }
-        Request::ListFiles { group } => Outcome::Files(
-            session
-                .files(&group)
-                .await?
-                .into_iter()
-                .map(file_row)
-                .collect(),
-        ),
+        Request::ListFiles { group } => {
+            let listed = session.files(&group).await?;
+            Outcome::Files {
+                files: listed.items.into_iter().map(file_row).collect(),
+                stale: listed.stale,
+            }
+        }
         Request::ShowDownloads => {
             session.look_at_shares().await;
             Outcome::Transfers(transfer::rows(&session))

@@ -155,11 +155,19 @@ pub(crate) enum Outcome {
         ending: bool,
     },
     Status(PeerStatus),
-    Groups(Vec<GroupRow>),
+    Groups {
+        groups: Vec<GroupRow>,
+        /// Whether they come from trackers that are cut off from the ring.
+        stale: bool,
+    },
     Joined(Joined),
     Users(Vec<UserName>),
     Uploaded(Uploaded),
-    Files(Vec<FileRow>),
+    Files {
+        files: Vec<FileRow>,
+        /// Whether they come from trackers that are cut off from the ring.
+        stale: bool,
+    },
     Downloaded(Downloaded),
     Transfers(Vec<TransferRow>),
     Stopped {

@@ -35,7 +35,7 @@ pub use download::{
 };
 pub use error::{DownloadError, PeerBindError, SessionError, ShareError, VerifyError};
 pub use library::ShareStatus;
-pub use session::{Session, StopOutcome};
+pub use session::{Listed, Session, StopOutcome};
 pub use share::{SharedFile, Upload, UploadProgress, UploadWatch};
 pub use verify::{Damage, Verify, VerifyReport};
 
