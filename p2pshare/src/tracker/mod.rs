@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use service::Service;
 
 use crate::{
-    dht::{DhtBindError, DhtNode, RingStatus},
+    dht::{DhtBindError, DhtNode},
     identity::{
         RingId, TrackerAddr,
         key_file::{self, KeyFileError},
@@ -36,6 +36,7 @@ use crate::{
     limits::{DHT_PORT_OFFSET, TRACKER_CONNECTIONS_MAX, TRACKER_CONNECTIONS_PER_PREFIX_MAX},
     store::{ShutdownError, StoreError},
     transport::{Alpn, BindError, CloseCode, Crowd, Endpoint, EndpointConfig, Profile},
+    wire::tracker::RingStatus,
 };
 
 /// A tracker. A cheap clone; [`Tracker::shutdown`] ends it, and dropping the last clone ends it without
@@ -236,6 +237,11 @@ impl Tracker {
     #[must_use]
     pub fn status(&self) -> RingStatus {
         self.0.dht.status()
+    }
+
+    /// Resolves when the ring is no longer as it was when this was called. Cancel-safe.
+    pub fn status_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.dht.status_changed()
     }
 
     /// Waits until it can no longer keep what it promises, and says why: its disk failed. The process

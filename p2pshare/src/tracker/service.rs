@@ -39,6 +39,7 @@ pub(super) struct Service {
     ring: RingId,
     token_key: SigningKey,
     certificate: Signed<TrackerCertificate>,
+    dht: DhtNode,
     accounts: Accounts,
     groups: Groups,
     files: Files,
@@ -69,6 +70,7 @@ impl Service {
             ring,
             token_key: token_key.clone(),
             certificate,
+            dht: dht.clone(),
             accounts: Accounts::new(dht.clone(), ring, token_key)?,
             groups: Groups::new(dht.clone()),
             files: Files::new(dht.clone()),
@@ -126,6 +128,7 @@ impl Service {
                 time: now,
                 observed: caller.from,
             })),
+            Request::Ring => Ok(Response::Ring(self.dht.status())),
             Request::CreateUser {
                 change,
                 user,
