@@ -49,6 +49,7 @@ pub(super) struct Core {
     leases: Mutex<LeaseTable>,
     time: Mutex<RingTime>,
     welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
+    failure: watch::Sender<Option<StoreError>>,
     /// How far this machine's clock is off, in milliseconds, for tests.
     skew: i64,
     /// Rises with whatever changes of what [`DhtNode::status`](super::DhtNode::status) tells.
@@ -80,7 +81,9 @@ impl Core {
         skew: i64,
         welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
     ) -> Self {
-        let Identity { ring, life, record } = identity;
+        let Identity {
+            ring, life, record, ..
+        } = identity;
         let placement = Arc::new(placement_of(record.as_ref()));
         Self {
             ring,
@@ -101,6 +104,7 @@ impl Core {
             leases: Mutex::default(),
             time: Mutex::default(),
             welcomes,
+            failure: watch::Sender::new(None),
             skew,
             changes: watch::Sender::new(0),
         }
@@ -173,11 +177,12 @@ impl Core {
     }
 
     /// Becomes a member of this list in this life, on disk and then in memory, with a replica that does not
-    /// vote yet.
+    /// vote yet. `returning` is remembered until it does.
     pub(super) async fn become_member(
         &self,
         record: RingRecord,
         life: Life,
+        returning: bool,
     ) -> Result<(), StoreError> {
         let (ring, stored, replica) = (self.ring, record.clone(), self.replica.clone());
         let placement = Arc::new(placement_of(Some(&record)));
@@ -185,6 +190,7 @@ impl Core {
         let opened = self.store.write(move |tx| {
             founding::set_life(tx, ring, life)?;
             founding::set_record(tx, &stored)?;
+            founding::set_returning(tx, returning)?;
             let mut opened = Replica::open(tx, life.member, placed)?;
             opened.raise_epoch(tx, stored.epoch)?;
             Ok(opened)
@@ -202,6 +208,7 @@ impl Core {
     pub(super) async fn begin_to_vote(&self, epoch: Epoch) -> Result<(), StoreError> {
         let replica = self.replica.clone();
         let begun = self.store.write(move |tx| {
+            founding::set_returning(tx, false)?;
             let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(replica) = replica.as_mut() {
                 replica.raise_epoch(tx, epoch)?;
@@ -255,6 +262,24 @@ impl Core {
         let heard = state.heard.entry(member).or_default();
         heard.incarnation = heard.incarnation.max(news.incarnation);
         heard.commits = heard.commits.max(news.commits);
+    }
+
+    /// Waits until this life can no longer keep its promises.
+    pub(super) async fn failed(&self) -> StoreError {
+        let mut failure = self.failure.subscribe();
+        tokio::select! {
+            error = self.store.failed() => error,
+            Ok(failure) = failure.wait_for(Option::is_some) => {
+                failure.clone().unwrap_or(StoreError::Closed)
+            }
+        }
+    }
+
+    fn fail(&self, error: StoreError) {
+        if !matches!(error, StoreError::Closed) {
+            tracing::error!(%error, "a request of the ring could not be answered");
+            self.failure.send_replace(Some(error));
+        }
     }
 
     pub(super) fn changed(&self) {
@@ -362,7 +387,8 @@ impl Host for Core {
             self.store.view(job).await
         };
         answers.unwrap_or_else(|error: StoreError| {
-            tracing::warn!(%error, "a request of the ring was not answered");
+            // What the replica has in memory may be ahead of the disk now.
+            self.fail(error);
             vec![ReplicaAnswer::Unavailable; count]
         })
     }

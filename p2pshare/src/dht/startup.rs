@@ -16,15 +16,14 @@ use crate::wire::ring::{Life, RingRecord, Welcome};
 /// What others said when they were met.
 pub(super) type Welcomes = mpsc::Receiver<(TrackerAddr, Welcome)>;
 
-/// Runs until the member votes. `forgot` says that its disk is known to have lost something.
+/// Runs until the member votes.
 pub(super) async fn begin(
     member: &Arc<Member>,
     mut beginning: Beginning,
-    forgot: bool,
     mut welcomes: Welcomes,
 ) -> Result<(), StoreError> {
     loop {
-        match beginning.step(forgot) {
+        match beginning.step() {
             Step::Wait(addrs) => member.core.set_waiting_for(addrs),
             Step::Join(record) => return join(member, record).await,
             Step::Return { record, life } => return come_back(member, record, life).await,
@@ -47,7 +46,7 @@ pub(super) async fn begin(
 async fn join(member: &Arc<Member>, record: RingRecord) -> Result<(), StoreError> {
     let core = &member.core;
     let epoch = record.epoch;
-    core.become_member(record.clone(), core.life()).await?;
+    core.become_member(record.clone(), core.life(), false).await?;
     member.links.set_members(record.members());
     member.gossip();
     core.begin_to_vote(epoch).await?;
@@ -68,7 +67,7 @@ async fn come_back(
         ..life
     };
     tracing::warn!(?life, "this tracker may have forgotten something, and learns it again");
-    core.become_member(record.clone(), life).await?;
+    core.become_member(record.clone(), life, true).await?;
     member.links.become_member(life.member);
     member.links.set_members(record.members());
     member.gossip();
