@@ -13,6 +13,7 @@ mod coordinator;
 mod founding;
 mod hash_tree;
 mod lease;
+mod links;
 mod machine;
 mod member;
 mod node;
