@@ -286,6 +286,20 @@ pub(crate) const REPLICA_PAGE_ROWS: u16 = 1000;
 pub(crate) const REPLICA_PAGE_BYTES: usize = 256 * 1024;
 /// Pages that a scan reads for one answer.
 pub(crate) const SCAN_PAGES_MAX: usize = 16;
+/// Answers that wait for one machine of the ring.
+pub(crate) const MACHINE_INPUTS_MAX: usize = 64;
+/// Rows of a page on which replicas differ that are read at once.
+pub(crate) const DISPUTED_AT_ONCE: usize = 16;
+/// Rows that are repaired at once.
+pub(crate) const REPAIRS_AT_ONCE: usize = 32;
+/// How often a member compares what it has with another.
+pub(crate) const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a member notes how far its disk and the others' are.
+pub(crate) const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+/// How many commits of another member go unnoted at most.
+pub(crate) const REMEMBERED_COMMITS_APART: u64 = 64;
+/// Others that have said hello and were not heard yet.
+pub(crate) const WELCOMES_WAITING_MAX: usize = 16;
 /// Requests in one batch between members of a ring.
 pub(crate) const REPLICA_BATCH_REQUESTS_MAX: usize = 1024;
 /// Bytes in one batch of requests between members of a ring.

@@ -84,19 +84,22 @@ pub(crate) fn begin(
     let record = match tx.get(Table::Meta, EPOCH_KEY)? {
         None => None,
         Some(row) => Some(match decode(Table::Meta, &row)? {
+            // Whoever is alone is wherever it was started.
+            StoredEpoch::V2(record) if record.members().len() == 1 => {
+                alone(record.epoch, &[life.member], own)?
+            }
             StoredEpoch::V2(record) => record,
-            StoredEpoch::V1 { list, members } => alone(list, &members, own)?,
+            StoredEpoch::V1 { list, members } => alone(Epoch { list, returns: 0 }, &members, own)?,
         }),
     };
     Ok(Ok(Identity { ring, life, record }))
 }
 
-fn alone(list: u64, members: &[MemberId], own: &TrackerAddr) -> Result<RingRecord, StoreError> {
+fn alone(epoch: Epoch, members: &[MemberId], own: &TrackerAddr) -> Result<RingRecord, StoreError> {
     let members = members.iter().map(|id| RingMember {
         id: *id,
         addr: own.clone(),
     });
-    let epoch = Epoch { list, returns: 0 };
     RingRecord::new(epoch, members.collect()).ok_or(StoreError::Corrupt {
         table: Table::Meta.name(),
         what: "it does not say who is in the ring",
@@ -182,8 +185,7 @@ pub(crate) enum Step {
 }
 
 impl Beginning {
-    /// Of a member that lives at `own` and whose disk, with `commits` commits, knows `identity`. `kept` is the
-    /// number of commits that this machine remembers beside the disk.
+    /// Of a member that lives at `own` and whose disk, with `commits` commits, knows `identity`.
     pub(crate) fn new(
         identity: &Identity,
         own: TrackerAddr,
@@ -205,11 +207,17 @@ impl Beginning {
 
     /// Whom it has to hear: the members, or while there are none the founders; never itself.
     pub(crate) fn others(&self) -> Vec<TrackerAddr> {
-        let all = match &self.record {
-            Some(record) => record.members().iter().map(|m| m.addr.clone()).collect(),
-            None => self.founders.clone(),
+        let others = |record: &RingRecord| {
+            let others = record.members().iter().filter(|m| m.id != self.me.id);
+            others.map(|member| member.addr.clone()).collect()
         };
-        all.into_iter().filter(|addr| *addr != self.me.addr).collect()
+        match &self.record {
+            Some(record) => others(record),
+            None => {
+                let founders = self.founders.iter().cloned();
+                founders.filter(|addr| *addr != self.me.addr).collect()
+            }
+        }
     }
 
     /// Hears what the tracker at an address says; the last word counts.
