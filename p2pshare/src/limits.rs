@@ -304,6 +304,24 @@ pub(crate) const WELCOMES_WAITING_MAX: usize = 16;
 pub(crate) const REPLICA_BATCH_REQUESTS_MAX: usize = 1024;
 /// Bytes in one batch of requests between members of a ring.
 pub(crate) const REPLICA_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Requests that wait for a lane to a member; further ones fail at once.
+pub(crate) const REPLICA_QUEUE_MAX: usize = 4096;
+/// Batches under way at once on a lane to a member.
+pub(crate) const REPLICA_BATCHES_UNDER_WAY: usize = 8;
+/// How long a batch may go unanswered.
+pub(crate) const REPLICA_BATCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a hello may take, from the connection to the answer.
+pub(crate) const RING_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first pause before a member is dialed again.
+pub(crate) const RING_REDIAL_FIRST: Duration = Duration::from_millis(100);
+/// Any later pause, at most.
+pub(crate) const RING_REDIAL_LONGEST: Duration = Duration::from_secs(2);
+/// A link that was up for so long is dialed again after the first pause.
+pub(crate) const RING_LINK_STEADY: Duration = Duration::from_secs(2);
+/// Connections that others may have to the DHT port at once: one of each member, and strangers.
+pub(crate) const RING_CONNECTIONS_MAX: usize = FOUNDERS_MAX + 32;
+/// Datagrams and hellos that wait for the membership.
+pub(crate) const RING_NEWS_MAX: usize = 1024;
 /// Promises that a replica keeps in memory, beside the floor beneath all rows.
 pub(crate) const PROMISES_MAX: usize = 64 * 1024;
 /// By how many rounds the ceiling of promises is raised at once: each raise is a write.
