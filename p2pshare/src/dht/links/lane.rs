@@ -295,11 +295,12 @@ fn fits(call: &ReplicaCall) -> Fits {
         ReplicaCall::Read { .. } => one_of!(Answer::Row { .. }),
         ReplicaCall::List { .. } => one_of!(Answer::Rows { .. }),
         ReplicaCall::Scan { .. } => one_of!(Answer::Scanned { .. }),
-        ReplicaCall::Fence { .. } | ReplicaCall::Install { .. } => one_of!(Answer::Done),
+        ReplicaCall::Fence { .. } => one_of!(Answer::Fenced { .. } | Answer::Done),
+        ReplicaCall::Install { .. } => one_of!(Answer::Done),
         ReplicaCall::Pull { .. } => one_of!(Answer::Pulled { .. }),
         ReplicaCall::TreeGroups { .. }
         | ReplicaCall::TreeSlices { .. }
-        | ReplicaCall::TreeLeaves { .. } => one_of!(Answer::Sums(_)),
+        | ReplicaCall::TreeLeaves { .. } => one_of!(Answer::Sums { .. }),
         ReplicaCall::TreeRows { .. } => one_of!(Answer::Stamps { .. }),
     }
 }
