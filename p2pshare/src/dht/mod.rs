@@ -20,6 +20,8 @@ mod placement;
 mod promises;
 mod quorum;
 mod register;
+mod rejoin;
+mod repair;
 mod replica;
 mod row;
 mod row_key;
