@@ -286,10 +286,42 @@ pub(crate) const REPLICA_PAGE_ROWS: u16 = 1000;
 pub(crate) const REPLICA_PAGE_BYTES: usize = 256 * 1024;
 /// Pages that a scan reads for one answer.
 pub(crate) const SCAN_PAGES_MAX: usize = 16;
+/// Answers that wait for one machine of the ring.
+pub(crate) const MACHINE_INPUTS_MAX: usize = 64;
+/// Rows of a page on which replicas differ that are read at once.
+pub(crate) const DISPUTED_AT_ONCE: usize = 16;
+/// Rows that are repaired at once.
+pub(crate) const REPAIRS_AT_ONCE: usize = 32;
+/// How often a member compares what it has with another.
+pub(crate) const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a member notes how far its disk and the others' are.
+pub(crate) const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+/// How many commits of another member go unnoted at most.
+pub(crate) const REMEMBERED_COMMITS_APART: u64 = 64;
+/// Others that have said hello and were not heard yet.
+pub(crate) const WELCOMES_WAITING_MAX: usize = 16;
 /// Requests in one batch between members of a ring.
 pub(crate) const REPLICA_BATCH_REQUESTS_MAX: usize = 1024;
 /// Bytes in one batch of requests between members of a ring.
 pub(crate) const REPLICA_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Requests that wait for a lane to a member; further ones fail at once.
+pub(crate) const REPLICA_QUEUE_MAX: usize = 4096;
+/// Batches under way at once on a lane to a member.
+pub(crate) const REPLICA_BATCHES_UNDER_WAY: usize = 8;
+/// How long a batch may go unanswered.
+pub(crate) const REPLICA_BATCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a hello may take, from the connection to the answer.
+pub(crate) const RING_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first pause before a member is dialed again.
+pub(crate) const RING_REDIAL_FIRST: Duration = Duration::from_millis(100);
+/// Any later pause, at most.
+pub(crate) const RING_REDIAL_LONGEST: Duration = Duration::from_secs(2);
+/// A link that was up for so long is dialed again after the first pause.
+pub(crate) const RING_LINK_STEADY: Duration = Duration::from_secs(2);
+/// Connections that others may have to the DHT port at once: one of each member, and strangers.
+pub(crate) const RING_CONNECTIONS_MAX: usize = FOUNDERS_MAX + 32;
+/// Datagrams and hellos that wait for the membership.
+pub(crate) const RING_NEWS_MAX: usize = 1024;
 /// Promises that a replica keeps in memory, beside the floor beneath all rows.
 pub(crate) const PROMISES_MAX: usize = 64 * 1024;
 /// By how many rounds the ceiling of promises is raised at once: each raise is a write.

@@ -38,6 +38,8 @@ pub(crate) struct Replica {
     votes: bool,
     promises: Promises,
     tree: HashTree,
+    /// How many rows there are.
+    rows: u64,
 }
 
 impl Replica {
@@ -47,7 +49,7 @@ impl Replica {
         me: MemberId,
         placement: Arc<Placement>,
     ) -> Result<Self, StoreError> {
-        let ceiling = decode_ceiling(tx.get(Table::Meta, CEILING_KEY)?)?;
+        let ceiling = decode_number(tx.get(Table::Meta, CEILING_KEY)?)?;
         Ok(Self {
             me,
             placement,
@@ -55,6 +57,7 @@ impl Replica {
             votes: false,
             promises: Promises::after_restart(ceiling),
             tree: HashTree::load(tx)?,
+            rows: decode_number(tx.get(Table::Meta, ROWS_KEY)?)?,
         })
     }
 
@@ -76,6 +79,11 @@ impl Replica {
     /// The hash tree over its rows.
     pub(crate) fn tree(&self) -> &HashTree {
         &self.tree
+    }
+
+    /// How many rows it has, the deleted ones among them.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Whether a request has to run in the writer.
@@ -235,6 +243,10 @@ impl Replica {
         register: Register,
     ) -> Result<(), StoreError> {
         self.tree.change(tx, key, before, register.accepted)?;
+        if before == Ballot::ZERO {
+            self.rows += 1;
+            tx.put(Table::Meta, ROWS_KEY, self.rows.to_be_bytes())?;
+        }
         let value = encode(&StoredRegister::V1(register));
         tx.put(Table::Rows, row_key::encode(key), value)
     }
@@ -459,13 +471,13 @@ pub(crate) fn register(tx: &Transaction<'_>, key: &RowKey) -> Result<Register, S
     decode_register(tx.get(Table::Rows, &row_key::encode(key))?)
 }
 
-fn decode_ceiling(row: Option<Vec<u8>>) -> Result<u64, StoreError> {
+fn decode_number(row: Option<Vec<u8>>) -> Result<u64, StoreError> {
     let Some(row) = row else {
         return Ok(0);
     };
     let bytes = row.try_into().map_err(|_| StoreError::Corrupt {
         table: Table::Meta.name(),
-        what: "the ceiling of promises is not 8 bytes",
+        what: "a number is not 8 bytes",
     })?;
     Ok(u64::from_be_bytes(bytes))
 }
@@ -548,6 +560,7 @@ fn page_limit(rows: u16) -> PageLimit {
 
 const FENCE_KEY: &[u8] = b"fence";
 const CEILING_KEY: &[u8] = b"ceiling";
+const ROWS_KEY: &[u8] = b"rows";
 
 const _: () = assert!(RowState::VALUE_BYTES_MAX + 2 * 1024 < STORE_VALUE_BYTES_MAX);
 

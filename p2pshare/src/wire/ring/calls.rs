@@ -218,3 +218,14 @@ pub(crate) struct ReplicaRow {
     pub(crate) accepted: Ballot,
     pub(crate) state: RowState,
 }
+
+impl ReplicaRow {
+    /// A row as it was read, whose ballot no longer matters.
+    pub(crate) fn of_state(key: RowKey, state: RowState) -> Self {
+        Self {
+            key,
+            accepted: Ballot::ZERO,
+            state,
+        }
+    }
+}
