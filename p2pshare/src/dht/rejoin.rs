@@ -392,15 +392,13 @@ impl Machine for Return {
 /// of such a slice, whichever it is, though the member itself is left out.
 fn sets(placement: &Placement, me: MemberId) -> BTreeMap<BTreeSet<MemberId>, usize> {
     let lists = Slice::all().map(|slice| placement.preference_list(slice));
-    lists
-        .filter(|list| list.contains(&me))
-        .map(|list| {
-            let replicas = list.len();
-            let others: BTreeSet<_> = list.into_iter().filter(|member| *member != me).collect();
-            let needed = (replicas - majority(replicas) + 1).min(others.len());
-            (others, needed)
-        })
-        .collect()
+    let own = lists.filter(|list| list.contains(&me)).map(|list| {
+        let others = list.iter().copied().filter(|member| *member != me);
+        let others: BTreeSet<_> = others.collect();
+        let needed = (list.len() - majority(list.len()) + 1).min(others.len());
+        (others, needed)
+    });
+    own.collect()
 }
 
 /// Bytes of a row, of what it is of and what it says.
