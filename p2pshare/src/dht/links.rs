@@ -105,7 +105,8 @@ impl<H> Clone for Links<H> {
 }
 
 impl<H: Host> Links<H> {
-    /// The links of the member `me` of `ring`, over an endpoint on its DHT port that accepts [`Alpn::Ring`].
+    /// The links of the member `me` of `ring`, over an endpoint on its DHT port that accepts [`Alpn::Ring`]; without
+    /// one it asks itself alone.
     /// Nothing happens before [`Links::start`].
     ///
     /// [`Alpn::Ring`]: crate::transport::Alpn::Ring
@@ -113,7 +114,7 @@ impl<H: Host> Links<H> {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub(crate) fn new(endpoint: Endpoint, ring: RingId, me: RingMember) -> Self {
+    pub(crate) fn new(endpoint: Option<Endpoint>, ring: RingId, me: RingMember) -> Self {
         let stop = CancellationToken::new();
         let alive = Arc::new(stop.clone().drop_guard());
         let own = me.id;
@@ -136,8 +137,10 @@ impl<H: Host> Links<H> {
         if self.shared.host.set(host).is_err() {
             return;
         }
-        let crowd = Crowd::new(RING_CONNECTIONS_MAX, RING_CONNECTIONS_MAX);
-        self.shared.spawn(serve::accept(self.shared.clone(), crowd));
+        if let Some(endpoint) = self.shared.endpoint.clone() {
+            let crowd = Crowd::new(RING_CONNECTIONS_MAX, RING_CONNECTIONS_MAX);
+            self.shared.spawn(serve::accept(self.shared.clone(), endpoint, crowd));
+        }
         let waiting = std::mem::take(&mut self.shared.change().waiting);
         for (addr, place) in waiting {
             self.shared.dial(addr, place);
@@ -239,9 +242,11 @@ impl<H: Host> Links<H> {
     /// Closes everything, and tells the others that this member is shutting down. Not cancel-safe: they may not
     /// be told.
     pub(crate) async fn close(&self) {
-        self.shared.endpoint.close(CloseCode::ShuttingDown);
         self.shared.stop.cancel();
-        self.shared.endpoint.wait_idle().await;
+        if let Some(endpoint) = &self.shared.endpoint {
+            endpoint.close(CloseCode::ShuttingDown);
+            endpoint.wait_idle().await;
+        }
     }
 }
 
@@ -254,7 +259,7 @@ impl<H> fmt::Debug for Links<H> {
 
 /// What the tasks of the links share.
 struct Shared<H> {
-    endpoint: Endpoint,
+    endpoint: Option<Endpoint>,
     ring: RingId,
     host: OnceLock<Weak<H>>,
     bodies: Bodies,

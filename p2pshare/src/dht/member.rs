@@ -1,5 +1,6 @@
 //! What is behind the handle of a member: it runs the machines of reads, changes and pages over its links.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -298,6 +299,12 @@ impl Member {
 
     pub(super) fn with_leases<R>(&self, f: impl FnOnce(&mut LeaseTable, Instant) -> R) -> R {
         self.core.with_leases(f)
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("core", &self.core).finish_non_exhaustive()
     }
 }
 

@@ -71,7 +71,8 @@ async fn come_back(
     member.links.become_member(life.member);
     member.links.set_members(record.members());
     member.gossip();
-    let returning = Return::new(now(), record, life, core.epoch());
+    let placement = core.placement();
+    let returning = Return::new(now(), &placement, life, core.epoch(), rand::random());
     let returned = member.drive_watched(returning, |returning: &Return| {
         core.set_waiting_for_members(&returning.waiting_for());
     });

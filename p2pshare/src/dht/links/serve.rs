@@ -13,13 +13,13 @@ use super::{Host, News, Refusal, Shared};
 use crate::identity::MemberId;
 use crate::limits::{REPLICA_BATCH_BYTES_MAX, REPLICA_BATCHES_UNDER_WAY, RING_HELLO_TIMEOUT};
 use crate::transport::{
-    CloseCode, Connection, Crowd, ReceiveError, Responder, ServeLimits, serve,
+    CloseCode, Connection, Crowd, Endpoint, ReceiveError, Responder, ServeLimits, serve,
 };
 use crate::wire::ring::{Hello, Life, ReplicaAnswers, ReplicaBatch};
 
 /// Takes connections until the endpoint is closed.
-pub(super) async fn accept<H: Host>(shared: Arc<Shared<H>>, crowd: Crowd) {
-    while let Some(connection) = shared.endpoint.accept().await {
+pub(super) async fn accept<H: Host>(shared: Arc<Shared<H>>, endpoint: Endpoint, crowd: Crowd) {
+    while let Some(connection) = endpoint.accept().await {
         let Some(admission) = crowd.admit(&connection) else {
             continue;
         };
