@@ -82,7 +82,8 @@ mod wire;
 
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
 pub use dht::{
-    Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey, Listing,
+    Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey, LeaseNews,
+    LeaseSession, LeasesPut, Listing,
     RequestKey, RingStatus, Row, RowChange, RowError, RowKey, ScanCursor, ScanPage, Version,
 };
 pub use identity::{

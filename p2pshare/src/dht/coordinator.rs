@@ -139,10 +139,8 @@ impl Coordinator {
                     };
                     self.on_failure(now, from, None, heard);
                 }
-                // Pages are not asked for here.
-                ReplicaAnswer::Rows { .. }
-                | ReplicaAnswer::Scanned { .. }
-                | ReplicaAnswer::Unavailable => {}
+                // Nothing that is asked for here.
+                _ => {}
             },
         }
     }

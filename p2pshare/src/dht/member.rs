@@ -13,7 +13,11 @@ use std::time::Instant;
 use super::builder::DhtBindError;
 use super::coordinator::Coordinator;
 use super::founding::{self, Identity};
-use super::lease::LeaseTable;
+use super::lease::read::LeaseRead;
+use super::lease::table::LeaseTable;
+use super::lease::write::LeaseWrite;
+use super::lease::{Lease, LeasesPut};
+use super::machine::{self, Machine};
 use super::placement::{Placement, slice_of_row};
 use super::register::Change;
 use super::replica::{self, Replica};
@@ -21,7 +25,7 @@ use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 use super::task::{Action, Failure, Input, Intent, Outcome, Proposer, Rounds, Task};
 use crate::identity::{MemberId, RingId};
 use crate::store::{Store, StoreError, Transaction};
-use crate::wire::ring::{ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey, RowState};
+use crate::wire::ring::{LeaseKey, LeaseNews, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey, RowState};
 
 /// A member in one of its lives.
 #[derive(Debug)]
@@ -256,9 +260,33 @@ impl Member {
         self.replica.handle(ReplicaRequest { epoch, call }).await
     }
 
-    pub(super) fn with_leases<R>(&self, f: impl FnOnce(&mut LeaseTable, Instant) -> R) -> R {
+    pub(super) async fn put_leases(&self, news: Vec<LeaseNews>) -> LeasesPut {
+        let (epoch, me) = (self.identity.epoch, self.identity.member);
+        let replicas = |slice| self.placement.preference_list(slice);
+        self.run_leases(LeaseWrite::new(now(), epoch, news, replicas, |member| member == me))
+            .unwrap_or_default()
+    }
+
+    pub(super) async fn leases_of(&self, keys: &[LeaseKey]) -> Vec<Vec<Lease>> {
+        let (epoch, me) = (self.identity.epoch, self.identity.member);
+        let replicas = |slice| self.placement.preference_list(slice);
+        let keys = keys.to_vec();
+        self.run_leases(LeaseRead::new(now(), epoch, keys, replicas, |member| member == me))
+            .unwrap_or_default()
+    }
+
+    /// Runs a machine against the leases of this member, the only one there is.
+    fn run_leases<M: Machine>(&self, mut machine: M) -> Option<M::Outcome> {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut leases, now())
+        loop {
+            match machine.poll_action()? {
+                machine::Action::Finish(outcome) => return Some(outcome),
+                machine::Action::Send { to: from, request } => {
+                    let answer = leases.handle(now(), request.call, |_| true)?;
+                    machine.handle(now(), machine::Input::Answer { from, answer });
+                }
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod builder;
 mod coordinator;
 mod founding;
 mod lease;
+mod machine;
 mod member;
 mod node;
 mod placement;
@@ -23,9 +24,10 @@ mod row_key;
 mod task;
 
 pub use builder::{DhtBindError, DhtNodeBuilder};
-pub use lease::{Lease, LeaseError};
+pub use lease::session::LeaseSession;
+pub use lease::{Lease, LeaseError, LeasesPut};
 pub use node::{DhtNode, RingStatus};
 pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 
-pub use crate::wire::ring::{KeyError, LeaseKey, RequestKey, RowKey, Version};
+pub use crate::wire::ring::{KeyError, LeaseKey, LeaseNews, RequestKey, RowKey, Version};

@@ -71,6 +71,7 @@ impl Replica {
                 after,
                 limit,
             } => self.scan(&prefix, heads, after, limit).await,
+            _ => Ok(ReplicaAnswer::Unavailable),
         }
     }
 
@@ -186,7 +187,7 @@ pub(crate) fn answer(
             return Ok(ReplicaAnswer::Row { accepted, state });
         }
         // Pages are read from snapshots and never inside the writer.
-        ReplicaCall::List { .. } | ReplicaCall::Scan { .. } => {
+        _ => {
             return Ok(ReplicaAnswer::Unavailable);
         }
     };

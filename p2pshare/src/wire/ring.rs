@@ -2,12 +2,18 @@
 //! each other. Behaviour lives in `dht`; here is only what can be written down, and every bound on it is
 //! checked when it is read back.
 
+mod lease;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::frame::Message;
-use crate::identity::{MemberId, PeerId, RequestId, SessionId};
+pub(crate) use self::lease::{
+    LeaseEntry, LeaseOwner, LeasePlace, SessionVector, SliceNews, SlotEntry,
+};
+pub use self::lease::{LeaseKey, LeaseNews};
+use crate::identity::{MemberId, PeerId, RequestId};
 
 /// One of the 2^14 fixed parts of the key circle, the unit of placement, repair and movement.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
@@ -330,62 +336,6 @@ impl Epoch {
     pub(crate) const FOUNDING: Self = Self(1);
 }
 
-/// What a lease is about; the same bytes at every peer that has something to say about it.
-#[derive(Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Vec<u8>")]
-pub struct LeaseKey(Vec<u8>);
-
-impl LeaseKey {
-    /// Bytes in a lease key; at least one.
-    pub const BYTES_MAX: usize = 255;
-
-    /// The key with these bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyError`] when there are none, or too many.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, KeyError> {
-        let bytes = bytes.into();
-        KeyError::check("lease key", &bytes, 1, Self::BYTES_MAX)?;
-        Ok(Self(bytes))
-    }
-
-    /// Its bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for LeaseKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LeaseKey({})", self.0.escape_ascii())
-    }
-}
-
-impl TryFrom<Vec<u8>> for LeaseKey {
-    type Error = KeyError;
-
-    fn try_from(bytes: Vec<u8>) -> Result<Self, KeyError> {
-        Self::new(bytes)
-    }
-}
-
-/// What one session of one peer says under a key, as replicas pass it on.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) struct LeaseEntry {
-    /// Who says it; only that peer writes this entry.
-    pub(crate) peer: PeerId,
-    /// In which of its sessions.
-    pub(crate) session: SessionId,
-    /// Higher than in anything that this session said before.
-    pub(crate) number: u64,
-    /// Milliseconds until it no longer counts, by the clock of whoever receives it.
-    pub(crate) expires_in: u32,
-    /// What it says, or that it has nothing to say any more.
-    pub(crate) payload: Option<Vec<u8>>,
-}
-
 /// What a coordinator asks of a replica.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ReplicaRequest {
@@ -422,11 +372,32 @@ pub(crate) enum ReplicaCall {
         after: Option<RowKey>,
         limit: u16,
     },
+    /// Take these leases. [`ReplicaAnswer::LeasesTaken`].
+    LeasePut(#[serde(deserialize_with = "lease::lists")] Vec<LeaseNews>),
+    /// What is said under these keys, under the first of them behind a session? [`ReplicaAnswer::Leases`].
+    LeaseGet {
+        #[serde(deserialize_with = "lease::keys")]
+        keys: Vec<LeaseKey>,
+        after: Option<LeaseOwner>,
+    },
+    /// What numbers have the slots, behind one, in the slices that you hold and that member holds?
+    /// [`ReplicaAnswer::LeaseVectors`].
+    LeaseVectors {
+        with: MemberId,
+        after: Option<LeasePlace>,
+    },
+    /// The slots, behind one, that have higher numbers than those that are known, whole.
+    /// [`ReplicaAnswer::LeasesLacking`].
+    LeaseLacking {
+        #[serde(deserialize_with = "lease::lists")]
+        known: Vec<SessionVector>,
+        after: Option<LeasePlace>,
+    },
 }
 
 impl Message for ReplicaRequest {
     const KIND: u16 = 0x0301;
-    const BODY_BYTES_MAX: usize = 20 * 1024;
+    const BODY_BYTES_MAX: usize = 320 * 1024;
 }
 
 /// What a replica answers.
@@ -455,6 +426,35 @@ pub(crate) enum ReplicaAnswer {
     StaleEpoch { highest: Epoch },
     /// Its store has failed; it did not do it.
     Unavailable,
+    /// It took the leases of the message that ends with the slice `last`, but for those of slots whose
+    /// numbers it gives, since it lacks what came before, and for those that it has no room for.
+    LeasesTaken {
+        last: Option<Slice>,
+        #[serde(deserialize_with = "lease::lists")]
+        gaps: Vec<SessionVector>,
+        refused: u32,
+    },
+    /// A page of what is said, of a question for so many keys behind `after`: under the first of them, and
+    /// with `more` not all that is said under the last of these.
+    Leases {
+        keys: u16,
+        after: Option<LeaseOwner>,
+        #[serde(deserialize_with = "lease::found")]
+        found: Vec<Vec<LeaseEntry>>,
+        more: bool,
+    },
+    /// A page of numbers, up to `next`, behind which there may be more.
+    LeaseVectors {
+        #[serde(deserialize_with = "lease::lists")]
+        sessions: Vec<SessionVector>,
+        next: Option<LeasePlace>,
+    },
+    /// A page of slots, up to `next`, behind which there may be more.
+    LeasesLacking {
+        #[serde(deserialize_with = "lease::lists")]
+        news: Vec<LeaseNews>,
+        next: Option<LeasePlace>,
+    },
 }
 
 impl Message for ReplicaAnswer {
