@@ -484,6 +484,10 @@ mod tests {
         Read,
         List,
         Scan,
+        LeasePut,
+        LeaseGet,
+        LeaseVectors,
+        LeaseLacking,
     });
     variants!(ReplicaAnswer {
         Promised,
@@ -494,6 +498,10 @@ mod tests {
         Scanned,
         StaleEpoch,
         Unavailable,
+        LeasesTaken,
+        Leases,
+        LeaseVectors,
+        LeasesLacking,
     });
     variants!(StoredRegister { V1 });
 
@@ -530,7 +538,7 @@ mod tests {
             after,
             limit: 5,
         };
-        let calls = vec![
+        let mut calls = vec![
             (
                 "prepare",
                 ReplicaCall::Prepare {
@@ -552,6 +560,7 @@ mod tests {
             ("scan", scan(false, None)),
             ("scan_on", scan(true, Some(key))),
         ];
+        calls.extend(lease::tests::calls());
         assert_every_variant(calls.iter().map(|(_, call)| call));
         let request = |(name, call)| {
             let epoch = Epoch(300);
@@ -560,14 +569,14 @@ mod tests {
         calls.into_iter().map(request).collect()
     }
 
-    fn answers() -> [(&'static str, ReplicaAnswer); 8] {
+    fn answers() -> Vec<(&'static str, ReplicaAnswer)> {
         let (ballot, zero) = (ballot(7), Ballot::ZERO);
         let row = ReplicaRow {
             key: key(),
             accepted: ballot,
             state: state(),
         };
-        [
+        let mut answers = vec![
             (
                 "promised",
                 ReplicaAnswer::Promised {
@@ -610,18 +619,14 @@ mod tests {
                 ReplicaAnswer::StaleEpoch { highest: Epoch(2) },
             ),
             ("unavailable", ReplicaAnswer::Unavailable),
-        ]
+        ];
+        answers.extend(lease::tests::answers());
+        answers
     }
 
     #[test]
     fn golden_bytes() {
-        let entry = |payload| LeaseEntry {
-            peer: PeerId::from_bytes([0xee; 32]),
-            session: SessionId::from_bytes([0xdd; 16]),
-            number: 300,
-            expires_in: 60_000,
-            payload,
-        };
+        let entry = lease::tests::entry;
         let register = StoredRegister::V1(Register {
             promised: ballot(8),
             accepted: ballot(7),

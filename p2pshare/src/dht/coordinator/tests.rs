@@ -176,7 +176,7 @@ impl World {
                 accepted: register.accepted,
                 state: register.state.clone(),
             },
-            ReplicaCall::List { .. } | ReplicaCall::Scan { .. } => unreachable!(),
+            _ => unreachable!(),
         }
     }
 

@@ -430,6 +430,19 @@ impl LeaseTable {
         ReplicaAnswer::LeasesLacking { news, next: None }
     }
 
+    /// Whether nothing is left, in any of its parts.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        let places = self.sessions.len() + self.keys.len() + self.looks.len();
+        places + self.bytes == 0
+    }
+
+    /// How many sessions say something under a key.
+    #[cfg(test)]
+    pub(crate) fn sessions_under(&self, key: &LeaseKey) -> usize {
+        self.keys.get(key).map_or(0, BTreeMap::len)
+    }
+
     /// How many slots there are, and their bytes as they are counted.
     #[cfg(test)]
     pub(crate) fn size(&self) -> (usize, usize) {

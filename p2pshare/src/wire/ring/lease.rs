@@ -194,3 +194,6 @@ fn payload<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Err
     struct Bytes(#[serde(deserialize_with = "bounded::<_, _, LEASE_PAYLOAD_BYTES_MAX>")] Vec<u8>);
     Ok(Option::<Bytes>::deserialize(from)?.map(|Bytes(bytes)| bytes))
 }
+
+#[cfg(test)]
+pub(super) mod tests;
