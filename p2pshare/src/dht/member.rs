@@ -25,7 +25,9 @@ use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 use super::task::{Action, Failure, Input, Intent, Outcome, Proposer, Rounds, Task};
 use crate::identity::{MemberId, RingId};
 use crate::store::{Store, StoreError, Transaction};
-use crate::wire::ring::{LeaseKey, LeaseNews, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey, RowState};
+use crate::wire::ring::{
+    LeaseKey, LeaseNews, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey, RowState,
+};
 
 /// A member in one of its lives.
 #[derive(Debug)]
@@ -263,16 +265,20 @@ impl Member {
     pub(super) async fn put_leases(&self, news: Vec<LeaseNews>) -> LeasesPut {
         let (epoch, me) = (self.identity.epoch, self.identity.member);
         let replicas = |slice| self.placement.preference_list(slice);
-        self.run_leases(LeaseWrite::new(now(), epoch, news, replicas, |member| member == me))
-            .unwrap_or_default()
+        self.run_leases(LeaseWrite::new(now(), epoch, news, replicas, |member| {
+            member == me
+        }))
+        .unwrap_or_default()
     }
 
     pub(super) async fn leases_of(&self, keys: &[LeaseKey]) -> Vec<Vec<Lease>> {
         let (epoch, me) = (self.identity.epoch, self.identity.member);
         let replicas = |slice| self.placement.preference_list(slice);
         let keys = keys.to_vec();
-        self.run_leases(LeaseRead::new(now(), epoch, keys, replicas, |member| member == me))
-            .unwrap_or_default()
+        self.run_leases(LeaseRead::new(now(), epoch, keys, replicas, |member| {
+            member == me
+        }))
+        .unwrap_or_default()
     }
 
     /// Runs a machine against the leases of this member, the only one there is.

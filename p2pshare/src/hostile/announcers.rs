@@ -109,7 +109,11 @@ async fn announcements_have_bounds() {
         assert_eq!(refusal, Refusal::BadRequest);
     }
     // Also what has the highest number that there is ends.
-    let request = Request::Announce(announcement(ANNOUNCEMENT_NUMBER_MAX, ANNOUNCED_ADDRS_MAX, 1));
+    let request = Request::Announce(announcement(
+        ANNOUNCEMENT_NUMBER_MAX,
+        ANNOUNCED_ADDRS_MAX,
+        1,
+    ));
     let announced = bob.ask(request).await;
     assert!(
         matches!(announced, Response::Announced { .. }),

@@ -8,11 +8,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::Message;
 pub(crate) use self::lease::{
     LeaseEntry, LeaseOwner, LeasePlace, SessionVector, SliceNews, SlotEntry,
 };
 pub use self::lease::{LeaseKey, LeaseNews};
+use super::frame::Message;
 use crate::identity::{MemberId, PeerId, RequestId};
 
 /// One of the 2^14 fixed parts of the key circle, the unit of placement, repair and movement.

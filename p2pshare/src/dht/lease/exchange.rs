@@ -129,7 +129,8 @@ impl LeaseExchange {
         };
         // An answer to an earlier question.
         let first = page.numbers.keys().next().copied();
-        if after.is_some() && (first.is_some() && first <= *after || next.is_some() && next <= *after)
+        if after.is_some()
+            && (first.is_some() && first <= *after || next.is_some() && next <= *after)
         {
             return;
         }

@@ -70,7 +70,10 @@ impl LeaseSession {
                     self.slots.remove(&slice);
                 }
                 let entries = match after {
-                    0 => entries.into_iter().filter(|e| e.payload.is_some()).collect(),
+                    0 => entries
+                        .into_iter()
+                        .filter(|e| e.payload.is_some())
+                        .collect(),
                     _ => entries,
                 };
                 SliceNews {

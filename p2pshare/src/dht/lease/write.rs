@@ -83,7 +83,10 @@ impl LeaseWrite {
                 groups.insert(group);
             }
         }
-        for (_, outbox) in members.iter_mut().filter(|(member, _)| !reachable(**member)) {
+        for (_, outbox) in members
+            .iter_mut()
+            .filter(|(member, _)| !reachable(**member))
+        {
             outbox.fail();
         }
         let mut this = Self {

@@ -151,9 +151,7 @@ pub(super) fn keys<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<LeaseKey>, 
 }
 
 /// What is said under each of the keys of one question.
-pub(super) fn found<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Vec<Vec<LeaseEntry>>, D::Error> {
+pub(super) fn found<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<LeaseEntry>>, D::Error> {
     #[derive(Deserialize)]
     struct One(
         #[serde(deserialize_with = "bounded::<_, _, LEASES_PER_ANSWER_MAX>")] Vec<LeaseEntry>,

@@ -78,8 +78,14 @@ pub(in super::super) fn calls() -> Vec<(&'static str, ReplicaCall)> {
     let whole = news(0, vec![said(Some(b"x".to_vec()))]);
     vec![
         ("lease_put", ReplicaCall::LeasePut(whole)),
-        ("lease_put_change", ReplicaCall::LeasePut(news(299, vec![said(None)]))),
-        ("lease_put_renewal", ReplicaCall::LeasePut(news(299, Vec::new()))),
+        (
+            "lease_put_change",
+            ReplicaCall::LeasePut(news(299, vec![said(None)])),
+        ),
+        (
+            "lease_put_renewal",
+            ReplicaCall::LeasePut(news(299, Vec::new())),
+        ),
         ("lease_get", get(None)),
         ("lease_get_on", get(Some(owner()))),
         ("lease_vectors", vectors(None)),
