@@ -327,6 +327,10 @@ pub(crate) const RING_LINK_STEADY: Duration = Duration::from_secs(2);
 pub(crate) const RING_CONNECTIONS_MAX: usize = FOUNDERS_MAX + 32;
 /// Datagrams and hellos that wait for the membership.
 pub(crate) const RING_NEWS_MAX: usize = 1024;
+/// Bytes in a datagram between members: what fits into the smallest packet of QUIC, with some to spare.
+pub(crate) const GOSSIP_BYTES_MAX: usize = 1100;
+/// How often a member that is thought dead is spoken to.
+pub(crate) const GOSSIP_TO_DEAD: Duration = Duration::from_secs(3);
 /// Promises that a replica keeps in memory, beside the floor beneath all rows.
 pub(crate) const PROMISES_MAX: usize = 64 * 1024;
 /// By how many rounds the ceiling of promises is raised at once: each raise is a write.
@@ -335,6 +339,20 @@ pub(crate) const PROMISE_ROUNDS_AT_ONCE: u64 = 1 << 20;
 pub(crate) const TREE_LEAVES_PER_SLICE: u8 = 64;
 /// Slices below each group of a hash tree.
 pub(crate) const TREE_SLICES_PER_GROUP: u16 = 128;
+/// Rows that one exchange between two replicas finds at most to differ; the next one goes on.
+pub(crate) const EXCHANGE_ROWS_MAX: usize = 4096;
+/// Questions that an exchange has open at once.
+pub(crate) const EXCHANGE_QUESTIONS_MAX: usize = 8;
+/// How long both replicas have to answer a question of an exchange.
+pub(crate) const EXCHANGE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a replica has to answer a member that comes back, before it is asked again.
+pub(crate) const RETURN_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a member that comes back asks a replica again that could not answer.
+pub(crate) const RETURN_REST: Duration = Duration::from_millis(500);
+/// By how much one that comes back lets another go first that does so too, at first.
+pub(crate) const RETURN_PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// And at most: longer than it takes to learn millions of rows.
+pub(crate) const RETURN_PAUSE_LONGEST: Duration = Duration::from_secs(600);
 /// The longest that a lease counts.
 pub(crate) const LEASE_LIFE_MAX: Duration = Duration::from_secs(120);
 /// Bytes in what a lease says.
