@@ -358,6 +358,12 @@ impl Member {
     }
 }
 
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
 impl From<Failure> for RowError {
     fn from(failure: Failure) -> Self {
         match failure {
