@@ -73,7 +73,7 @@ async fn hear<H: Host>(shared: &Shared<H>, connection: &Connection) -> Option<Li
         return None;
     }
     send.finish();
-    shared.tell(News::Met(life));
+    shared.meet(life);
     Some(life)
 }
 
