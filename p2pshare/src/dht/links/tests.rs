@@ -370,8 +370,7 @@ async fn a_link_that_breaks_fails_what_waits_at_once_and_comes_back_after_a_rest
         one.links.ask(id(2), write(round), &reply);
     }
     let began = Instant::now();
-    two.links.close().await;
-    drop(two);
+    let closing = tokio::spawn(async move { two.links.close().await });
     one.until(&Event::Link(id(2), false)).await;
     assert!(!one.links.is_up(id(2)));
     for _ in 0..asks {
@@ -381,6 +380,7 @@ async fn a_link_that_breaks_fails_what_waits_at_once_and_comes_back_after_a_rest
     let (input, took) = one.ask(2, read()).await;
     assert!(is_failed(&input) && took.is_zero());
 
+    closing.await.unwrap();
     tokio::time::sleep(Duration::from_secs(30)).await;
     let two = world.life(2, 2);
     two.links.set_members(&list(2));
@@ -461,5 +461,260 @@ async fn answers_that_do_not_fit_end_the_connection() {
         assert!(is_failed(&input) && took < Duration::from_secs(1));
         one.until(&Event::Link(id(2), false)).await;
         one.until(&Event::Link(id(2), true)).await;
+    }
+}
+
+/// Somebody at 10.0.0.9 who is no p2pshare, and says what a test wants.
+struct Rogue(Endpoint);
+
+impl Rogue {
+    async fn dial(&self, to: u8) -> Connection {
+        let dialed = self.0.connect(dht_addr(to), Alpn::Ring, Expect::Any).await;
+        dialed.unwrap()
+    }
+
+    /// Dials member 1 and says this hello: the welcome, or how the connection ends.
+    async fn greet(&self, hello: &Hello) -> Result<(Connection, Welcome), ConnectionLost> {
+        let connection = self.dial(1).await;
+        match connection.request(hello, RING_HELLO_TIMEOUT).await {
+            Ok(welcome) => Ok((connection, welcome)),
+            Err(_) => Err(connection.closed().await),
+        }
+    }
+}
+
+/// The code with which a connection was closed by the other side, and what it said.
+fn closed_with(lost: &ConnectionLost) -> (CloseCode, String) {
+    let code = lost.code();
+    (code.unwrap_or_else(|| panic!("{lost:?}")), lost.to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_that_proves_nothing_ends_the_connection_and_says_why() {
+    let world = World::new();
+    let mut one = world.member(1);
+    let rogue = Rogue(world.endpoint(9));
+    let peer = tls_key(9).verifying_key().into();
+    let other_ring = World::new();
+    let forged = {
+        // Names this ring, signed by another.
+        let certificate = TrackerCertificate::V1 {
+            ring: world.key.ring_id(),
+            member: id(9),
+            peer,
+            token_key: world.key.token_key().verifying_key(),
+            issued: Timestamp::from_millis(1),
+        };
+        let certificate = Signed::sign(&certificate, &other_ring.key.authority());
+        Hello {
+            certificate,
+            ..world.hello(9, 1)
+        }
+    };
+    let stolen = world.hello(2, 1);
+    let other_member = Hello {
+        life: Life {
+            member: id(2),
+            incarnation: 1,
+        },
+        ..world.hello(9, 1)
+    };
+    use CloseCode::{Unauthenticated, WrongRing};
+    for (hello, code, why) in [
+        (other_ring.hello(9, 1), WrongRing, "of another ring"),
+        (forged, Unauthenticated, "did not sign"),
+        (stolen, Unauthenticated, "of another key"),
+        (other_member, Unauthenticated, "of another member"),
+    ] {
+        let lost = rogue.greet(&hello).await.unwrap_err();
+        let (found, said) = closed_with(&lost);
+        assert_eq!(found, code, "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+    // Nobody was told of any of them.
+    assert!(one.events.try_recv().is_err());
+    assert!(rogue.greet(&world.hello(9, 1)).await.is_ok());
+    let life = world.hello(9, 1).life;
+    assert_eq!(one.next().await, Event::Hello(life));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_before_the_hello() {
+    let world = World::new();
+    let mut one = world.member(1);
+    let rogue = Rogue(world.endpoint(9));
+    let batch = ReplicaBatch::new(vec![read()]).unwrap();
+    let connection = rogue.dial(1).await;
+    let answers = connection.request::<_, ReplicaAnswers>(&batch, RING_HELLO_TIMEOUT);
+    assert!(answers.await.is_err());
+    let (code, _) = closed_with(&connection.closed().await);
+    assert_eq!(code, CloseCode::ProtocolError);
+    // Garbage, a hello that is cut off, and one that would be too long.
+    let frame = crate::wire::frame::encode(&world.hello(9, 1)).unwrap();
+    let too_long = [&frame[..2], &[0xff; 4][..]].concat();
+    for (bytes, code) in [
+        (b"GET / HTTP/1.1\r\n".to_vec(), CloseCode::ProtocolError),
+        (frame[..40].to_vec(), CloseCode::ProtocolError),
+        (too_long, CloseCode::FrameTooLong),
+    ] {
+        let connection = rogue.dial(1).await;
+        let (mut send, _receive) = connection.open().await.unwrap();
+        send.send_bytes(bytes.into()).await.unwrap();
+        send.finish();
+        let (found, said) = closed_with(&connection.closed().await);
+        assert_eq!(found, code, "{said}");
+    }
+    // Datagrams, and silence.
+    let connection = rogue.dial(1).await;
+    let news = one.links.news();
+    connection.send_datagram(Bytes::from_static(b"\x01x")).unwrap();
+    let began = Instant::now();
+    let (code, _) = closed_with(&connection.closed().await);
+    assert_eq!(code, CloseCode::TooSlow);
+    assert!(began.elapsed() < 2 * RING_HELLO_TIMEOUT);
+    assert!(news.is_empty() && one.events.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_no_member_is_told_who_is_and_nothing_else() {
+    let world = World::new();
+    let mut one = world.member(1);
+    let mut news = one.links.news();
+    let rogue = Rogue(world.endpoint(9));
+    let (connection, welcome) = rogue.greet(&world.hello(9, 1)).await.unwrap();
+    assert_eq!(welcome.hello.life.member, id(1));
+    let batch = ReplicaBatch::new(vec![read()]).unwrap();
+    let ask = async |connection: &Connection| {
+        let answers = connection.request::<_, ReplicaAnswers>(&batch, RING_HELLO_TIMEOUT);
+        answers.await.map(|answers| answers.answers)
+    };
+    // Before there is a list, whoever holds the ring's key is answered.
+    assert_eq!(ask(&connection).await.unwrap(), [ReplicaAnswer::Unavailable]);
+    one.links.set_members(&list(2));
+    assert!(ask(&connection).await.is_err());
+    let (code, said) = closed_with(&connection.closed().await);
+    assert_eq!(code, CloseCode::NotAMember, "{said}");
+
+    let (connection, _) = rogue.greet(&world.hello(9, 1)).await.unwrap();
+    connection.send_datagram(Bytes::from_static(b"x")).unwrap();
+    let (code, _) = closed_with(&connection.closed().await);
+    assert_eq!(code, CloseCode::NotAMember);
+    let met = News::Met(world.hello(9, 1).life);
+    assert_eq!(news.try_recv().unwrap(), met);
+    assert_eq!(news.try_recv().unwrap(), met);
+    assert!(news.try_recv().is_err());
+    let batches = std::iter::from_fn(|| one.events.try_recv().ok())
+        .filter(|event| matches!(event, Event::Batch(..)))
+        .count();
+    assert_eq!(batches, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_members_garbage_ends_its_connection_and_its_datagrams_are_passed_on() {
+    let world = World::new();
+    let mut one = world.member(1);
+    let mut news = one.links.news();
+    one.links.set_members(&[ring_member(1), ring_member(9)]);
+    let rogue = Rogue(world.endpoint(9));
+    let (connection, _) = rogue.greet(&world.hello(9, 1)).await.unwrap();
+    for bytes in [b"".as_slice(), b"\x01garbage", &[7; 1100]] {
+        connection.send_datagram(Bytes::copy_from_slice(bytes)).unwrap();
+    }
+    assert_eq!(news.recv().await, Some(News::Met(world.hello(9, 1).life)));
+    for length in [0, 8, 1100] {
+        match news.recv().await {
+            Some(News::Datagram { from, bytes }) => assert_eq!((from, bytes.len()), (id(9), length)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (mut send, _receive) = connection.open().await.unwrap();
+    send.send_bytes(Bytes::from_static(b"\x01\x03\x05\0\0\0abcde")).await.unwrap();
+    send.finish();
+    let (code, _) = closed_with(&connection.closed().await);
+    assert_eq!(code, CloseCode::ProtocolError);
+    // An earlier life does not take the place of a later one, but the other way round.
+    let (later, _) = rogue.greet(&world.hello(9, 3)).await.unwrap();
+    let lost = rogue.greet(&world.hello(9, 2)).await.unwrap_err();
+    assert_eq!(closed_with(&lost).0, CloseCode::Superseded);
+    assert_eq!(later.close_reason(), None);
+    let (_latest, _) = rogue.greet(&world.hello(9, 4)).await.unwrap();
+    assert_eq!(closed_with(&later.closed().await).0, CloseCode::Superseded);
+    assert!(!one.links.is_up(id(9)));
+    while one.events.try_recv().is_ok() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialer_says_what_is_wrong_where_a_member_belongs() {
+    let members = [ring_member(1), ring_member(2)];
+    // Another program, or an older version.
+    let world = World::new();
+    let mut one = world.member(1);
+    one.links.set_members(&members);
+    let other = world.endpoint_that_speaks(2, Alpn::Tracker);
+    let listening = {
+        let other = other.clone();
+        tokio::spawn(async move { while other.accept().await.is_some() {} })
+    };
+    let trouble = one.trouble().await.to_string();
+    assert!(trouble.contains("does not speak p2pshare-ring/1"), "{trouble}");
+    listening.abort();
+    _ = listening.await;
+    drop(other);
+
+    // A tracker of another ring, which refuses first; then one that does not.
+    let other_ring = World {
+        network: world.network.clone(),
+        ..World::new()
+    };
+    tokio::task::yield_now().await;
+    let two = other_ring.member(2);
+    assert_eq!(one.trouble().await, Trouble::OtherRing);
+    drop(two);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_member_than_the_lists_is_not_taken_for_it() {
+    let world = World::new();
+    let mut one = world.member(1);
+    let wiped = {
+        let peer = tls_key(2).verifying_key().into();
+        let hello = hello_of(&world.key, 7, 1, peer);
+        world.member_saying(2, hello)
+    };
+    one.links.set_members(&list(2));
+    let (expected, found) = (id(2), id(7));
+    assert_eq!(one.trouble().await, Trouble::OtherMember { expected, found });
+    assert!(!one.links.is_up(id(2)));
+    // It takes its former place, and says so at once.
+    *wiped.host.hello.lock().unwrap() = world.hello(2, 5);
+    wiped.links.become_member(id(2));
+    let life = world.hello(2, 5).life;
+    let began = Instant::now();
+    assert_eq!(one.next().await, Event::Trouble(addr(2), None));
+    assert_eq!(one.next().await, Event::Welcomed(addr(2), life));
+    assert_eq!(one.next().await, Event::Link(id(2), true));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(!is_failed(&one.ask(2, write(1)).await.0));
+    assert!(!is_failed(&wiped.ask(2, write(1)).await.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn founders_keep_their_links_when_they_become_members() {
+    let world = World::new();
+    let founders = [addr(1), addr(2)];
+    let mut nodes = [world.member(1), world.member(2)];
+    for node in &nodes {
+        node.links.set_founders(&founders);
+    }
+    for (node, other) in nodes.iter_mut().zip([2, 1]) {
+        let life = world.hello(other, 1).life;
+        node.until(&Event::Welcomed(addr(other), life)).await;
+        assert!(is_failed(&node.ask(other, read()).await.0));
+    }
+    for (node, other) in nodes.iter_mut().zip([2, 1]) {
+        while node.events.try_recv().is_ok() {}
+        node.links.set_members(&list(2));
+        assert_eq!(node.next().await, Event::Link(id(other), true));
+        assert!(!is_failed(&node.ask(other, read()).await.0));
     }
 }
