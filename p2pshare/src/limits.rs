@@ -286,6 +286,68 @@ pub(crate) const REPLICA_PAGE_ROWS: u16 = 1000;
 pub(crate) const REPLICA_PAGE_BYTES: usize = 256 * 1024;
 /// Pages that a scan reads for one answer.
 pub(crate) const SCAN_PAGES_MAX: usize = 16;
+/// Answers that wait for one machine of the ring.
+pub(crate) const MACHINE_INPUTS_MAX: usize = 64;
+/// Rows of a page on which replicas differ that are read at once.
+pub(crate) const DISPUTED_AT_ONCE: usize = 16;
+/// Rows that are repaired at once.
+pub(crate) const REPAIRS_AT_ONCE: usize = 32;
+/// How often a member compares what it has with another.
+pub(crate) const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a member notes how far its disk and the others' are.
+pub(crate) const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+/// How many commits of another member go unnoted at most.
+pub(crate) const REMEMBERED_COMMITS_APART: u64 = 64;
+/// Others that have said hello and were not heard yet.
+pub(crate) const WELCOMES_WAITING_MAX: usize = 16;
+/// Requests in one batch between members of a ring.
+pub(crate) const REPLICA_BATCH_REQUESTS_MAX: usize = 1024;
+/// Bytes in one batch of requests between members of a ring.
+pub(crate) const REPLICA_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Requests that wait for a lane to a member; further ones fail at once.
+pub(crate) const REPLICA_QUEUE_MAX: usize = 4096;
+/// Batches under way at once on a lane to a member.
+pub(crate) const REPLICA_BATCHES_UNDER_WAY: usize = 8;
+/// How long a batch may go unanswered.
+pub(crate) const REPLICA_BATCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a hello may take, from the connection to the answer.
+pub(crate) const RING_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first pause before a member is dialed again.
+pub(crate) const RING_REDIAL_FIRST: Duration = Duration::from_millis(100);
+/// Any later pause, at most.
+pub(crate) const RING_REDIAL_LONGEST: Duration = Duration::from_secs(2);
+/// A link that was up for so long is dialed again after the first pause.
+pub(crate) const RING_LINK_STEADY: Duration = Duration::from_secs(2);
+/// Connections that others may have to the DHT port at once: one of each member, and strangers.
+pub(crate) const RING_CONNECTIONS_MAX: usize = FOUNDERS_MAX + 32;
+/// Datagrams and hellos that wait for the membership.
+pub(crate) const RING_NEWS_MAX: usize = 1024;
+/// Bytes in a datagram between members: what fits into the smallest packet of QUIC, with some to spare.
+pub(crate) const GOSSIP_BYTES_MAX: usize = 1100;
+/// How often a member that is thought dead is spoken to.
+pub(crate) const GOSSIP_TO_DEAD: Duration = Duration::from_secs(3);
+/// Promises that a replica keeps in memory, beside the floor beneath all rows.
+pub(crate) const PROMISES_MAX: usize = 64 * 1024;
+/// By how many rounds the ceiling of promises is raised at once: each raise is a write.
+pub(crate) const PROMISE_ROUNDS_AT_ONCE: u64 = 1 << 20;
+/// Leaves of a hash tree below each slice.
+pub(crate) const TREE_LEAVES_PER_SLICE: u8 = 64;
+/// Slices below each group of a hash tree.
+pub(crate) const TREE_SLICES_PER_GROUP: u16 = 128;
+/// Rows that one exchange between two replicas finds at most to differ; the next one goes on.
+pub(crate) const EXCHANGE_ROWS_MAX: usize = 4096;
+/// Questions that an exchange has open at once.
+pub(crate) const EXCHANGE_QUESTIONS_MAX: usize = 8;
+/// How long both replicas have to answer a question of an exchange.
+pub(crate) const EXCHANGE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a replica has to answer a member that comes back, before it is asked again.
+pub(crate) const RETURN_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a member that comes back asks a replica again that could not answer.
+pub(crate) const RETURN_REST: Duration = Duration::from_millis(500);
+/// By how much one that comes back lets another go first that does so too, at first.
+pub(crate) const RETURN_PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// And at most: longer than it takes to learn millions of rows.
+pub(crate) const RETURN_PAUSE_LONGEST: Duration = Duration::from_secs(600);
 /// The longest that a lease counts.
 pub(crate) const LEASE_LIFE_MAX: Duration = Duration::from_secs(120);
 /// Bytes in what a lease says: the bitfield of a file of 1 TiB, nearly.

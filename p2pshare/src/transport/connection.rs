@@ -36,6 +36,11 @@ impl Connection {
         })
     }
 
+    /// Whether the two are clones of one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.quinn.stable_id() == other.quinn.stable_id()
+    }
+
     /// Who is at the other end.
     pub(crate) fn remote_peer(&self) -> PeerId {
         self.remote_peer
