@@ -158,6 +158,7 @@ impl World {
         if request.epoch < highest {
             return ReplicaAnswer::StaleEpoch { highest };
         }
+        self.epochs.insert(to, request.epoch);
         let register = self.replicas.get_mut(&to).unwrap();
         match request.call {
             ReplicaCall::Prepare { ballot, .. } => match register.prepare(ballot) {
@@ -176,7 +177,7 @@ impl World {
                 accepted: register.accepted,
                 state: register.state.clone(),
             },
-            ReplicaCall::List { .. } | ReplicaCall::Scan { .. } => unreachable!(),
+            call => unreachable!("{call:?}"),
         }
     }
 

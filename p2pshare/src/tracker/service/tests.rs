@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    identity::MemberId,
     limits::TRACKER_ANSWER_TIMEOUT,
     transport::{Alpn, Crowd, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
     wire::tracker::Password,
