@@ -15,6 +15,8 @@ mod error;
 mod format;
 #[cfg(test)]
 mod memory;
+#[cfg(any(test, feature = "__sim"))]
+mod model;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -33,6 +35,8 @@ pub(crate) use backend::{KeyRange, Page, PageLimit};
 pub use error::{ShutdownError, StoreError};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
+#[cfg(any(test, feature = "__sim"))]
+pub(crate) use model::ModelDisk;
 pub(crate) use transaction::Transaction;
 
 /// A handle of an open store; clones are the same store.

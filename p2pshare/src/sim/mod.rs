@@ -1,0 +1,4 @@
+//! The ring in a world of its own.
+
+mod history;
+mod linearizable;
