@@ -29,3 +29,10 @@ pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 
 pub use crate::wire::ring::{KeyError, LeaseKey, RequestKey, RowKey, Version};
+
+/// What the simulator runs and looks at.
+#[cfg(any(test, feature = "__sim"))]
+pub(crate) mod sim {
+    pub(crate) use super::quorum::{Count, Quorum};
+    pub(crate) use super::register::{Attempt, Change, Decision};
+}

@@ -1,4 +1,5 @@
-//! The ring in a world of its own.
-
+//! x
+#[cfg(test)]
+mod exhaustive;
 mod history;
 mod linearizable;

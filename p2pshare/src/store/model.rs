@@ -202,7 +202,7 @@ mod tests {
     fn readers_see_what_is_synced_and_jobs_what_is_written() {
         let mut disk = ModelDisk::default();
         put(&mut disk, 1, 1);
-        assert_eq!(seen(&disk), []);
+        assert!(seen(&disk).is_empty());
         let found = disk.write(|tx| tx.get(Table::Rows, &[1])).unwrap();
         assert_eq!(found, Some(vec![1]));
         disk.sync();

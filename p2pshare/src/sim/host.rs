@@ -1,0 +1,432 @@
+//! A member of the world: a disk that outlives it, and the volatile rest of one life.
+//!
+//! It runs machines and the replica service as the product's driver does: what a machine wants asked goes out,
+//! what comes back is handed to it, requests that write wait for the writer, whose batch is one sync, after
+//! which all its answers go out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+
+use super::world::{Event, World};
+use crate::dht::sim::{
+    Action, Coordinator, Failure, Fault, Input, Intent, Machine, Outcome, Placement, Proposer, Replica, Task,
+    planted, slice_of_row,
+};
+use crate::identity::MemberId;
+use crate::store::ModelDisk;
+use crate::wire::ring::{Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RowKey};
+
+/// A member of the world.
+pub(super) struct Host {
+    pub(super) id: MemberId,
+    pub(super) disk: ModelDisk,
+    /// How many lives it had.
+    pub(super) lives: u64,
+    pub(super) life: Option<Life>,
+    /// It is stopped, and goes on then.
+    pub(super) asleep_until: Option<Instant>,
+    /// The longest that its disk takes for a sync.
+    pub(super) disk_delay: Duration,
+    /// Whether it may have forgotten what it once knew, and has not caught up.
+    pub(super) forgetful: bool,
+    /// What happens at its next sync.
+    pub(super) dies: Option<Death>,
+}
+
+/// How a member dies at a sync.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Death {
+    /// Before the disk has all of it.
+    Before,
+    /// When the disk has it and nobody was told.
+    Unsaid,
+    /// When everybody was told.
+    After,
+}
+
+/// One life of a member, all of it in memory.
+pub(super) struct Life {
+    /// Which of the host's lives it is.
+    number: u64,
+    pub(super) replica: Replica,
+    proposer: Proposer,
+    pub(super) epoch: Epoch,
+    placement: Placement,
+    /// Whom it thinks alive.
+    alive: BTreeSet<usize>,
+    running: BTreeMap<u64, Running>,
+    begun: u64,
+    /// Requests that wait for the writer.
+    waiting: VecDeque<(Asker, ReplicaRequest)>,
+    /// Answers that wait for the disk; `None` while the writer is idle.
+    written: Option<Vec<(Asker, ReplicaAnswer)>>,
+}
+
+/// Who asked.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) struct Asker {
+    pub(super) host: usize,
+    pub(super) life: u64,
+    pub(super) machine: u64,
+}
+
+struct Running {
+    machine: Box<dyn Machine<Outcome = Ended>>,
+    whom: For,
+    /// When it is woken next.
+    woken: Option<Instant>,
+}
+
+/// For whom a machine runs.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum For {
+    /// A client's try that was called at that moment.
+    Client { client: usize, called: u64 },
+    /// The ring itself.
+    Repair,
+}
+
+/// How any machine ends.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Row(Result<Outcome, Failure>),
+}
+
+/// A machine whose end is one of [`Ended`].
+struct Ending<M: Machine> {
+    machine: M,
+    end: fn(M::Outcome) -> Ended,
+}
+
+impl<M: Machine> Machine for Ending<M> {
+    type Outcome = Ended;
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        self.machine.handle(now, input);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.machine.handle_timeout(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.machine.poll_timeout()
+    }
+
+    fn poll_action(&mut self) -> Option<Action<Ended>> {
+        Some(match self.machine.poll_action()? {
+            Action::Send { to, request } => Action::Send { to, request },
+            Action::Finish(outcome) => Action::Finish((self.end)(outcome)),
+        })
+    }
+}
+
+impl World {
+    /// Whether clients can ask a member.
+    pub(super) fn serves(&self, host: usize) -> bool {
+        self.hosts[host].life.is_some() && self.hosts[host].asleep_until.is_none_or(|wakes| wakes <= self.now)
+    }
+
+    fn life(&mut self, host: usize, life: u64) -> Option<&mut Life> {
+        self.hosts[host].life.as_mut().filter(|there| there.number == life)
+    }
+
+    fn host_of(&self, id: MemberId) -> Option<usize> {
+        self.hosts.iter().position(|host| host.id == id)
+    }
+
+    /// Begins a read or a change of a row at a member.
+    pub(super) fn begin_row(&mut self, host: usize, key: &RowKey, intent: Intent, whom: For) {
+        let (now, seed) = (self.now, self.rng.random());
+        let ids: Vec<MemberId> = self.hosts.iter().map(|host| host.id).collect();
+        let Some(life) = &self.hosts[host].life else {
+            return;
+        };
+        let replicas = life.placement.preference_list(slice_of_row(key));
+        let alive = |id: &&MemberId| life.alive.iter().any(|other| ids[*other] == **id);
+        let task = Task {
+            key: key.clone(),
+            intent,
+            epoch: life.epoch,
+            reachable: replicas.iter().filter(alive).count(),
+            replicas,
+            round: 0,
+        };
+        let machine = Coordinator::new(now, task, life.proposer.clone(), seed);
+        self.begin(host, machine, Ended::Row, whom);
+    }
+
+    /// Begins to run a machine at a member.
+    fn begin<M>(&mut self, host: usize, machine: M, end: fn(M::Outcome) -> Ended, whom: For)
+    where
+        M: Machine + 'static,
+    {
+        let Some(life) = &mut self.hosts[host].life else {
+            return;
+        };
+        life.begun += 1;
+        let (number, place) = (life.number, life.begun);
+        let machine = Box::new(Ending { machine, end });
+        let running = Running {
+            machine,
+            whom,
+            woken: None,
+        };
+        life.running.insert(place, running);
+        self.drive(host, number, place);
+    }
+
+    /// Does what a machine wants done, as far as it can be done now.
+    fn drive(&mut self, host: usize, number: u64, machine: u64) {
+        loop {
+            let Some(life) = self.life(host, number) else {
+                return;
+            };
+            let Some(running) = life.running.get_mut(&machine) else {
+                return;
+            };
+            match running.machine.poll_action() {
+                Some(Action::Send { to, request }) => {
+                    let asker = Asker {
+                        host,
+                        life: number,
+                        machine,
+                    };
+                    self.ask(asker, to, request);
+                }
+                Some(Action::Finish(ended)) => {
+                    let whom = running.whom;
+                    self.ended(whom, ended);
+                }
+                None => return self.rest(host, number, machine),
+            }
+        }
+    }
+
+    /// A machine has nothing to do: it is woken when it wants to be, or is over.
+    fn rest(&mut self, host: usize, number: u64, machine: u64) {
+        let now = self.now;
+        let Some(life) = self.life(host, number) else {
+            return;
+        };
+        let Some(running) = life.running.get_mut(&machine) else {
+            return;
+        };
+        match running.machine.poll_timeout() {
+            None => {
+                life.running.remove(&machine);
+            }
+            Some(timeout) if running.woken.is_none_or(|woken| woken <= now || timeout < woken) => {
+                running.woken = Some(timeout);
+                let life = number;
+                let after = timeout.saturating_duration_since(now);
+                self.plan(after, Event::Woken { host, life, machine });
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn ended(&mut self, whom: For, ended: Ended) {
+        match (whom, ended) {
+            (For::Client { client, called }, Ended::Row(result)) => self.told(client, called, Some(result)),
+            (For::Repair, Ended::Row(_)) => {}
+        }
+    }
+
+    /// Sends a request on its way.
+    fn ask(&mut self, asker: Asker, to: MemberId, request: ReplicaRequest) {
+        let Some(host) = self.host_of(to) else {
+            return;
+        };
+        let fate = self.network.fate(&mut self.rng, asker.host, host);
+        let life = self.hosts[host].lives;
+        let is_up = self.hosts[host].life.is_some();
+        for after in fate.arrives {
+            let request = request.clone();
+            if is_up {
+                self.plan(after, Event::Asked { host, life, asker, request });
+            } else {
+                self.fail(after, asker, host);
+            }
+        }
+        if let Some(after) = fate.failed {
+            self.fail(after, asker, host);
+        }
+    }
+
+    fn fail(&mut self, after: Duration, asker: Asker, from: usize) {
+        self.plan(after, Event::Answered { asker, from, answer: None });
+    }
+
+    /// Sends an answer on its way.
+    fn answer(&mut self, host: usize, asker: Asker, answer: &ReplicaAnswer) {
+        let fate = self.network.fate(&mut self.rng, host, asker.host);
+        for after in fate.arrives {
+            let answer = Some(answer.clone());
+            self.plan(after, Event::Answered { asker, from: host, answer });
+        }
+        if let Some(after) = fate.failed {
+            self.fail(after, asker, host);
+        }
+    }
+
+    /// A request arrives.
+    pub(super) fn asked(&mut self, host: usize, number: u64, asker: Asker, request: ReplicaRequest) {
+        if self.life(host, number).is_none() {
+            // It was sent to a life that is over.
+            let after = self.between(Duration::from_millis(1), Duration::from_millis(50));
+            return self.fail(after, asker, host);
+        }
+        if writes(&request.call) {
+            if let Some(life) = self.life(host, number) {
+                life.waiting.push_back((asker, request));
+            }
+            return self.write(host, number);
+        }
+        let from = self.hosts[asker.host].id;
+        let Host { disk, life, .. } = &mut self.hosts[host];
+        let Some(life) = life else {
+            return;
+        };
+        match disk.read(|view| life.replica.read(view, from, request)) {
+            Ok(answer) => self.answer(host, asker, &answer),
+            Err(error) => self.tally.violations.push(format!("a replica cannot read: {error}")),
+        }
+    }
+
+    /// If the writer of a member is idle, it does everything that waits, as one batch.
+    fn write(&mut self, host: usize, number: u64) {
+        let ids: Vec<MemberId> = self.hosts.iter().map(|host| host.id).collect();
+        let now = self.now;
+        let Host { disk, life, .. } = &mut self.hosts[host];
+        let Some(life) = life else {
+            return;
+        };
+        if life.written.is_some() || life.waiting.is_empty() {
+            return;
+        }
+        let mut written = Vec::new();
+        for (asker, request) in life.waiting.drain(..) {
+            match disk.write(|tx| life.replica.write(tx, ids[asker.host], now, request)) {
+                Ok(answer) => written.push((asker, answer)),
+                Err(error) => self.tally.violations.push(format!("a replica cannot write: {error}")),
+            }
+        }
+        let is_dirty = disk.is_dirty();
+        if planted(Fault::AckBeforeSync) {
+            for (asker, answer) in std::mem::take(&mut written) {
+                self.answer(host, asker, &answer);
+            }
+        }
+        if let Some(life) = self.life(host, number) {
+            life.written = Some(written);
+        }
+        let least = Duration::from_micros(5);
+        let most = if is_dirty { self.hosts[host].disk_delay } else { least };
+        let after = self.between(least, most);
+        self.plan(after, Event::Synced { host, life: number });
+    }
+
+    /// A disk has what was written.
+    pub(super) fn synced(&mut self, host: usize, number: u64) {
+        if self.life(host, number).is_none() {
+            return;
+        }
+        let is_dirty = self.hosts[host].disk.is_dirty();
+        let death = self.hosts[host].dies.take_if(|_| is_dirty);
+        match death {
+            Some(Death::Before) => {
+                self.tally.broke("crash before a sync");
+                return self.crash(host);
+            }
+            Some(Death::Unsaid) => {
+                self.tally.broke("crash after a sync");
+                self.hosts[host].disk.sync();
+                return self.crash(host);
+            }
+            Some(Death::After) | None => self.hosts[host].disk.sync(),
+        }
+        let written = self.life(host, number).and_then(|life| life.written.take());
+        for (asker, answer) in written.unwrap_or_default() {
+            self.answer(host, asker, &answer);
+        }
+        if death.is_some() {
+            self.tally.broke("crash after an answer");
+            return self.crash(host);
+        }
+        self.write(host, number);
+    }
+
+    /// An answer arrives, or the news that none will.
+    pub(super) fn answered(&mut self, asker: Asker, from: usize, answer: Option<ReplicaAnswer>) {
+        let (now, from) = (self.now, self.hosts[from].id);
+        let Asker { host, life, machine } = asker;
+        let Some(running) = self.life(host, life).and_then(|life| life.running.get_mut(&machine)) else {
+            return;
+        };
+        let input = match answer {
+            Some(answer) => Input::Answer { from, answer },
+            None => Input::Failed { from },
+        };
+        running.machine.handle(now, input);
+        self.drive(host, life, machine);
+    }
+
+    /// A machine is woken.
+    pub(super) fn woken(&mut self, host: usize, life: u64, machine: u64) {
+        let now = self.now;
+        let Some(running) = self.life(host, life).and_then(|life| life.running.get_mut(&machine)) else {
+            return;
+        };
+        running.machine.handle_timeout(now);
+        self.drive(host, life, machine);
+    }
+
+    /// A member dies without warning. Of what its disk had not synced, the first part may be there.
+    pub(super) fn crash(&mut self, host: usize) {
+        let kept = self.rng.random_range(0..4);
+        self.hosts[host].disk.crash(kept);
+        self.hosts[host].asleep_until = None;
+        let Some(life) = self.hosts[host].life.take() else {
+            return;
+        };
+        for running in life.running.into_values() {
+            if let For::Client { client, called } = running.whom {
+                self.told(client, called, None);
+            }
+        }
+        let after = self.between(Duration::from_millis(200), Duration::from_secs(6));
+        self.plan(after, Event::Started { host });
+    }
+
+    /// A member looks who can be reached.
+    pub(super) fn looked(&mut self, host: usize, number: u64) {
+        if self.life(host, number).is_none() {
+            return;
+        }
+        for other in 0..self.hosts.len() {
+            let alive = self.hosts[other].life.is_some() && self.network.linked(host, other);
+            let noticed = self.rng.random_bool(0.4);
+            if let Some(life) = self.life(host, number).filter(|_| noticed || other == host) {
+                match alive {
+                    true => life.alive.insert(other),
+                    false => life.alive.remove(&other),
+                };
+            }
+        }
+        self.plan(LOOKS, Event::Looked { host, life: number });
+    }
+}
+
+/// Whether a request needs the writer.
+fn writes(call: &ReplicaCall) -> bool {
+    matches!(
+        call,
+        ReplicaCall::Prepare { .. } | ReplicaCall::Accept { .. } | ReplicaCall::Fence { .. } | ReplicaCall::Install { .. }
+    )
+}
+
+/// How often a member looks who can be reached.
+const LOOKS: Duration = Duration::from_secs(1);

@@ -1,0 +1,69 @@
+//! What has to be true of every world at its end.
+//!
+//! The order of operations on each row is looked for by search; beside that stand simple rules that take one
+//! look at each operation, so that a mistake of the search cannot hide one of the ring.
+
+use std::collections::BTreeMap;
+
+use super::client::keys;
+use super::history::{Operation, Seen};
+use super::world::World;
+use crate::dht::sim::{slice_of_row, stored_row};
+use crate::store::Table;
+use crate::wire::ring::{RequestKey, RowKey};
+
+impl World {
+    /// Looks at what clients were told and at what the members have, and notes what must not be.
+    pub(super) fn judge(&mut self) {
+        let mut found = self.history.check();
+        for key in keys() {
+            let copies = self.copies(&key);
+            if copies.iter().any(|(_, copy)| *copy != copies[0].1) {
+                found.push(format!("{key:?}: replicas differ after quiet: {copies:?}"));
+            }
+            let last = copies.iter().filter_map(|(_, copy)| copy.clone()).max_by_key(|copy| copy.version);
+            found.extend(self.broken_rules(&key, last.as_ref()));
+        }
+        self.tally.violations.extend(found);
+    }
+
+    /// What the replicas of a row have on disk.
+    fn copies(&self, key: &RowKey) -> Vec<(usize, Option<Seen>)> {
+        let replicas = self.placement.preference_list(slice_of_row(key));
+        let holds = |host: &usize| replicas.contains(&self.hosts[*host].id);
+        let copy = |host: usize| (host, self.hosts[host].disk.read(|view| stored_row(view, key)));
+        (0..self.hosts.len()).filter(holds).map(copy).collect()
+    }
+
+    /// The rules that this row breaks, of which `last` is what the replicas have.
+    fn broken_rules(&self, key: &RowKey, last: Option<&Seen>) -> Vec<String> {
+        let Some((_, row)) = self.history.rows().find(|(known, _)| *known == key) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        let mut makers: BTreeMap<u64, RequestKey> = BTreeMap::new();
+        let mut made: BTreeMap<RequestKey, u64> = BTreeMap::new();
+        for span in row {
+            let Operation::Made(change, version) = &span.operation else {
+                continue;
+            };
+            let maker = makers.entry(*version).or_insert(change.request);
+            if *maker != change.request {
+                found.push(format!("{key:?}: version {version} was made twice"));
+            }
+            let earlier = made.entry(change.request).or_insert(*version);
+            if earlier != version {
+                found.push(format!("{key:?}: one request made versions {earlier} and {version}"));
+            }
+            match last {
+                Some(last) if last.version >= *version => {}
+                _ => found.push(format!("{key:?}: version {version} was acknowledged and is missing")),
+            }
+            let is_last = last.is_some_and(|last| last.version == *version);
+            if is_last && last.is_some_and(|last| last.value != change.value) {
+                found.push(format!("{key:?}: version {version} does not have the value that it was given"));
+            }
+        }
+        found
+    }
+}
