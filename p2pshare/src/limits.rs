@@ -282,6 +282,18 @@ pub(crate) const REPLICA_PAGE_ROWS: u16 = 1000;
 pub(crate) const REPLICA_PAGE_BYTES: usize = 256 * 1024;
 /// Pages that a scan reads for one answer.
 pub(crate) const SCAN_PAGES_MAX: usize = 16;
+/// Requests in one batch between members of a ring.
+pub(crate) const REPLICA_BATCH_REQUESTS_MAX: usize = 1024;
+/// Bytes in one batch of requests between members of a ring.
+pub(crate) const REPLICA_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Promises that a replica keeps in memory, beside the floor beneath all rows.
+pub(crate) const PROMISES_MAX: usize = 64 * 1024;
+/// By how many rounds the ceiling of promises is raised at once: each raise is a write.
+pub(crate) const PROMISE_ROUNDS_AT_ONCE: u64 = 1 << 20;
+/// Leaves of a hash tree below each slice.
+pub(crate) const TREE_LEAVES_PER_SLICE: u8 = 64;
+/// Slices below each group of a hash tree.
+pub(crate) const TREE_SLICES_PER_GROUP: u16 = 128;
 /// The longest that a lease counts.
 pub(crate) const LEASE_LIFE_MAX: Duration = Duration::from_secs(120);
 /// Bytes in what a lease says: the bitfield of a file of 1 TiB, nearly.

@@ -22,7 +22,8 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::quorum::{Count, Quorum, majority};
 use super::register::{Attempt, Change, Decision};
-use super::task::{Action, Failure, Input, Intent, Outcome, Proposer, Task};
+use super::machine::{Action, Input, Machine};
+use super::task::{Failure, Intent, Outcome, Proposer, Task};
 use crate::identity::MemberId;
 use crate::limits::{
     DUEL_PAUSE_FIRST, DUEL_PAUSE_LONGEST, ROW_DEADLINE, ROW_PHASE_TIMEOUT, ROW_READ_PATIENCE,
@@ -43,7 +44,7 @@ pub(crate) struct Coordinator {
     tries: u32,
     /// Whether a replica was asked to accept the change.
     exposed: bool,
-    actions: VecDeque<Action>,
+    actions: VecDeque<Action<Result<Outcome, Failure>>>,
 }
 
 #[derive(Debug)]
@@ -104,83 +105,8 @@ impl Coordinator {
         this
     }
 
-    /// Takes an answer, or the news that none will come. Late, repeated and stray ones do no harm.
-    pub(crate) fn handle(&mut self, now: Instant, input: Input) {
-        match input {
-            Input::Failed { from }
-            | Input::Answer {
-                from,
-                answer: ReplicaAnswer::Unavailable,
-            } => {
-                self.on_failure(now, from, None, Heard::default());
-            }
-            Input::Answer { from, answer } => match answer {
-                ReplicaAnswer::Row { accepted, state } => self.on_row(now, from, accepted, state),
-                ReplicaAnswer::Promised {
-                    ballot,
-                    accepted,
-                    state,
-                } => {
-                    self.on_promise(now, from, ballot, accepted, state);
-                }
-                ReplicaAnswer::Accepted { ballot } => self.on_accepted(from, ballot),
-                ReplicaAnswer::Refused { ballot, promised } => {
-                    self.task.round = self.task.round.max(promised.round);
-                    let heard = Heard {
-                        contended: true,
-                        epoch: None,
-                    };
-                    self.on_failure(now, from, Some(ballot), heard);
-                }
-                ReplicaAnswer::StaleEpoch { highest } => {
-                    let heard = Heard {
-                        contended: false,
-                        epoch: Some(highest),
-                    };
-                    self.on_failure(now, from, None, heard);
-                }
-                // Pages are not asked for here.
-                ReplicaAnswer::Rows { .. }
-                | ReplicaAnswer::Scanned { .. }
-                | ReplicaAnswer::Unavailable => {}
-            },
-        }
-    }
-
-    /// Lets time pass. Safe to call early, or twice.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_none_or(|timeout| now < timeout) {
-            return;
-        }
-        match &self.phase {
-            Phase::Settling { .. } => self.phase = Phase::Settled,
-            _ if now >= self.deadline => self.give_up(),
-            Phase::Reading { quorum, .. } if quorum.count() == Count::Reached => self.prepare(now),
-            Phase::Reading { .. } | Phase::Pausing => self.begin(now),
-            Phase::Preparing { .. } | Phase::Accepting { .. } => self.pause(now),
-            Phase::Settled => {}
-        }
-    }
-
-    /// When to call [`Coordinator::handle_timeout`] next.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Settled => None,
-            Phase::Settling { .. } => Some(self.timeout),
-            _ => Some(self.timeout.min(self.deadline)),
-        }
-    }
-
-    /// What to do next.
-    pub(crate) fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
-    }
-
     /// Whether it may be dropped.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
+    #[cfg(test)]
     pub(crate) fn is_settled(&self) -> bool {
         matches!(self.phase, Phase::Settled) && self.actions.is_empty()
     }
@@ -200,7 +126,7 @@ impl Coordinator {
                     quorum,
                 };
             }
-            Intent::Read | Intent::Change(_) => self.prepare(now),
+            Intent::Read | Intent::Change(_) | Intent::Repair => self.prepare(now),
         }
     }
 
@@ -288,7 +214,9 @@ impl Coordinator {
                 self.exposed = true;
                 self.accept(now, promised, next, outcome);
             }
-            None if chosen => self.finish(Ok(outcome)),
+            None if chosen && !matches!(self.task.intent, Intent::Repair) => {
+                self.finish(Ok(outcome));
+            }
             None => self.accept(now, promised, state, outcome),
         }
     }
@@ -297,7 +225,7 @@ impl Coordinator {
     /// it cannot be known.
     fn decide(&self, state: &RowState) -> Option<(Option<RowState>, Outcome)> {
         let change = match &self.task.intent {
-            Intent::Read => return Some((None, Outcome::Read(state.clone()))),
+            Intent::Read | Intent::Repair => return Some((None, Outcome::Read(state.clone()))),
             Intent::Change(change) => change,
         };
         let again;
@@ -362,6 +290,25 @@ impl Coordinator {
             true => Phase::Settled,
             false => Phase::Settling { ballot, quorum },
         };
+    }
+
+    /// A replica knows a later epoch. If it is one of the same members, of whom one came back, this goes on in
+    /// it from the start: nothing that was promised in the earlier one counts any more.
+    fn on_stale_epoch(&mut self, now: Instant, from: MemberId, highest: Epoch) {
+        let over = matches!(self.phase, Phase::Settling { .. } | Phase::Settled);
+        if highest.list == self.task.epoch.list {
+            if highest > self.task.epoch && !over {
+                self.task.epoch = highest;
+                self.tries += 1;
+                self.prepare(now);
+            }
+            return;
+        }
+        let heard = Heard {
+            contended: false,
+            epoch: Some(highest),
+        };
+        self.on_failure(now, from, None, heard);
     }
 
     /// A replica will not take part in the phase that asked under `ballot`, or in any.
@@ -479,6 +426,70 @@ impl Coordinator {
             self.actions.push_back(Action::Send { to, request });
         }
         Quorum::new(self.task.replicas.iter().copied())
+    }
+}
+
+impl Machine for Coordinator {
+    type Outcome = Result<Outcome, Failure>;
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Failed { from }
+            | Input::Answer {
+                from,
+                answer: ReplicaAnswer::Unavailable,
+            } => {
+                self.on_failure(now, from, None, Heard::default());
+            }
+            Input::Answer { from, answer } => match answer {
+                ReplicaAnswer::Row { accepted, state } => self.on_row(now, from, accepted, state),
+                ReplicaAnswer::Promised {
+                    ballot,
+                    accepted,
+                    state,
+                } => {
+                    self.on_promise(now, from, ballot, accepted, state);
+                }
+                ReplicaAnswer::Accepted { ballot } => self.on_accepted(from, ballot),
+                ReplicaAnswer::Refused { ballot, promised } => {
+                    self.task.round = self.task.round.max(promised.round);
+                    let heard = Heard {
+                        contended: true,
+                        epoch: None,
+                    };
+                    self.on_failure(now, from, Some(ballot), heard);
+                }
+                ReplicaAnswer::StaleEpoch { highest } => self.on_stale_epoch(now, from, highest),
+                // Nothing else is asked for here.
+                _ => {}
+            },
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_none_or(|timeout| now < timeout) {
+            return;
+        }
+        match &self.phase {
+            Phase::Settling { .. } => self.phase = Phase::Settled,
+            _ if now >= self.deadline => self.give_up(),
+            Phase::Reading { quorum, .. } if quorum.count() == Count::Reached => self.prepare(now),
+            Phase::Reading { .. } | Phase::Pausing => self.begin(now),
+            Phase::Preparing { .. } | Phase::Accepting { .. } => self.pause(now),
+            Phase::Settled => {}
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Settled => None,
+            Phase::Settling { .. } => Some(self.timeout),
+            _ => Some(self.timeout.min(self.deadline)),
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action<Self::Outcome>> {
+        self.actions.pop_front()
     }
 }
 

@@ -1,23 +1,28 @@
-//! Who this tracker is and which ring it belongs to, as its own disk says.
+//! Who this member is, which ring it belongs to, and whether it may speak for its rows: founding, joining and
+//! coming back.
 //!
 //! **Invariants.** A folder belongs to one ring for ever. The incarnation is raised, and on disk, before
-//! anything of that life is served, so that no ballot of an earlier life is used again.
+//! anything of that life is said, so that no ballot of an earlier life is used again. A ring is founded once:
+//! an empty founder waits until all founders have spoken, and if one of them has data, this one was wiped, or
+//! comes late. A member that may have forgotten something has no say before it has learnt it again.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::quorum::majority;
 use super::replica::{decode, encode};
-use crate::identity::{MemberId, RingId};
+use crate::identity::{MemberId, RingId, TrackerAddr};
 use crate::store::{StoreError, Table, Transaction};
-use crate::wire::ring::Epoch;
+use crate::wire::ring::{Epoch, Life, RingMember, RingRecord, Standing, Welcome};
 
 /// Who this tracker is in this life.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Identity {
     pub(crate) ring: RingId,
-    pub(crate) member: MemberId,
-    pub(crate) incarnation: u64,
-    pub(crate) epoch: Epoch,
-    pub(crate) members: Vec<MemberId>,
+    pub(crate) life: Life,
+    /// Who is in the ring, once that is known.
+    pub(crate) record: Option<RingRecord>,
 }
 
 /// The row `node` of the table `meta`.
@@ -35,134 +40,274 @@ pub(crate) enum StoredNode {
 /// The row `epoch` of the table `meta`: who is in the ring.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) enum StoredEpoch {
-    /// The first form.
-    V1 {
-        epoch: Epoch,
-        members: Vec<MemberId>,
-    },
+    /// The first form, of a ring of one.
+    V1 { list: u64, members: Vec<MemberId> },
+    /// The members with their addresses.
+    V2(RingRecord),
 }
 
-/// Begins a life: founds the ring of one in an empty store, with `newcomer` as its member, or reads who
-/// this is and raises the incarnation. The ring that was found, if it is another, is the inner error.
+/// A row `peer/<member>` of the table `meta`: what is remembered of another member.
+#[derive(Copy, Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    /// The last of its lives that said hello.
+    pub(crate) incarnation: u64,
+    /// The most commits that it told of.
+    pub(crate) commits: u64,
+}
+
+/// Begins a life: makes `newcomer` the member of an empty store, or reads who this is and raises the
+/// incarnation. The ring that was found, if it is another, is the inner error. `own` is its address.
 pub(crate) fn begin(
     tx: &mut Transaction<'_>,
     ring: RingId,
     newcomer: MemberId,
+    own: &TrackerAddr,
 ) -> Result<Result<Identity, RingId>, StoreError> {
-    let (member, incarnation) = match tx.get(Table::Meta, NODE_KEY)? {
-        None => {
-            let founding = StoredEpoch::V1 {
-                epoch: Epoch::FOUNDING,
-                members: vec![newcomer],
-            };
-            tx.put(Table::Meta, EPOCH_KEY, encode(&founding))?;
-            (newcomer, 1)
-        }
+    let life = match tx.get(Table::Meta, NODE_KEY)? {
+        None => Life {
+            member: newcomer,
+            incarnation: 1,
+        },
         Some(row) => match decode(Table::Meta, &row)? {
             StoredNode::V1 { ring: found, .. } if found != ring => return Ok(Err(found)),
             StoredNode::V1 {
                 member,
                 incarnation,
                 ..
-            } => (member, incarnation + 1),
+            } => Life {
+                member,
+                incarnation: incarnation + 1,
+            },
         },
     };
-    tx.put(
-        Table::Meta,
-        NODE_KEY,
-        encode(&StoredNode::V1 {
-            ring,
-            member,
-            incarnation,
+    set_life(tx, ring, life)?;
+    let record = match tx.get(Table::Meta, EPOCH_KEY)? {
+        None => None,
+        Some(row) => Some(match decode(Table::Meta, &row)? {
+            StoredEpoch::V2(record) => record,
+            StoredEpoch::V1 { list, members } => alone(list, &members, own)?,
         }),
-    )?;
-    let row = tx.get(Table::Meta, EPOCH_KEY)?.ok_or(StoreError::Corrupt {
+    };
+    Ok(Ok(Identity { ring, life, record }))
+}
+
+fn alone(list: u64, members: &[MemberId], own: &TrackerAddr) -> Result<RingRecord, StoreError> {
+    let members = members.iter().map(|id| RingMember {
+        id: *id,
+        addr: own.clone(),
+    });
+    let epoch = Epoch { list, returns: 0 };
+    RingRecord::new(epoch, members.collect()).ok_or(StoreError::Corrupt {
         table: Table::Meta.name(),
         what: "it does not say who is in the ring",
-    })?;
-    let StoredEpoch::V1 { epoch, members } = decode(Table::Meta, &row)?;
-    Ok(Ok(Identity {
+    })
+}
+
+/// Remembers who this is.
+pub(crate) fn set_life(
+    tx: &mut Transaction<'_>,
+    ring: RingId,
+    life: Life,
+) -> Result<(), StoreError> {
+    let Life {
+        member,
+        incarnation,
+    } = life;
+    let node = StoredNode::V1 {
         ring,
         member,
         incarnation,
-        epoch,
-        members,
-    }))
+    };
+    tx.put(Table::Meta, NODE_KEY, encode(&node))
+}
+
+/// Remembers who is in the ring.
+pub(crate) fn set_record(tx: &mut Transaction<'_>, record: &RingRecord) -> Result<(), StoreError> {
+    let stored = StoredEpoch::V2(record.clone());
+    tx.put(Table::Meta, EPOCH_KEY, encode(&stored))
+}
+
+/// What is remembered of a member.
+pub(crate) fn remembered(
+    tx: &Transaction<'_>,
+    member: MemberId,
+) -> Result<Remembered, StoreError> {
+    match tx.get(Table::Meta, &peer_key(member))? {
+        None => Ok(Remembered::default()),
+        Some(row) => decode(Table::Meta, &row),
+    }
+}
+
+/// Remembers of a member what is higher than what was known, and returns what was.
+pub(crate) fn remember(
+    tx: &mut Transaction<'_>,
+    member: MemberId,
+    news: Remembered,
+) -> Result<Remembered, StoreError> {
+    let before = remembered(tx, member)?;
+    let now = Remembered {
+        incarnation: before.incarnation.max(news.incarnation),
+        commits: before.commits.max(news.commits),
+    };
+    if now != before {
+        tx.put(Table::Meta, peer_key(member), encode(&now))?;
+    }
+    Ok(before)
+}
+
+/// What a member has heard from others since its life began, and what follows from it.
+#[derive(Clone, Debug)]
+pub(crate) struct Beginning {
+    me: RingMember,
+    incarnation: u64,
+    founders: Vec<TrackerAddr>,
+    /// As on disk when this life began.
+    record: Option<RingRecord>,
+    commits: u64,
+    heard: BTreeMap<TrackerAddr, Welcome>,
+}
+
+/// What a member does next.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// Wait for these to speak.
+    Wait(Vec<TrackerAddr>),
+    /// Remember this list of members, in which it has its place, and vote.
+    Join(RingRecord),
+    /// It may have forgotten what it said: be this member of this list in this life or a later one, and
+    /// learn it again before voting.
+    Return { record: RingRecord, life: Life },
+    /// Nothing: the ring has been founded, and without it.
+    NotAMember(RingRecord),
+}
+
+impl Beginning {
+    /// Of a member that lives at `own` and whose disk, with `commits` commits, knows `identity`. `kept` is the
+    /// number of commits that this machine remembers beside the disk.
+    pub(crate) fn new(
+        identity: &Identity,
+        own: TrackerAddr,
+        founders: Vec<TrackerAddr>,
+        commits: u64,
+    ) -> Self {
+        Self {
+            me: RingMember {
+                id: identity.life.member,
+                addr: own,
+            },
+            incarnation: identity.life.incarnation,
+            founders,
+            record: identity.record.clone(),
+            commits,
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// Whom it has to hear: the members, or while there are none the founders; never itself.
+    pub(crate) fn others(&self) -> Vec<TrackerAddr> {
+        let all = match &self.record {
+            Some(record) => record.members().iter().map(|m| m.addr.clone()).collect(),
+            None => self.founders.clone(),
+        };
+        all.into_iter().filter(|addr| *addr != self.me.addr).collect()
+    }
+
+    /// Hears what the tracker at an address says; the last word counts.
+    pub(crate) fn hear(&mut self, addr: TrackerAddr, welcome: Welcome) {
+        self.heard.insert(addr, welcome);
+    }
+
+    /// What to do now. `forgot` says whether this machine itself knows that its disk has lost something.
+    pub(crate) fn step(&self, forgot: bool) -> Step {
+        match &self.record {
+            Some(record) => self.step_of_member(record, forgot),
+            None => self.step_of_newcomer(),
+        }
+    }
+
+    fn step_of_member(&self, record: &RingRecord, forgot: bool) -> Step {
+        let forgot = forgot || self.remembered_commits() > self.commits;
+        let needed = majority(record.members().len()) - 1;
+        let (heard, missing): (Vec<_>, Vec<_>) = self
+            .others()
+            .into_iter()
+            .partition(|addr| self.heard.contains_key(addr));
+        if forgot && record.members().len() > 1 {
+            return self.step_back(self.newest().unwrap_or_else(|| record.clone()), self.me.id);
+        }
+        match heard.len() >= needed {
+            true => Step::Join(self.newest().unwrap_or_else(|| record.clone())),
+            false => Step::Wait(missing),
+        }
+    }
+
+    fn step_of_newcomer(&self) -> Step {
+        if let Some(record) = self.newest() {
+            return match (record.member(self.me.id), record.member_at(&self.me.addr)) {
+                // It was there when the ring was founded, and never spoke since.
+                (Some(_), _) if self.remembered_commits() <= self.commits => Step::Join(record),
+                (Some(_), _) => self.step_back(record, self.me.id),
+                (None, Some(former)) => {
+                    let id = former.id;
+                    self.step_back(record, id)
+                }
+                (None, None) => Step::NotAMember(record),
+            };
+        }
+        let others = self.others();
+        let missing: Vec<_> = others
+            .iter()
+            .filter(|addr| !self.heard.contains_key(addr))
+            .cloned()
+            .collect();
+        if !missing.is_empty() {
+            return Step::Wait(missing);
+        }
+        let members = others.into_iter().filter_map(|addr| {
+            let id = self.heard.get(&addr)?.hello.life.member;
+            Some(RingMember { id, addr })
+        });
+        let members = members.chain([self.me.clone()]).collect();
+        match RingRecord::new(Epoch::FOUNDING, members) {
+            Some(record) => Step::Join(record),
+            // Two of them have one id: a copied folder. Nobody can be told apart.
+            None => Step::Wait(self.others()),
+        }
+    }
+
+    /// A life above all that are known of the member.
+    fn step_back(&self, record: RingRecord, member: MemberId) -> Step {
+        let known = self.heard.values().map(|welcome| welcome.incarnation);
+        let incarnation = known.fold(self.incarnation, u64::max).saturating_add(1);
+        Step::Return {
+            record,
+            life: Life {
+                member,
+                incarnation,
+            },
+        }
+    }
+
+    /// The newest list of members that was told of.
+    fn newest(&self) -> Option<RingRecord> {
+        let told = self.heard.values().filter_map(|w| match &w.hello.standing {
+            Standing::Founded { record, .. } => Some(record),
+            Standing::Empty => None,
+        });
+        let own = self.record.iter();
+        told.chain(own).max_by_key(|record| record.epoch).cloned()
+    }
+
+    /// The most commits of this member that anybody remembers.
+    fn remembered_commits(&self) -> u64 {
+        self.heard.values().map(|w| w.commits).max().unwrap_or(0)
+    }
+}
+
+fn peer_key(member: MemberId) -> Vec<u8> {
+    [PEER_PREFIX, member.as_bytes()].concat()
 }
 
 const NODE_KEY: &[u8] = b"node";
 const EPOCH_KEY: &[u8] = b"epoch";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{MemoryDisk, Store, StoreKind};
-
-    const RING: RingId = RingId::from_bytes([1; 32]);
-
-    async fn life(disk: &MemoryDisk, ring: RingId, newcomer: u8) -> Result<Identity, RingId> {
-        let store = Store::open_memory(disk, StoreKind::Tracker).await.unwrap();
-        let newcomer = MemberId::from_bytes([newcomer; 16]);
-        let identity = store
-            .write(move |tx| begin(tx, ring, newcomer))
-            .await
-            .unwrap();
-        drop(store);
-        disk.lose_power();
-        identity
-    }
-
-    #[tokio::test]
-    async fn a_member_stays_itself_and_every_life_has_a_number_of_its_own() {
-        let disk = MemoryDisk::default();
-        let first = life(&disk, RING, 7).await.unwrap();
-        let member = MemberId::from_bytes([7; 16]);
-        let expected = Identity {
-            ring: RING,
-            member,
-            incarnation: 1,
-            epoch: Epoch::FOUNDING,
-            members: vec![member],
-        };
-        assert_eq!(first, expected);
-        for incarnation in 2..5 {
-            let next = life(&disk, RING, 8).await.unwrap();
-            assert_eq!(
-                next,
-                Identity {
-                    incarnation,
-                    ..expected.clone()
-                }
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_folder_of_another_ring_is_refused_and_left_alone() {
-        let disk = MemoryDisk::default();
-        life(&disk, RING, 7).await.unwrap();
-        let other = RingId::from_bytes([2; 32]);
-        assert_eq!(life(&disk, other, 8).await, Err(RING));
-        assert_eq!(life(&disk, RING, 9).await.unwrap().incarnation, 2);
-    }
-
-    #[test]
-    fn stored_forms_have_golden_bytes() {
-        let node = StoredNode::V1 {
-            ring: RingId::from_bytes([1; 32]),
-            member: MemberId::from_bytes([2; 16]),
-            incarnation: 300,
-        };
-        let bytes = [&[0][..], &[1; 32], &[2; 16], &[0xac, 0x02]].concat();
-        assert_eq!(encode(&node), bytes);
-        assert_eq!(decode::<StoredNode>(Table::Meta, &bytes).unwrap(), node);
-        let members = vec![MemberId::from_bytes([2; 16])];
-        let epoch = StoredEpoch::V1 {
-            epoch: Epoch::FOUNDING,
-            members,
-        };
-        let bytes = [&[0, 1, 1][..], &[2; 16]].concat();
-        assert_eq!(encode(&epoch), bytes);
-        assert_eq!(decode::<StoredEpoch>(Table::Meta, &bytes).unwrap(), epoch);
-    }
-}
+const PEER_PREFIX: &[u8] = b"peer/";

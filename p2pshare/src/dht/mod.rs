@@ -11,10 +11,13 @@
 mod builder;
 mod coordinator;
 mod founding;
+mod hash_tree;
 mod lease;
+mod machine;
 mod member;
 mod node;
 mod placement;
+mod promises;
 mod quorum;
 mod register;
 mod replica;

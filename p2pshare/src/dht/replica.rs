@@ -1,231 +1,472 @@
-//! One replica of the rows: registers on disk, and the fence of epochs in front of them.
+//! One replica of the rows: what it promises, accepts and tells, in one of its lives.
 //!
-//! **Invariants.** What a replica promised or accepted is on disk before it says so. It answers nobody
-//! who speaks in an epoch lower than the highest it has seen, and remembers that one across restarts.
+//! **Invariants.** What it accepted is on disk, and what it promised is on disk or beneath a ceiling that is,
+//! before it says so. It answers nobody who speaks in an epoch lower than the highest it has seen, and
+//! remembers that one across restarts. Until it votes it has no say: it may have forgotten what it said.
+//!
+//! It runs inside the store's writer, one request after the other, so that each sees what those before it
+//! did; what only reads may run beside it, on what is committed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::hash_tree::{self, HashTree, leaf_of};
+use super::placement::{Placement, slice_of_row};
+use super::promises::Promises;
 use super::row_key;
-use crate::limits::{REPLICA_PAGE_BYTES, REPLICA_PAGE_ROWS, SCAN_PAGES_MAX, STORE_VALUE_BYTES_MAX};
-use crate::store::{KeyRange, PageLimit, Store, StoreError, Table, Transaction};
+use crate::identity::MemberId;
+use crate::limits::{
+    REPLICA_PAGE_BYTES, REPLICA_PAGE_ROWS, SCAN_PAGES_MAX, STORE_VALUE_BYTES_MAX,
+    TREE_LEAVES_PER_SLICE, TREE_SLICES_PER_GROUP,
+};
+use crate::store::{KeyRange, PageLimit, StoreError, Table, Transaction};
 use crate::wire::ring::{
-    Epoch, Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey, RowState,
-    StoredRegister,
+    Ballot, Epoch, PullPlace, Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey,
+    RowState, Slice, StoredRegister, Sum,
 };
 
-/// The replica of a tracker.
-#[derive(Debug)]
+/// The replica of a member, in one of its lives: what of it is in memory.
+#[derive(Clone, Debug)]
 pub(crate) struct Replica {
-    store: Store,
+    me: MemberId,
+    placement: Arc<Placement>,
     /// The highest epoch seen, as on disk.
-    fence: AtomicU64,
+    epoch: Epoch,
+    /// Whether it takes part in decisions.
+    votes: bool,
+    promises: Promises,
+    tree: HashTree,
 }
 
 impl Replica {
-    /// The replica over a store.
-    pub(crate) async fn open(store: Store) -> Result<Self, StoreError> {
-        let fence = store.get(Table::Meta, FENCE_KEY).await?;
-        let fence = AtomicU64::new(decode_fence(fence)?.0);
-        Ok(Self { store, fence })
+    /// The replica over a store, at the beginning of a life. It does not vote yet.
+    pub(crate) fn open(
+        tx: &mut Transaction<'_>,
+        me: MemberId,
+        placement: Arc<Placement>,
+    ) -> Result<Self, StoreError> {
+        let ceiling = decode_ceiling(tx.get(Table::Meta, CEILING_KEY)?)?;
+        Ok(Self {
+            me,
+            placement,
+            epoch: decode_fence(tx.get(Table::Meta, FENCE_KEY)?)?,
+            votes: false,
+            promises: Promises::after_restart(ceiling),
+            tree: HashTree::load(tx)?,
+        })
     }
 
-    /// Answers a coordinator. Promises and acceptances are durable when this returns; a future that is
-    /// dropped may have been carried out all the same.
-    pub(crate) async fn handle(
-        &self,
+    /// The highest epoch that it has seen.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether it takes part in decisions.
+    pub(crate) fn votes(&self) -> bool {
+        self.votes
+    }
+
+    /// Lets it take part: it has forgotten nothing, or has learnt it again.
+    pub(crate) fn begin_to_vote(&mut self) {
+        self.votes = true;
+    }
+
+    /// The hash tree over its rows.
+    pub(crate) fn tree(&self) -> &HashTree {
+        &self.tree
+    }
+
+    /// Whether a request has to run in the writer.
+    pub(crate) fn needs_writer(&self, request: &ReplicaRequest) -> bool {
+        let writes = matches!(
+            request.call,
+            ReplicaCall::Prepare { .. }
+                | ReplicaCall::Accept { .. }
+                | ReplicaCall::Fence { .. }
+                | ReplicaCall::Install { .. }
+        );
+        writes || request.epoch > self.epoch
+    }
+
+    /// Answers a request from inside a job of the writer. The answer may be told when the job is durable.
+    pub(crate) fn write(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        from: MemberId,
         request: ReplicaRequest,
     ) -> Result<ReplicaAnswer, StoreError> {
-        let epoch = request.epoch;
-        let highest = Epoch(self.fence.load(Ordering::Acquire));
-        if epoch < highest {
-            return Ok(ReplicaAnswer::StaleEpoch { highest });
+        let before = self.epoch;
+        if request.epoch < before {
+            return Ok(ReplicaAnswer::StaleEpoch { highest: before });
         }
-        if epoch > highest {
-            self.store
-                .write(move |tx| raise_fence(tx, epoch).map(drop))
-                .await?;
-            self.fence.fetch_max(epoch.0, Ordering::AcqRel);
+        let is_fence = matches!(request.call, ReplicaCall::Fence { .. });
+        if is_fence && (!self.votes || from == self.me) {
+            return Ok(ReplicaAnswer::Unavailable);
         }
+        self.raise_epoch(tx, request.epoch)?;
         match request.call {
-            ReplicaCall::Prepare { .. } | ReplicaCall::Accept { .. } => {
-                self.store.write(move |tx| answer(tx, request)).await
+            ReplicaCall::Fence { .. } if request.epoch > before => Ok(ReplicaAnswer::Done),
+            ReplicaCall::Fence { .. } => Ok(ReplicaAnswer::StaleEpoch { highest: before }),
+            ReplicaCall::Install { rows } if from == self.me && !self.votes => {
+                for row in rows {
+                    self.install(tx, row)?;
+                }
+                Ok(ReplicaAnswer::Done)
             }
-            ReplicaCall::Read { key } => {
-                let row = self.store.get(Table::Rows, row_key::encode(&key)).await?;
+            ReplicaCall::Prepare { key, ballot } if self.decides(&key) => {
+                self.prepare(tx, key, ballot)
+            }
+            ReplicaCall::Accept { key, ballot, state } if self.decides(&key) => {
+                self.accept(tx, &key, ballot, state)
+            }
+            call => self.answer(tx, call),
+        }
+    }
+
+    /// Answers a request that only reads, from what is committed.
+    pub(crate) fn read(
+        &self,
+        view: &Transaction<'_>,
+        request: ReplicaRequest,
+    ) -> Result<ReplicaAnswer, StoreError> {
+        if request.epoch < self.epoch {
+            return Ok(ReplicaAnswer::StaleEpoch {
+                highest: self.epoch,
+            });
+        }
+        self.answer(view, request.call)
+    }
+
+    /// Remembers an epoch if it is the highest seen.
+    pub(crate) fn raise_epoch(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        epoch: Epoch,
+    ) -> Result<(), StoreError> {
+        if epoch > self.epoch {
+            tx.put(Table::Meta, FENCE_KEY, encode_fence(epoch))?;
+            self.epoch = epoch;
+        }
+        Ok(())
+    }
+
+    /// Whether it has a say about this row.
+    fn decides(&self, key: &RowKey) -> bool {
+        self.votes && self.holds(slice_of_row(key), self.me)
+    }
+
+    fn holds(&self, slice: Slice, member: MemberId) -> bool {
+        self.placement.preference_list(slice).contains(&member)
+    }
+
+    /// Whether this member and `with` both hold a slice.
+    fn shares(&self, slice: Slice, with: MemberId) -> bool {
+        let list = self.placement.preference_list(slice);
+        list.contains(&self.me) && list.contains(&with)
+    }
+
+    fn register(&self, tx: &Transaction<'_>, key: &RowKey) -> Result<Register, StoreError> {
+        let mut register = register(tx, key)?;
+        register.promised = register.promised.max(self.promises.of(key));
+        Ok(register)
+    }
+
+    fn prepare(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        key: RowKey,
+        ballot: Ballot,
+    ) -> Result<ReplicaAnswer, StoreError> {
+        let mut register = self.register(tx, &key)?;
+        if let Err(promised) = register.prepare(ballot) {
+            return Ok(ReplicaAnswer::Refused { ballot, promised });
+        }
+        if let Some(ceiling) = self.promises.make(key, ballot) {
+            tx.put(Table::Meta, CEILING_KEY, ceiling.to_be_bytes())?;
+        }
+        Ok(ReplicaAnswer::Promised {
+            ballot,
+            accepted: register.accepted,
+            state: register.state,
+        })
+    }
+
+    fn accept(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        key: &RowKey,
+        ballot: Ballot,
+        state: RowState,
+    ) -> Result<ReplicaAnswer, StoreError> {
+        let mut register = self.register(tx, key)?;
+        let before = register.accepted;
+        if let Err(promised) = register.accept(ballot, state) {
+            return Ok(ReplicaAnswer::Refused { ballot, promised });
+        }
+        self.store(tx, key, before, register)?;
+        self.promises.settle(key, ballot);
+        Ok(ReplicaAnswer::Accepted { ballot })
+    }
+
+    /// Takes what another replica has accepted, if it is newer.
+    fn install(&mut self, tx: &mut Transaction<'_>, row: ReplicaRow) -> Result<(), StoreError> {
+        let before = register(tx, &row.key)?.accepted;
+        if row.accepted <= before {
+            return Ok(());
+        }
+        let register = Register {
+            promised: row.accepted,
+            accepted: row.accepted,
+            state: row.state,
+        };
+        self.store(tx, &row.key, before, register)
+    }
+
+    /// Writes a register, and its leaf of the hash tree with it.
+    fn store(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        key: &RowKey,
+        before: Ballot,
+        register: Register,
+    ) -> Result<(), StoreError> {
+        self.tree.change(tx, key, before, register.accepted)?;
+        let value = encode(&StoredRegister::V1(register));
+        tx.put(Table::Rows, row_key::encode(key), value)
+    }
+
+    /// Answers what only reads.
+    fn answer(
+        &self,
+        view: &Transaction<'_>,
+        call: ReplicaCall,
+    ) -> Result<ReplicaAnswer, StoreError> {
+        match call {
+            _ if !self.votes => Ok(ReplicaAnswer::Unavailable),
+            ReplicaCall::Read { key } if self.decides(&key) => {
                 let Register {
                     accepted, state, ..
-                } = decode_register(row)?;
+                } = register(view, &key)?;
                 Ok(ReplicaAnswer::Row { accepted, state })
             }
             ReplicaCall::List {
                 partition,
                 after,
                 limit,
-            } => self.list(&partition, after, limit).await,
+            } => list(view, &partition, after, limit),
             ReplicaCall::Scan {
+                first,
+                last,
                 prefix,
                 heads,
                 after,
                 limit,
-            } => self.scan(&prefix, heads, after, limit).await,
+            } => {
+                let (rows, next) = scan(view, (first, last), &prefix, heads, after, limit)?;
+                Ok(ReplicaAnswer::Scanned { rows, next })
+            }
+            ReplicaCall::Pull { with, place, limit } => self.pull(view, with, place, limit),
+            ReplicaCall::TreeGroups { with } => {
+                let groups = 0..Slice::COUNT / TREE_SLICES_PER_GROUP;
+                let sum = |group: u16| hash_tree::add(self.sums(group as u8, with));
+                Ok(ReplicaAnswer::Sums(groups.map(sum).collect()))
+            }
+            ReplicaCall::TreeSlices { with, group }
+                if u16::from(group) < Slice::COUNT / TREE_SLICES_PER_GROUP =>
+            {
+                Ok(ReplicaAnswer::Sums(self.sums(group, with).collect()))
+            }
+            ReplicaCall::TreeLeaves { slice } => {
+                Ok(ReplicaAnswer::Sums(self.tree.leaves(slice).to_vec()))
+            }
+            ReplicaCall::TreeRows { slice, leaf, after } if leaf < TREE_LEAVES_PER_SLICE => {
+                tree_rows(view, slice, leaf, after)
+            }
+            _ => Ok(ReplicaAnswer::Unavailable),
         }
     }
 
-    async fn list(
-        &self,
-        partition: &[u8],
-        after: Option<Vec<u8>>,
-        limit: u16,
-    ) -> Result<ReplicaAnswer, StoreError> {
-        let prefix = row_key::encode_partition(partition);
-        let mut range = KeyRange::prefix(prefix.clone());
-        if let Some(sort) = after {
-            range = range.after(&[prefix, sort].concat());
-        }
-        let page = self
-            .store
-            .range(Table::Rows, range, page_limit(limit))
-            .await?;
-        let rows = page
-            .rows
-            .into_iter()
-            .map(decode_row)
-            .collect::<Result<_, _>>()?;
-        Ok(ReplicaAnswer::Rows {
-            rows,
-            more: page.more,
+    fn sums(&self, group: u8, with: MemberId) -> impl Iterator<Item = Sum> {
+        Slice::of_group(group).map(move |slice| match self.shares(slice, with) {
+            true => self.tree.slice(slice),
+            false => 0,
         })
     }
 
-    async fn scan(
+    /// A page of the rows that this member and `with` hold: of the next slices in a row that they do.
+    fn pull(
         &self,
-        prefix: &[u8],
-        heads: bool,
-        after: Option<RowKey>,
+        view: &Transaction<'_>,
+        with: MemberId,
+        place: PullPlace,
         limit: u16,
     ) -> Result<ReplicaAnswer, StoreError> {
-        let (mut rows, mut bytes, mut seen) = (Vec::new(), 0, after);
-        // Rows that are skipped cost time too, so that they bound the page as well.
-        for _ in 0..SCAN_PAGES_MAX {
-            let range = match &seen {
-                None => KeyRange::all(),
-                Some(key) if heads => {
-                    KeyRange::behind_prefix(row_key::encode_partition(key.partition()))
-                }
-                Some(key) => KeyRange::all().after(&row_key::encode(key)),
-            };
-            let page = self
-                .store
-                .range(Table::Rows, range, page_limit(limit))
-                .await?;
-            for stored in page.rows {
-                let stored_bytes = stored.0.len() + stored.1.len();
-                let row = decode_row(stored)?;
-                let first = seen
-                    .as_ref()
-                    .is_none_or(|seen| seen.partition() != row.key.partition());
-                seen = Some(row.key.clone());
-                if row.key.partition().starts_with(prefix) && (first || !heads) {
-                    bytes += stored_bytes;
-                    rows.push(row);
-                }
-                if rows.len() >= usize::from(limit) || bytes >= REPLICA_PAGE_BYTES {
-                    return Ok(ReplicaAnswer::Scanned { rows, next: seen });
-                }
-            }
-            if !page.more {
-                return Ok(ReplicaAnswer::Scanned { rows, next: None });
-            }
+        let mut shared = (place.slice.index()..Slice::COUNT)
+            .filter_map(Slice::new)
+            .filter(|slice| self.shares(*slice, with))
+            .peekable();
+        let Some(first) = shared.next() else {
+            let (rows, next) = (Vec::new(), None);
+            return Ok(ReplicaAnswer::Pulled { rows, next });
+        };
+        let mut last = first;
+        while let Some(next) = shared.next_if(|next| next.index() == last.index() + 1) {
+            last = next;
         }
-        Ok(ReplicaAnswer::Scanned { rows, next: seen })
+        let after = place.after.filter(|key| slice_of_row(key) >= first);
+        let (rows, seen) = scan(view, (first, last), b"", false, after, limit)?;
+        let next = match seen {
+            Some(key) => Some(PullPlace {
+                slice: slice_of_row(&key),
+                after: Some(key),
+            }),
+            None => shared.next().map(|slice| PullPlace { slice, after: None }),
+        };
+        Ok(ReplicaAnswer::Pulled { rows, next })
     }
 }
 
-/// Answers a coordinator from inside a job of the writer: what it promises or accepts is durable when the
-/// job is answered.
-pub(crate) fn answer(
-    tx: &mut Transaction<'_>,
-    request: ReplicaRequest,
+fn list(
+    view: &Transaction<'_>,
+    partition: &[u8],
+    after: Option<Vec<u8>>,
+    limit: u16,
 ) -> Result<ReplicaAnswer, StoreError> {
-    let highest = raise_fence(tx, request.epoch)?;
-    if request.epoch < highest {
-        return Ok(ReplicaAnswer::StaleEpoch { highest });
+    if RowKey::new(partition, []).is_err() {
+        return Ok(ReplicaAnswer::Unavailable);
     }
-    let (key, ballot, outcome) = match request.call {
-        ReplicaCall::Prepare { key, ballot } => {
-            let mut register = register(tx, &key)?;
-            let outcome = register.prepare(ballot).map(|()| {
-                let Register {
-                    accepted, state, ..
-                } = register.clone();
-                (
-                    register,
-                    ReplicaAnswer::Promised {
-                        ballot,
-                        accepted,
-                        state,
-                    },
-                )
-            });
-            (key, ballot, outcome)
+    let prefix = row_key::encode_partition(partition);
+    let mut range = KeyRange::prefix(prefix.clone());
+    if let Some(sort) = after {
+        range = range.after(&[prefix, sort].concat());
+    }
+    let page = view.range(Table::Rows, &range, page_limit(limit))?;
+    let rows = page.rows.into_iter().map(decode_row);
+    Ok(ReplicaAnswer::Rows {
+        rows: rows.collect::<Result<_, _>>()?,
+        more: page.more,
+    })
+}
+
+/// A page of the rows of some slices, and the row behind which to go on.
+fn scan(
+    view: &Transaction<'_>,
+    (first, last): (Slice, Slice),
+    prefix: &[u8],
+    heads: bool,
+    after: Option<RowKey>,
+    limit: u16,
+) -> Result<(Vec<ReplicaRow>, Option<RowKey>), StoreError> {
+    let (mut rows, mut bytes, mut seen) = (Vec::new(), 0, after);
+    let all = row_key::slices(first, last);
+    // Rows that are skipped cost time too, so that they bound the page as well.
+    for _ in 0..SCAN_PAGES_MAX {
+        let range = match &seen {
+            None => all.clone(),
+            Some(key) if heads => all
+                .clone()
+                .behind(KeyRange::behind_prefix(row_key::encode_partition(
+                    key.partition(),
+                ))),
+            Some(key) => all.clone().after(&row_key::encode(key)),
+        };
+        let page = view.range(Table::Rows, &range, page_limit(limit))?;
+        for stored in page.rows {
+            let stored_bytes = stored.0.len() + stored.1.len();
+            let row = decode_row(stored)?;
+            let is_first = seen
+                .as_ref()
+                .is_none_or(|seen| seen.partition() != row.key.partition());
+            seen = Some(row.key.clone());
+            if row.key.partition().starts_with(prefix) && (is_first || !heads) {
+                bytes += stored_bytes;
+                rows.push(row);
+            }
+            if rows.len() >= usize::from(limit.max(1)) || bytes >= REPLICA_PAGE_BYTES {
+                return Ok((rows, seen));
+            }
         }
-        ReplicaCall::Accept { key, ballot, state } => {
-            let mut register = register(tx, &key)?;
-            let outcome = register
-                .accept(ballot, state)
-                .map(|()| (register, ReplicaAnswer::Accepted { ballot }));
-            (key, ballot, outcome)
+        if !page.more {
+            return Ok((rows, None));
         }
-        ReplicaCall::Read { key } => {
-            let Register {
-                accepted, state, ..
-            } = register(tx, &key)?;
-            return Ok(ReplicaAnswer::Row { accepted, state });
+    }
+    Ok((rows, seen))
+}
+
+fn tree_rows(
+    view: &Transaction<'_>,
+    slice: Slice,
+    leaf: u8,
+    after: Option<RowKey>,
+) -> Result<ReplicaAnswer, StoreError> {
+    let mut range = row_key::slices(slice, slice);
+    if let Some(key) = after {
+        range = range.after(&row_key::encode(&key));
+    }
+    let mut stamps = Vec::new();
+    loop {
+        let page = view.range(Table::Rows, &range, page_limit(REPLICA_PAGE_ROWS))?;
+        let last = page.rows.last().map(|(key, _)| key.clone());
+        for stored in page.rows {
+            let row = decode_row(stored)?;
+            if leaf_of(&row.key) == leaf {
+                stamps.push((row.key, row.accepted));
+            }
         }
-        // Pages are read from snapshots and never inside the writer.
-        ReplicaCall::List { .. } | ReplicaCall::Scan { .. } => {
-            return Ok(ReplicaAnswer::Unavailable);
+        let full = stamps.len() >= usize::from(REPLICA_PAGE_ROWS);
+        match last.filter(|_| page.more && !full) {
+            Some(last) => range = range.after(&last),
+            None => {
+                return Ok(ReplicaAnswer::Stamps {
+                    rows: stamps,
+                    more: page.more,
+                });
+            }
         }
-    };
-    match outcome {
-        Ok((register, answer)) => {
-            tx.put(
-                Table::Rows,
-                row_key::encode(&key),
-                encode(&StoredRegister::V1(register)),
-            )?;
-            Ok(answer)
-        }
-        Err(promised) => Ok(ReplicaAnswer::Refused { ballot, promised }),
     }
 }
 
-/// The register of a row.
+/// The register of a row, as it is in the store.
 pub(crate) fn register(tx: &Transaction<'_>, key: &RowKey) -> Result<Register, StoreError> {
     decode_register(tx.get(Table::Rows, &row_key::encode(key))?)
 }
 
-/// Remembers an epoch if it is the highest seen, and returns that.
-fn raise_fence(tx: &mut Transaction<'_>, epoch: Epoch) -> Result<Epoch, StoreError> {
-    let highest = decode_fence(tx.get(Table::Meta, FENCE_KEY)?)?;
-    if epoch > highest {
-        tx.put(Table::Meta, FENCE_KEY, epoch.0.to_be_bytes())?;
-    }
-    Ok(highest.max(epoch))
+fn decode_ceiling(row: Option<Vec<u8>>) -> Result<u64, StoreError> {
+    let Some(row) = row else {
+        return Ok(0);
+    };
+    let bytes = row.try_into().map_err(|_| StoreError::Corrupt {
+        table: Table::Meta.name(),
+        what: "the ceiling of promises is not 8 bytes",
+    })?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+fn encode_fence(epoch: Epoch) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&epoch.list.to_be_bytes());
+    bytes[8..].copy_from_slice(&epoch.returns.to_be_bytes());
+    bytes
 }
 
 fn decode_fence(row: Option<Vec<u8>>) -> Result<Epoch, StoreError> {
     let Some(row) = row else {
         return Ok(Epoch::FOUNDING);
     };
-    let bytes = row.try_into().map_err(|_| StoreError::Corrupt {
+    let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
+    let epoch = match row.len() {
+        8 => number(&row).map(|list| Epoch { list, returns: 0 }),
+        16 => number(&row[..8])
+            .zip(number(&row[8..]))
+            .map(|(list, returns)| Epoch { list, returns }),
+        _ => None,
+    };
+    epoch.ok_or(StoreError::Corrupt {
         table: Table::Meta.name(),
-        what: "the highest epoch is not 8 bytes",
-    })?;
-    Ok(Epoch(u64::from_be_bytes(bytes)))
+        what: "the highest epoch is none",
+    })
 }
 
 fn decode_register(row: Option<Vec<u8>>) -> Result<Register, StoreError> {
@@ -280,12 +521,9 @@ fn page_limit(rows: u16) -> PageLimit {
 }
 
 const FENCE_KEY: &[u8] = b"fence";
+const CEILING_KEY: &[u8] = b"ceiling";
 
 const _: () = assert!(RowState::VALUE_BYTES_MAX + 2 * 1024 < STORE_VALUE_BYTES_MAX);
-const _: () = {
-    use crate::wire::frame::Message;
-    assert!(2 * REPLICA_PAGE_BYTES <= ReplicaAnswer::BODY_BYTES_MAX);
-};
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@
 //! keys, and a listing or a scan is one range.
 
 use super::placement::{slice_of, slice_of_row};
-use crate::wire::ring::RowKey;
+use crate::store::KeyRange;
+use crate::wire::ring::{RowKey, Slice};
 
 /// The key on disk.
 pub(crate) fn encode(key: &RowKey) -> Vec<u8> {
@@ -19,6 +20,12 @@ pub(crate) fn encode_partition(partition: &[u8]) -> Vec<u8> {
     let mut bytes = slice_of(partition).index().to_be_bytes().to_vec();
     push_partition(&mut bytes, partition);
     bytes
+}
+
+/// The keys on disk of the slices from `first` to `last`.
+pub(crate) fn slices(first: Slice, last: Slice) -> KeyRange {
+    let (first, end) = (first.index().to_be_bytes(), (last.index() + 1).to_be_bytes());
+    KeyRange::new(first, end)
 }
 
 /// The row with this key on disk, unless it is none, or in the wrong slice.

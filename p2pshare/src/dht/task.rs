@@ -1,5 +1,4 @@
-//! What a coordinator is given and what it gives: who proposes, what is wanted of which row, what it is
-//! told and wants done, and how it ended.
+//! What a coordinator is given and what it gives: who proposes, what is wanted of which row, and how it ended.
 //!
 //! **Invariant.** A round of one life of one member is handed out once, so that no two proposals share a
 //! ballot.
@@ -9,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::register::Change;
 use crate::identity::MemberId;
-use crate::wire::ring::{Epoch, ReplicaAnswer, ReplicaRequest, RowKey, RowState, Version};
+use crate::wire::ring::{Epoch, RowKey, RowState, Version};
 
 /// Who proposes: one member in one of its lives.
 #[derive(Clone, Debug)]
@@ -42,6 +41,8 @@ pub(crate) enum Intent {
     Read,
     /// A change of it.
     Change(Change),
+    /// That every replica that can be reached has what a majority agrees on.
+    Repair,
 }
 
 /// What is wanted of which row, under which list of members.
@@ -58,34 +59,10 @@ pub(crate) struct Task {
     pub(crate) round: u64,
 }
 
-/// What a coordinator is told.
-#[derive(Clone, Debug)]
-pub(crate) enum Input {
-    /// A replica answered.
-    Answer {
-        from: MemberId,
-        answer: ReplicaAnswer,
-    },
-    /// A replica could not be asked, or its connection broke before it answered.
-    Failed { from: MemberId },
-}
-
-/// What a coordinator wants done.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Action {
-    /// Ask a replica.
-    Send {
-        to: MemberId,
-        request: ReplicaRequest,
-    },
-    /// Tell whoever asked; it comes once.
-    Finish(Result<Outcome, Failure>),
-}
-
 /// How it ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
-    /// The state that was read.
+    /// The state that was read, or that the replicas were repaired to.
     Read(RowState),
     /// The change was made.
     Applied(Version),

@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::id::RingId;
 use crate::limits::{DHT_PORT_OFFSET, FOUNDERS_MAX, HOST_BYTES_MAX};
 
@@ -15,7 +17,8 @@ use crate::limits::{DHT_PORT_OFFSET, FOUNDERS_MAX, HOST_BYTES_MAX};
 ///
 /// The host is an IP address or a host name; names are kept in lower case and are not resolved here. The port is
 /// between 1 and [`TrackerAddr::MAX_PORT`]. Written as `127.0.0.1:9000`, `[::1]:9000` or `tracker.example:9000`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct TrackerAddr {
     host: Host,
     port: u16,
@@ -83,6 +86,20 @@ impl FromStr for TrackerAddr {
             }
         };
         Self::checked(host, port)
+    }
+}
+
+impl TryFrom<String> for TrackerAddr {
+    type Error = TrackerAddrError;
+
+    fn try_from(text: String) -> Result<Self, TrackerAddrError> {
+        text.parse()
+    }
+}
+
+impl From<TrackerAddr> for String {
+    fn from(addr: TrackerAddr) -> Self {
+        addr.to_string()
     }
 }
 

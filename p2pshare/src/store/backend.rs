@@ -110,10 +110,6 @@ impl KeyRange {
     }
 
     /// Keys from `start` (inclusive) to `end` (exclusive).
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
     pub(crate) fn new(start: impl Into<Vec<u8>>, end: impl Into<Vec<u8>>) -> Self {
         Self {
             start: start.into(),
@@ -148,6 +144,15 @@ impl KeyRange {
                 end: Some(Vec::new()),
             },
         }
+    }
+
+    /// The part of this range that begins where `other` does, or later.
+    pub(crate) fn behind(mut self, other: Self) -> Self {
+        if other.is_empty() {
+            return other;
+        }
+        self.start = self.start.max(other.start);
+        self
     }
 
     /// The part of this range behind `key`.

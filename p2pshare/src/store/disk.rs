@@ -163,6 +163,7 @@ fn opening(path: &Path, error: fjall::Error) -> StoreError {
 fn memtable_bytes(table: Table) -> u64 {
     match table {
         Table::Rows | Table::DigestPages => 8 << 20,
+        Table::HashTree => 2 << 20,
         Table::Header | Table::Meta | Table::Shares | Table::Downloads => 1 << 20,
     }
 }

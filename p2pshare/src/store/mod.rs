@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use backend::{Backend, Durability, PageBuilder};
+use backend::{Backend, Changes, Durability, PageBuilder};
 use disk::Disk;
 use writer::Inner;
 
@@ -167,6 +167,26 @@ impl Store {
         self.inner.read(table, read).await
     }
 
+    /// Runs `job` on what is committed, off the async threads.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// What the job returned, and as [`Store::get`].
+    pub(crate) async fn view<R, F>(&self, job: F) -> Result<R, StoreError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<R, StoreError> + Send + 'static,
+    {
+        let tables = self.inner.tables();
+        let read = move |engine: &dyn Backend| {
+            let mut nothing = Changes::default();
+            job(&Transaction::new(engine, tables, &mut nothing))
+        };
+        self.inner.read(Table::Header, read).await
+    }
+
     /// The number of commits of this store that are on disk, over all its lives. It is at least that
     /// of any write already answered.
     pub(crate) fn commits(&self) -> u64 {
@@ -211,7 +231,7 @@ impl StoreKind {
     /// The tables of such a store.
     pub(super) const fn tables(self) -> &'static [Table] {
         match self {
-            Self::Tracker => &[Table::Meta, Table::Rows],
+            Self::Tracker => &[Table::Meta, Table::Rows, Table::HashTree],
             Self::Peer => &[
                 Table::Meta,
                 Table::Shares,
@@ -251,6 +271,8 @@ pub(crate) enum Table {
     Meta,
     /// The rows of the ring, by slice, partition and sort key.
     Rows,
+    /// The leaves of the hash tree over those rows.
+    HashTree,
     /// The files that a peer shares.
     Shares,
     /// Chunk digests of those files, in pages.
@@ -260,10 +282,11 @@ pub(crate) enum Table {
 }
 
 impl Table {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Header,
         Self::Meta,
         Self::Rows,
+        Self::HashTree,
         Self::Shares,
         Self::DigestPages,
         Self::Downloads,
@@ -275,6 +298,7 @@ impl Table {
             Self::Header => "store",
             Self::Meta => "meta",
             Self::Rows => "rows",
+            Self::HashTree => "hash_tree",
             Self::Shares => "shares",
             Self::DigestPages => "digest_pages",
             Self::Downloads => "downloads",

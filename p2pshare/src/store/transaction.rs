@@ -56,10 +56,6 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// As [`Transaction::get`].
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
     pub(crate) fn range(
         &self,
         table: Table,

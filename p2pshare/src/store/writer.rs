@@ -74,6 +74,10 @@ impl Inner {
         }
     }
 
+    pub(super) fn tables(&self) -> &'static [Table] {
+        self.tables
+    }
+
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Acquire)
     }
@@ -133,7 +137,7 @@ impl Inner {
         table: Table,
         read: impl FnOnce(&dyn Backend) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
-        if !self.tables.contains(&table) {
+        if table != Table::Header && !self.tables.contains(&table) {
             return Err(StoreError::NoSuchTable {
                 table: table.name(),
             });

@@ -2,12 +2,25 @@
 //! each other. Behaviour lives in `dht`; here is only what can be written down, and every bound on it is
 //! checked when it is read back.
 
+mod calls;
+mod hello;
+mod lease;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::Message;
-use crate::identity::{MemberId, PeerId, RequestId, SessionId};
+use crate::identity::{MemberId, PeerId, RequestId};
+use crate::limits::TREE_SLICES_PER_GROUP;
+
+pub(crate) use calls::{
+    PullPlace, ReplicaAnswer, ReplicaAnswers, ReplicaBatch, ReplicaCall, ReplicaRequest, ReplicaRow, Sum,
+};
+pub(crate) use hello::{Hello, Life, RingRecord, RingMember, Standing, Welcome};
+pub use lease::LeaseKey;
+pub(crate) use lease::LeaseEntry;
 
 /// One of the 2^14 fixed parts of the key circle, the unit of placement, repair and movement.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
@@ -19,6 +32,8 @@ impl Slice {
     pub(crate) const BITS: u32 = 14;
     /// How many slices there are.
     pub(crate) const COUNT: u16 = 1 << Self::BITS;
+    /// The first.
+    pub(crate) const FIRST: Self = Self(0);
 
     /// The slice with this index, if there is one.
     pub(crate) fn new(index: u16) -> Option<Self> {
@@ -35,11 +50,18 @@ impl Slice {
         self.0
     }
 
+    /// The group of slices to which it belongs, of which a hash tree has a node for each.
+    pub(crate) fn group(self) -> u8 {
+        (self.0 / TREE_SLICES_PER_GROUP) as u8
+    }
+
+    /// The slices of a group, in order.
+    pub(crate) fn of_group(group: u8) -> impl Iterator<Item = Self> {
+        let first = u16::from(group) * TREE_SLICES_PER_GROUP;
+        (first..first + TREE_SLICES_PER_GROUP).filter_map(Self::new)
+    }
+
     /// Every slice, in order.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..Self::COUNT).map(Self)
     }
@@ -193,10 +215,6 @@ impl RowState {
     }
 
     /// Its value; `None` if it was never written, or deleted.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
     pub(crate) fn value(&self) -> Option<&[u8]> {
         self.value.as_deref()
     }
@@ -281,6 +299,15 @@ impl Ballot {
         member: MemberId::from_bytes([0; 16]),
         incarnation: 0,
     };
+
+    /// At least as high as every ballot of a round.
+    pub(crate) const fn last_of(round: u64) -> Self {
+        Self {
+            round,
+            member: MemberId::from_bytes([0xff; 16]),
+            incarnation: u64::MAX,
+        }
+    }
 }
 
 impl fmt::Debug for Ballot {
@@ -321,384 +348,29 @@ pub(crate) enum StoredRegister {
     V1(Register),
 }
 
-/// Which list of members counts: it rises with each change of who is in the ring.
+/// Which members count: the list of them has a number that rises with each change of who is in the ring, and
+/// within one list it is counted how often a member came back that may have forgotten something. Whatever was
+/// promised or accepted in an earlier epoch by such a member no longer counts.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
-pub(crate) struct Epoch(pub(crate) u64);
+pub(crate) struct Epoch {
+    /// The number of the list.
+    pub(crate) list: u64,
+    /// How often a member of this list came back without its memory.
+    pub(crate) returns: u64,
+}
 
 impl Epoch {
     /// The epoch of the founders.
-    pub(crate) const FOUNDING: Self = Self(1);
-}
+    pub(crate) const FOUNDING: Self = Self {
+        list: 1,
+        returns: 0,
+    };
 
-/// What a lease is about; the same bytes at every peer that has something to say about it.
-#[derive(Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Vec<u8>")]
-pub struct LeaseKey(Vec<u8>);
-
-impl LeaseKey {
-    /// Bytes in a lease key; at least one.
-    pub const BYTES_MAX: usize = 255;
-
-    /// The key with these bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyError`] when there are none, or too many.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, KeyError> {
-        let bytes = bytes.into();
-        KeyError::check("lease key", &bytes, 1, Self::BYTES_MAX)?;
-        Ok(Self(bytes))
-    }
-
-    /// Its bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for LeaseKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LeaseKey({})", self.0.escape_ascii())
-    }
-}
-
-impl TryFrom<Vec<u8>> for LeaseKey {
-    type Error = KeyError;
-
-    fn try_from(bytes: Vec<u8>) -> Result<Self, KeyError> {
-        Self::new(bytes)
-    }
-}
-
-/// What one session of one peer says under a key, as replicas pass it on.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) struct LeaseEntry {
-    /// Who says it; only that peer writes this entry.
-    pub(crate) peer: PeerId,
-    /// In which of its sessions.
-    pub(crate) session: SessionId,
-    /// Higher than in anything that this session said before.
-    pub(crate) number: u64,
-    /// Milliseconds until it no longer counts, by the clock of whoever receives it.
-    pub(crate) expires_in: u32,
-    /// What it says, or that it has nothing to say any more.
-    pub(crate) payload: Option<Vec<u8>>,
-}
-
-/// What a coordinator asks of a replica.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ReplicaRequest {
-    /// The epoch in which it is asked; a replica that knows a later one refuses.
-    pub(crate) epoch: Epoch,
-    /// What is asked.
-    pub(crate) call: ReplicaCall,
-}
-
-/// The calls of [`ReplicaRequest`].
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) enum ReplicaCall {
-    /// Promise to take nothing below the ballot. [`ReplicaAnswer::Promised`].
-    Prepare { key: RowKey, ballot: Ballot },
-    /// Take this state. [`ReplicaAnswer::Accepted`].
-    Accept {
-        key: RowKey,
-        ballot: Ballot,
-        state: RowState,
-    },
-    /// What do you have? [`ReplicaAnswer::Row`].
-    Read { key: RowKey },
-    /// The rows of a partition behind a sort key. [`ReplicaAnswer::Rows`].
-    List {
-        partition: Vec<u8>,
-        after: Option<Vec<u8>>,
-        limit: u16,
-    },
-    /// The rows of every slice behind a key, in the order of the disk: those whose partition key begins
-    /// with `prefix`, or with `heads` only the first of each such partition. [`ReplicaAnswer::Scanned`].
-    Scan {
-        prefix: Vec<u8>,
-        heads: bool,
-        after: Option<RowKey>,
-        limit: u16,
-    },
-}
-
-impl Message for ReplicaRequest {
-    const KIND: u16 = 0x0301;
-    const BODY_BYTES_MAX: usize = 20 * 1024;
-}
-
-/// What a replica answers.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) enum ReplicaAnswer {
-    /// It promised, and this is what it had accepted before.
-    Promised {
-        ballot: Ballot,
-        accepted: Ballot,
-        state: RowState,
-    },
-    /// It took the state, and has it on disk.
-    Accepted { ballot: Ballot },
-    /// It has promised a higher ballot than the one that was asked.
-    Refused { ballot: Ballot, promised: Ballot },
-    /// What it has accepted.
-    Row { accepted: Ballot, state: RowState },
-    /// A page of what it has accepted.
-    Rows { rows: Vec<ReplicaRow>, more: bool },
-    /// What it has accepted up to `next`, behind which there may be more.
-    Scanned {
-        rows: Vec<ReplicaRow>,
-        next: Option<RowKey>,
-    },
-    /// It knows a later epoch.
-    StaleEpoch { highest: Epoch },
-    /// Its store has failed; it did not do it.
-    Unavailable,
-}
-
-impl Message for ReplicaAnswer {
-    const KIND: u16 = 0x0302;
-    const BODY_BYTES_MAX: usize = 512 * 1024;
-}
-
-/// A row in a page of [`ReplicaAnswer::Rows`] or [`ReplicaAnswer::Scanned`].
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ReplicaRow {
-    pub(crate) key: RowKey,
-    pub(crate) accepted: Ballot,
-    pub(crate) state: RowState,
-}
-
-#[cfg(test)]
-mod tests {
-    use serde::de::DeserializeOwned;
-
-    use super::*;
-    use crate::golden::{Golden, assert_every_variant, variants};
-    use crate::wire::frame::encode;
-
-    variants!(ReplicaCall {
-        Prepare,
-        Accept,
-        Read,
-        List,
-        Scan,
-    });
-    variants!(ReplicaAnswer {
-        Promised,
-        Accepted,
-        Refused,
-        Row,
-        Rows,
-        Scanned,
-        StaleEpoch,
-        Unavailable,
-    });
-    variants!(StoredRegister { V1 });
-
-    fn key() -> RowKey {
-        RowKey::new("g/a", "f").unwrap()
-    }
-
-    fn ballot(round: u64) -> Ballot {
-        Ballot {
-            round,
-            member: MemberId::from_bytes([0xb0; 16]),
-            incarnation: 2,
+    /// The next epoch of the same list.
+    pub(crate) const fn next_return(self) -> Self {
+        Self {
+            list: self.list,
+            returns: self.returns.saturating_add(1),
         }
-    }
-
-    fn state() -> RowState {
-        let request = RequestKey {
-            peer: PeerId::from_bytes([0xee; 32]),
-            request: RequestId::from_bytes([0xcc; 16]),
-        };
-        RowState::default().next(Some(b"v".to_vec()), request)
-    }
-
-    fn requests() -> Vec<(&'static str, ReplicaRequest)> {
-        let (key, ballot, state) = (key(), ballot(7), state());
-        let list = |after| ReplicaCall::List {
-            partition: b"p".to_vec(),
-            after,
-            limit: 5,
-        };
-        let scan = |heads, after| ReplicaCall::Scan {
-            prefix: b"g/".to_vec(),
-            heads,
-            after,
-            limit: 5,
-        };
-        let calls = vec![
-            (
-                "prepare",
-                ReplicaCall::Prepare {
-                    key: key.clone(),
-                    ballot,
-                },
-            ),
-            (
-                "accept",
-                ReplicaCall::Accept {
-                    key: key.clone(),
-                    ballot,
-                    state,
-                },
-            ),
-            ("read", ReplicaCall::Read { key: key.clone() }),
-            ("list", list(None)),
-            ("list_on", list(Some(b"s".into()))),
-            ("scan", scan(false, None)),
-            ("scan_on", scan(true, Some(key))),
-        ];
-        assert_every_variant(calls.iter().map(|(_, call)| call));
-        let request = |(name, call)| {
-            let epoch = Epoch(300);
-            (name, ReplicaRequest { epoch, call })
-        };
-        calls.into_iter().map(request).collect()
-    }
-
-    fn answers() -> [(&'static str, ReplicaAnswer); 8] {
-        let (ballot, zero) = (ballot(7), Ballot::ZERO);
-        let row = ReplicaRow {
-            key: key(),
-            accepted: ballot,
-            state: state(),
-        };
-        [
-            (
-                "promised",
-                ReplicaAnswer::Promised {
-                    ballot,
-                    accepted: zero,
-                    state: RowState::default(),
-                },
-            ),
-            ("accepted", ReplicaAnswer::Accepted { ballot }),
-            (
-                "refused",
-                ReplicaAnswer::Refused {
-                    ballot: zero,
-                    promised: ballot,
-                },
-            ),
-            (
-                "row",
-                ReplicaAnswer::Row {
-                    accepted: ballot,
-                    state: state(),
-                },
-            ),
-            (
-                "rows",
-                ReplicaAnswer::Rows {
-                    rows: vec![row.clone()],
-                    more: true,
-                },
-            ),
-            (
-                "scanned",
-                ReplicaAnswer::Scanned {
-                    rows: vec![row],
-                    next: Some(key()),
-                },
-            ),
-            (
-                "stale_epoch",
-                ReplicaAnswer::StaleEpoch { highest: Epoch(2) },
-            ),
-            ("unavailable", ReplicaAnswer::Unavailable),
-        ]
-    }
-
-    #[test]
-    fn golden_bytes() {
-        let entry = |payload| LeaseEntry {
-            peer: PeerId::from_bytes([0xee; 32]),
-            session: SessionId::from_bytes([0xdd; 16]),
-            number: 300,
-            expires_in: 60_000,
-            payload,
-        };
-        let register = StoredRegister::V1(Register {
-            promised: ballot(8),
-            accepted: ballot(7),
-            state: state(),
-        });
-        let mut golden = Golden::open("ring");
-        for (name, request) in requests() {
-            golden.message(&format!("request/{name}"), &request);
-        }
-        golden.messages("answer", &answers());
-        golden.value("lease_entry", &entry(Some(b"x".to_vec())));
-        golden.value("lease_entry_withdrawn", &entry(None));
-        golden.values("stored", &[("register", register)]);
-        golden.finish();
-    }
-
-    fn decodes<T: DeserializeOwned>(hex: &str) -> bool {
-        let digits: String = hex.split_whitespace().collect();
-        let bytes = data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap();
-        matches!(postcard::take_from_bytes::<T>(&bytes), Ok((_, [])))
-    }
-
-    #[test]
-    fn what_breaks_a_bound_does_not_decode() {
-        assert!(decodes::<Slice>("ff7f"));
-        assert!(!decodes::<Slice>("808001"));
-        assert!(decodes::<RowKey>("01 70 00"));
-        assert!(!decodes::<RowKey>("00 00"));
-        let long = "70".repeat(256);
-        assert!(!decodes::<RowKey>(&format!("8002 {long} 00")));
-        assert!(!decodes::<LeaseKey>("00"));
-        assert!(!decodes::<LeaseKey>(&format!("8002 {long}")));
-        // Never written and yet with a value; changed once and by nobody; remembered and never made.
-        let request = "ee".repeat(48);
-        assert!(decodes::<RowState>("00 00 00"));
-        assert!(!decodes::<RowState>("00 01 01 76 00"));
-        assert!(!decodes::<RowState>("01 00 00"));
-        assert!(!decodes::<RowState>(&format!("00 00 01 {request}")));
-        assert!(decodes::<RowState>(&format!("01 00 01 {request}")));
-        let seventeen = request.repeat(17);
-        assert!(decodes::<RowState>(&format!(
-            "11 00 10 {}",
-            request.repeat(16)
-        )));
-        assert!(!decodes::<RowState>(&format!("11 00 11 {seventeen}")));
-        let huge = "76".repeat(RowState::VALUE_BYTES_MAX + 1);
-        assert!(!decodes::<RowState>(&format!(
-            "01 01 818001 {huge} 01 {request}"
-        )));
-    }
-
-    #[test]
-    fn the_largest_messages_fit_their_frames() {
-        let mut state = RowState::default();
-        for _ in 0..RowState::RECENT_MAX {
-            let request = RequestKey {
-                peer: PeerId::from_bytes([1; 32]),
-                request: RequestId::from_bytes([1; 16]),
-            };
-            state = state.next(Some(vec![0; RowState::VALUE_BYTES_MAX]), request);
-        }
-        let key = RowKey::new(
-            [0; RowKey::PARTITION_BYTES_MAX],
-            [0; RowKey::SORT_BYTES_MAX],
-        )
-        .unwrap();
-        let ballot = Ballot {
-            incarnation: u64::MAX,
-            ..ballot(u64::MAX)
-        };
-        let call = ReplicaCall::Accept { key, ballot, state };
-        assert!(
-            encode(&ReplicaRequest {
-                epoch: Epoch(u64::MAX),
-                call
-            })
-            .is_ok()
-        );
     }
 }

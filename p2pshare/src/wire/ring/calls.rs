@@ -1,0 +1,202 @@
+//! What members ask each other's replicas, and the answers.
+//!
+//! Requests travel in batches: what one member has to ask another at one moment goes on one stream, and is
+//! answered in the same order once all of it is done.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ballot, Epoch, RowKey, RowState, Slice};
+use crate::identity::MemberId;
+use crate::limits::{REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX};
+use crate::time::Timestamp;
+use crate::wire::frame::Message;
+
+/// What one member has to ask another at one moment.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<ReplicaRequest>", into = "Vec<ReplicaRequest>")]
+pub(crate) struct ReplicaBatch(Vec<ReplicaRequest>);
+
+impl ReplicaBatch {
+    /// The batch of these requests, in this order, unless there are none or too many.
+    pub(crate) fn new(requests: Vec<ReplicaRequest>) -> Option<Self> {
+        let fits = (1..=REPLICA_BATCH_REQUESTS_MAX).contains(&requests.len());
+        fits.then_some(Self(requests))
+    }
+
+    /// The requests.
+    pub(crate) fn into_requests(self) -> Vec<ReplicaRequest> {
+        self.0
+    }
+}
+
+impl TryFrom<Vec<ReplicaRequest>> for ReplicaBatch {
+    type Error = &'static str;
+
+    fn try_from(requests: Vec<ReplicaRequest>) -> Result<Self, Self::Error> {
+        Self::new(requests).ok_or("a batch of no requests, or of too many")
+    }
+}
+
+impl From<ReplicaBatch> for Vec<ReplicaRequest> {
+    fn from(batch: ReplicaBatch) -> Self {
+        batch.0
+    }
+}
+
+impl Message for ReplicaBatch {
+    const KIND: u16 = 0x0301;
+    const BODY_BYTES_MAX: usize = REPLICA_BATCH_BYTES_MAX;
+}
+
+/// What a replica answers to a batch.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReplicaAnswers {
+    /// One for each request, in their order.
+    pub(crate) answers: Vec<ReplicaAnswer>,
+    /// How many commits the disk of the one who answers has.
+    pub(crate) commits: u64,
+    /// The time on its own clock.
+    pub(crate) clock: Timestamp,
+}
+
+impl Message for ReplicaAnswers {
+    const KIND: u16 = 0x0302;
+    const BODY_BYTES_MAX: usize = 8 * REPLICA_BATCH_BYTES_MAX;
+}
+
+/// What a member asks of a replica.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReplicaRequest {
+    /// The epoch in which it is asked; a replica that knows a later one refuses.
+    pub(crate) epoch: Epoch,
+    /// What is asked.
+    pub(crate) call: ReplicaCall,
+}
+
+/// The calls of [`ReplicaRequest`].
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum ReplicaCall {
+    /// Promise to take nothing below the ballot. [`ReplicaAnswer::Promised`].
+    Prepare { key: RowKey, ballot: Ballot },
+    /// Take this state. [`ReplicaAnswer::Accepted`].
+    Accept {
+        key: RowKey,
+        ballot: Ballot,
+        state: RowState,
+    },
+    /// What do you have? [`ReplicaAnswer::Row`].
+    Read { key: RowKey },
+    /// The rows of a partition behind a sort key. [`ReplicaAnswer::Rows`].
+    List {
+        partition: Vec<u8>,
+        after: Option<Vec<u8>>,
+        limit: u16,
+    },
+    /// The rows of the slices up to `last` that are behind a key, in the order of the disk: those whose
+    /// partition key begins with `prefix`, or with `heads` only the first of each such partition.
+    /// [`ReplicaAnswer::Scanned`].
+    Scan {
+        first: Slice,
+        last: Slice,
+        prefix: Vec<u8>,
+        heads: bool,
+        after: Option<RowKey>,
+        limit: u16,
+    },
+    /// Refuse from now on whatever is asked in an epoch below that of this request, which is higher than
+    /// any that you know: who asks may have forgotten what it promised. [`ReplicaAnswer::Done`].
+    Fence { incarnation: u64 },
+    /// The rows that you and `with` hold, from a place on, in the order of the disk.
+    /// [`ReplicaAnswer::Pulled`].
+    Pull {
+        with: MemberId,
+        place: PullPlace,
+        limit: u16,
+    },
+    /// Take what others have accepted, where it is newer. Only a member itself asks itself that, before it
+    /// votes. [`ReplicaAnswer::Done`].
+    Install { rows: Vec<ReplicaRow> },
+    /// The sums of the 128 groups of slices, over those slices that you and `with` hold.
+    /// [`ReplicaAnswer::Sums`].
+    TreeGroups { with: MemberId },
+    /// The sums of the slices of a group; zero for those that you and `with` do not both hold.
+    /// [`ReplicaAnswer::Sums`].
+    TreeSlices { with: MemberId, group: u8 },
+    /// The sums of the leaves of a slice. [`ReplicaAnswer::Sums`].
+    TreeLeaves { slice: Slice },
+    /// Keys and accepted ballots of the rows of a leaf, behind a key, in the order of the disk.
+    /// [`ReplicaAnswer::Stamps`].
+    TreeRows {
+        slice: Slice,
+        leaf: u8,
+        after: Option<RowKey>,
+    },
+}
+
+/// What a replica answers.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum ReplicaAnswer {
+    /// It promised, and this is what it had accepted before.
+    Promised {
+        ballot: Ballot,
+        accepted: Ballot,
+        state: RowState,
+    },
+    /// It took the state, and has it on disk.
+    Accepted { ballot: Ballot },
+    /// It has promised a higher ballot than the one that was asked.
+    Refused { ballot: Ballot, promised: Ballot },
+    /// What it has accepted.
+    Row { accepted: Ballot, state: RowState },
+    /// A page of what it has accepted.
+    Rows { rows: Vec<ReplicaRow>, more: bool },
+    /// What it has accepted up to `next`, behind which there may be more.
+    Scanned {
+        rows: Vec<ReplicaRow>,
+        next: Option<RowKey>,
+    },
+    /// It knows a later epoch.
+    StaleEpoch { highest: Epoch },
+    /// It did not do it: its store has failed, it does not vote yet, or it does not hold the row.
+    Unavailable,
+    /// It did it.
+    Done,
+    /// Sums of a hash tree, in the order of what they are of.
+    Sums(Vec<Sum>),
+    /// What it has accepted up to `next`, if there may be more.
+    Pulled {
+        rows: Vec<ReplicaRow>,
+        next: Option<PullPlace>,
+    },
+    /// A page of the rows of a leaf.
+    Stamps {
+        rows: Vec<(RowKey, Ballot)>,
+        more: bool,
+    },
+}
+
+/// A place in the rows that two members hold: a slice, and in it the row behind which it is.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PullPlace {
+    pub(crate) slice: Slice,
+    pub(crate) after: Option<RowKey>,
+}
+
+impl PullPlace {
+    /// Before all rows.
+    pub(crate) const START: Self = Self {
+        slice: Slice::FIRST,
+        after: None,
+    };
+}
+
+/// A node of a hash tree: the sum of the hashes below it, modulo 2^128.
+pub(crate) type Sum = u128;
+
+/// A row in a page of [`ReplicaAnswer::Rows`] or [`ReplicaAnswer::Scanned`].
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReplicaRow {
+    pub(crate) key: RowKey,
+    pub(crate) accepted: Ballot,
+    pub(crate) state: RowState,
+}
