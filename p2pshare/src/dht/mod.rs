@@ -17,6 +17,7 @@ mod machine;
 mod member;
 mod node;
 mod placement;
+mod planted;
 mod promises;
 mod quorum;
 mod register;
@@ -36,6 +37,18 @@ pub use crate::wire::ring::{KeyError, LeaseKey, RequestKey, RowKey, Version};
 /// What the simulator runs and looks at.
 #[cfg(any(test, feature = "__sim"))]
 pub(crate) mod sim {
+    pub(crate) use super::coordinator::Coordinator;
+    pub(crate) use super::founding::{
+        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_life, set_record,
+    };
+    pub(crate) use super::machine::{Action, Input, Machine};
+    pub(crate) use super::placement::{Placement, slice_of_row};
+    pub(crate) use super::planted::{Fault, plant, planted};
+    #[cfg(test)]
     pub(crate) use super::quorum::{Count, Quorum};
-    pub(crate) use super::register::{Attempt, Change, Decision};
+    pub(crate) use super::register::{Attempt, Change};
+    #[cfg(test)]
+    pub(crate) use super::register::Decision;
+    pub(crate) use super::replica::{Replica, register};
+    pub(crate) use super::task::{Failure, Intent, Outcome, Proposer, Task};
 }

@@ -3,13 +3,27 @@
 //! Each place that could be wrong asks [`planted`], which the product answers with a constant `false`; only in
 //! tests and in the simulator is there a switch, one for each thread.
 
-/// A mistake.
-#[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd)]
-#[cfg_attr(
-    not(any(test, feature = "__sim")),
-    expect(dead_code, reason = "no mistake is made outside of tests")
-)]
-pub(crate) enum Fault {
+macro_rules! faults {
+    ($($(#[$doc:meta])* $fault:ident,)*) => {
+        /// A mistake.
+        #[derive(Copy, Clone, Debug, Eq, PartialEq)]
+        #[cfg_attr(
+            not(any(test, feature = "__sim")),
+            expect(dead_code, reason = "no mistake is made outside of tests")
+        )]
+        pub(crate) enum Fault {
+            $($(#[$doc])* $fault,)*
+        }
+
+        #[cfg(any(test, feature = "__sim"))]
+        impl Fault {
+            /// Every mistake, with its name.
+            pub(crate) const ALL: &[(Self, &str)] = &[$((Self::$fault, stringify!($fault)),)*];
+        }
+    };
+}
+
+faults! {
     /// An answer goes out before what it says is on disk.
     AckBeforeSync,
     /// Whoever speaks in an epoch that is over is heard all the same.

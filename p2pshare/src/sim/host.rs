@@ -5,23 +5,29 @@
 //! which all its answers go out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
 use super::world::{Event, World};
+use super::trouble::DISK_DELAY;
 use crate::dht::sim::{
-    Action, Coordinator, Failure, Fault, Input, Intent, Machine, Outcome, Placement, Proposer, Replica, Task,
-    planted, slice_of_row,
+    Action, Beginning, Coordinator, Failure, Fault, Identity, Input, Intent, Machine, Outcome, Placement,
+    Proposer, Remembered, Replica, Task, planted, slice_of_row,
 };
-use crate::identity::MemberId;
+use crate::identity::{MemberId, TrackerAddr};
 use crate::store::ModelDisk;
-use crate::wire::ring::{Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RowKey};
+use crate::wire::ring::{ReplicaAnswer, ReplicaRequest, RingRecord, RowKey};
 
 /// A member of the world.
 pub(super) struct Host {
-    pub(super) id: MemberId,
+    pub(super) addr: TrackerAddr,
+    /// Who it is, once it knows.
+    pub(super) id: Option<MemberId>,
     pub(super) disk: ModelDisk,
+    /// The number of commits that it remembers beside its disk.
+    pub(super) kept: u64,
     /// How many lives it had.
     pub(super) lives: u64,
     pub(super) life: Option<Life>,
@@ -33,6 +39,29 @@ pub(super) struct Host {
     pub(super) forgetful: bool,
     /// What happens at its next sync.
     pub(super) dies: Option<Death>,
+    /// How far its clock is ahead, in milliseconds.
+    pub(super) clock_ahead: i64,
+}
+
+impl Host {
+    /// Founders, one at each address.
+    pub(super) fn founders(count: usize) -> Vec<Self> {
+        let addrs = (0..count).filter_map(|host| format!("10.0.0.{}:9000", host + 1).parse().ok());
+        let founder = |addr| Self {
+            addr,
+            id: None,
+            disk: ModelDisk::default(),
+            kept: 0,
+            lives: 0,
+            life: None,
+            asleep_until: None,
+            disk_delay: DISK_DELAY,
+            forgetful: false,
+            dies: None,
+            clock_ahead: 0,
+        };
+        addrs.map(founder).collect()
+    }
 }
 
 /// How a member dies at a sync.
@@ -49,11 +78,15 @@ pub(super) enum Death {
 /// One life of a member, all of it in memory.
 pub(super) struct Life {
     /// Which of the host's lives it is.
-    number: u64,
-    pub(super) replica: Replica,
-    proposer: Proposer,
-    pub(super) epoch: Epoch,
-    placement: Placement,
+    pub(super) number: u64,
+    pub(super) identity: Identity,
+    pub(super) beginning: Beginning,
+    /// Whether its disk has less than was kept beside it.
+    pub(super) forgot: bool,
+    /// What it is for others, once it is a member.
+    pub(super) serving: Option<Serving>,
+    /// What the others told of themselves.
+    pub(super) heard: BTreeMap<MemberId, Remembered>,
     /// Whom it thinks alive.
     alive: BTreeSet<usize>,
     running: BTreeMap<u64, Running>,
@@ -62,6 +95,42 @@ pub(super) struct Life {
     waiting: VecDeque<(Asker, ReplicaRequest)>,
     /// Answers that wait for the disk; `None` while the writer is idle.
     written: Option<Vec<(Asker, ReplicaAnswer)>>,
+}
+
+/// A member with its rows.
+pub(super) struct Serving {
+    pub(super) replica: Replica,
+    pub(super) placement: Arc<Placement>,
+    pub(super) proposer: Proposer,
+}
+
+impl Life {
+    pub(super) fn new(number: u64, identity: Identity, beginning: Beginning, forgot: bool) -> Self {
+        Self {
+            number,
+            identity,
+            beginning,
+            forgot,
+            serving: None,
+            heard: BTreeMap::new(),
+            alive: BTreeSet::new(),
+            running: BTreeMap::new(),
+            begun: 0,
+            waiting: VecDeque::new(),
+            written: None,
+        }
+    }
+
+    pub(super) fn record(&self) -> Option<&RingRecord> {
+        self.identity.record.as_ref()
+    }
+
+    /// Remembers what a member told of itself.
+    pub(super) fn note(&mut self, member: MemberId, news: Remembered) {
+        let heard = self.heard.entry(member).or_default();
+        heard.incarnation = heard.incarnation.max(news.incarnation);
+        heard.commits = heard.commits.max(news.commits);
+    }
 }
 
 /// Who asked.
@@ -126,35 +195,39 @@ impl<M: Machine> Machine for Ending<M> {
 impl World {
     /// Whether clients can ask a member.
     pub(super) fn serves(&self, host: usize) -> bool {
-        self.hosts[host].life.is_some() && self.hosts[host].asleep_until.is_none_or(|wakes| wakes <= self.now)
+        let there = &self.hosts[host];
+        let serving = there.life.as_ref().and_then(|life| life.serving.as_ref());
+        let awake = there.asleep_until.is_none_or(|wakes| wakes <= self.now);
+        serving.is_some_and(|serving| serving.replica.votes()) && awake
     }
 
-    fn life(&mut self, host: usize, life: u64) -> Option<&mut Life> {
+    pub(super) fn life(&mut self, host: usize, life: u64) -> Option<&mut Life> {
         self.hosts[host].life.as_mut().filter(|there| there.number == life)
     }
 
     fn host_of(&self, id: MemberId) -> Option<usize> {
-        self.hosts.iter().position(|host| host.id == id)
+        self.hosts.iter().position(|host| host.id == Some(id))
     }
 
     /// Begins a read or a change of a row at a member.
     pub(super) fn begin_row(&mut self, host: usize, key: &RowKey, intent: Intent, whom: For) {
         let (now, seed) = (self.now, self.rng.random());
-        let ids: Vec<MemberId> = self.hosts.iter().map(|host| host.id).collect();
-        let Some(life) = &self.hosts[host].life else {
+        let Some((life, serving)) = self.hosts[host].life.as_ref().and_then(|life| Some((life, life.serving.as_ref()?)))
+        else {
             return;
         };
-        let replicas = life.placement.preference_list(slice_of_row(key));
-        let alive = |id: &&MemberId| life.alive.iter().any(|other| ids[*other] == **id);
+        let replicas = serving.placement.preference_list(slice_of_row(key)).to_vec();
+        let alive = |id: &&MemberId| life.alive.iter().any(|other| self.hosts[*other].id == Some(**id));
         let task = Task {
             key: key.clone(),
             intent,
-            epoch: life.epoch,
+            epoch: serving.replica.epoch(),
             reachable: replicas.iter().filter(alive).count(),
             replicas,
             round: 0,
         };
-        let machine = Coordinator::new(now, task, life.proposer.clone(), seed);
+        let proposer = serving.proposer.clone();
+        let machine = Coordinator::new(now, task, proposer, seed);
         self.begin(host, machine, Ended::Row, whom);
     }
 
@@ -262,9 +335,10 @@ impl World {
 
     /// Sends an answer on its way.
     fn answer(&mut self, host: usize, asker: Asker, answer: &ReplicaAnswer) {
+        let commits = self.hosts[host].disk.commits();
         let fate = self.network.fate(&mut self.rng, host, asker.host);
         for after in fate.arrives {
-            let answer = Some(answer.clone());
+            let answer = Some((answer.clone(), commits));
             self.plan(after, Event::Answered { asker, from: host, answer });
         }
         if let Some(after) = fate.failed {
@@ -279,18 +353,18 @@ impl World {
             let after = self.between(Duration::from_millis(1), Duration::from_millis(50));
             return self.fail(after, asker, host);
         }
-        if writes(&request.call) {
-            if let Some(life) = self.life(host, number) {
-                life.waiting.push_back((asker, request));
-            }
-            return self.write(host, number);
-        }
-        let from = self.hosts[asker.host].id;
         let Host { disk, life, .. } = &mut self.hosts[host];
         let Some(life) = life else {
             return;
         };
-        match disk.read(|view| life.replica.read(view, from, request)) {
+        let Some(serving) = &life.serving else {
+            return self.answer(host, asker, &ReplicaAnswer::Unavailable);
+        };
+        if serving.replica.needs_writer(&request) {
+            life.waiting.push_back((asker, request));
+            return self.write(host, number);
+        }
+        match disk.read(|view| serving.replica.read(view, request)) {
             Ok(answer) => self.answer(host, asker, &answer),
             Err(error) => self.tally.violations.push(format!("a replica cannot read: {error}")),
         }
@@ -298,10 +372,12 @@ impl World {
 
     /// If the writer of a member is idle, it does everything that waits, as one batch.
     fn write(&mut self, host: usize, number: u64) {
-        let ids: Vec<MemberId> = self.hosts.iter().map(|host| host.id).collect();
-        let now = self.now;
+        let ids: Vec<Option<MemberId>> = self.hosts.iter().map(|host| host.id).collect();
         let Host { disk, life, .. } = &mut self.hosts[host];
         let Some(life) = life else {
+            return;
+        };
+        let Some(serving) = &mut life.serving else {
             return;
         };
         if life.written.is_some() || life.waiting.is_empty() {
@@ -309,7 +385,10 @@ impl World {
         }
         let mut written = Vec::new();
         for (asker, request) in life.waiting.drain(..) {
-            match disk.write(|tx| life.replica.write(tx, ids[asker.host], now, request)) {
+            let Some(from) = ids[asker.host] else {
+                continue;
+            };
+            match disk.write(|tx| serving.replica.write(tx, from, request)) {
                 Ok(answer) => written.push((asker, answer)),
                 Err(error) => self.tally.violations.push(format!("a replica cannot write: {error}")),
             }
@@ -348,6 +427,7 @@ impl World {
             }
             Some(Death::After) | None => self.hosts[host].disk.sync(),
         }
+        self.hosts[host].kept = self.hosts[host].disk.commits();
         let written = self.life(host, number).and_then(|life| life.written.take());
         for (asker, answer) in written.unwrap_or_default() {
             self.answer(host, asker, &answer);
@@ -360,14 +440,22 @@ impl World {
     }
 
     /// An answer arrives, or the news that none will.
-    pub(super) fn answered(&mut self, asker: Asker, from: usize, answer: Option<ReplicaAnswer>) {
-        let (now, from) = (self.now, self.hosts[from].id);
+    pub(super) fn answered(&mut self, asker: Asker, from: usize, answer: Option<(ReplicaAnswer, u64)>) {
+        let (now, Some(from)) = (self.now, self.hosts[from].id) else {
+            return;
+        };
         let Asker { host, life, machine } = asker;
-        let Some(running) = self.life(host, life).and_then(|life| life.running.get_mut(&machine)) else {
+        let Some(there) = self.life(host, life) else {
+            return;
+        };
+        if let Some((_, commits)) = answer {
+            there.note(from, Remembered { incarnation: 0, commits });
+        }
+        let Some(running) = there.running.get_mut(&machine) else {
             return;
         };
         let input = match answer {
-            Some(answer) => Input::Answer { from, answer },
+            Some((answer, _)) => Input::Answer { from, answer },
             None => Input::Failed { from },
         };
         running.machine.handle(now, input);
@@ -406,6 +494,7 @@ impl World {
         if self.life(host, number).is_none() {
             return;
         }
+        self.greet(host);
         for other in 0..self.hosts.len() {
             let alive = self.hosts[other].life.is_some() && self.network.linked(host, other);
             let noticed = self.rng.random_bool(0.4);
@@ -418,14 +507,6 @@ impl World {
         }
         self.plan(LOOKS, Event::Looked { host, life: number });
     }
-}
-
-/// Whether a request needs the writer.
-fn writes(call: &ReplicaCall) -> bool {
-    matches!(
-        call,
-        ReplicaCall::Prepare { .. } | ReplicaCall::Accept { .. } | ReplicaCall::Fence { .. } | ReplicaCall::Install { .. }
-    )
 }
 
 /// How often a member looks who can be reached.

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use super::client::keys;
 use super::history::{Operation, Seen};
+use super::host::Host;
 use super::world::World;
-use crate::dht::sim::{slice_of_row, stored_row};
-use crate::store::Table;
-use crate::wire::ring::{RequestKey, RowKey};
+use crate::dht::sim::{register, slice_of_row};
+use crate::wire::ring::{Register, RequestKey, RowKey};
 
 impl World {
     /// Looks at what clients were told and at what the members have, and notes what must not be.
@@ -19,20 +19,30 @@ impl World {
         for key in keys() {
             let copies = self.copies(&key);
             if copies.iter().any(|(_, copy)| *copy != copies[0].1) {
-                found.push(format!("{key:?}: replicas differ after quiet: {copies:?}"));
+                let copies = copies.iter().map(|(host, copy)| {
+                    format!("\n  member {host} has {:?} version {:?}", copy.accepted, copy.state.version())
+                });
+                found.push(format!("{key:?}: replicas differ after quiet:{}", copies.collect::<String>()));
             }
-            let last = copies.iter().filter_map(|(_, copy)| copy.clone()).max_by_key(|copy| copy.version);
+            let newest = copies.into_iter().map(|(_, copy)| copy).max_by_key(|copy| copy.accepted);
+            let last = newest.map(|copy| Seen::from(copy.state));
             found.extend(self.broken_rules(&key, last.as_ref()));
         }
         self.tally.violations.extend(found);
     }
 
     /// What the replicas of a row have on disk.
-    fn copies(&self, key: &RowKey) -> Vec<(usize, Option<Seen>)> {
-        let replicas = self.placement.preference_list(slice_of_row(key));
-        let holds = |host: &usize| replicas.contains(&self.hosts[*host].id);
-        let copy = |host: usize| (host, self.hosts[host].disk.read(|view| stored_row(view, key)));
-        (0..self.hosts.len()).filter(holds).map(copy).collect()
+    fn copies(&self, key: &RowKey) -> Vec<(usize, Register)> {
+        let copy = |host: usize| {
+            let Host { disk, id, life, .. } = &self.hosts[host];
+            let serving = life.as_ref()?.serving.as_ref()?;
+            let holders = serving.placement.preference_list(slice_of_row(key));
+            holders.contains(&(*id)?).then(|| {
+                let row = disk.read(|view| register(view, key)).unwrap_or_default();
+                (host, row)
+            })
+        };
+        (0..self.hosts.len()).filter_map(copy).collect()
     }
 
     /// The rules that this row breaks, of which `last` is what the replicas have.

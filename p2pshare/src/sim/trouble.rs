@@ -186,7 +186,7 @@ impl World {
 
     /// A member loses its disk, or the newest part of it, unless another one has lost its memory too.
     fn forget(&mut self, kind: Kind, host: usize) -> bool {
-        if self.hosts.len() < 3 || self.hosts.iter().any(|host| host.forgetful) || !self.is_founded() {
+        if self.hosts.len() < 3 || self.hosts.iter().any(|host| host.forgetful) || self.hosts.iter().any(|host| host.id.is_none()) {
             return false;
         }
         self.crash(host);

@@ -16,7 +16,7 @@ use super::host::{Asker, Host};
 use super::network::Network;
 use super::tally::Tally;
 use super::trouble::Troubles;
-use crate::wire::ring::{ReplicaAnswer, ReplicaRequest};
+use crate::wire::ring::{Hello, ReplicaAnswer, ReplicaRequest, Welcome};
 
 /// Everything there is.
 pub(super) struct World {
@@ -47,7 +47,8 @@ pub(super) enum Event {
     Answered {
         asker: Asker,
         from: usize,
-        answer: Option<ReplicaAnswer>,
+        /// With it how many commits the disk of the one who answers has.
+        answer: Option<(ReplicaAnswer, u64)>,
     },
     /// A disk has synced what was written.
     Synced { host: usize, life: u64 },
@@ -61,6 +62,19 @@ pub(super) enum Event {
     Started { host: usize },
     /// A member looks after itself: who can be reached, whom to compare with.
     Looked { host: usize, life: u64 },
+    /// A member says hello to another.
+    Greeted {
+        host: usize,
+        /// Who says it, in which life.
+        from: (usize, u64),
+        hello: Box<Hello>,
+    },
+    /// A member is answered that it is welcome.
+    Welcomed {
+        host: usize,
+        life: u64,
+        welcome: Box<Welcome>,
+    },
     /// A client does its next thing, or hears that its connection broke.
     Client { client: usize },
     /// Something breaks, or is mended.
@@ -74,6 +88,8 @@ impl Event {
             Self::Asked { host, .. }
             | Self::Synced { host, .. }
             | Self::Woken { host, .. }
+            | Self::Greeted { host, .. }
+            | Self::Welcomed { host, .. }
             | Self::Looked { host, .. } => Some(*host),
             Self::Answered { asker, .. } => Some(asker.host),
             Self::Started { .. } | Self::Client { .. } | Self::Trouble => None,
@@ -90,6 +106,8 @@ impl Event {
             Self::Looked { .. } => 6,
             Self::Client { .. } => 7,
             Self::Trouble => 8,
+            Self::Greeted { .. } => 9,
+            Self::Welcomed { .. } => 10,
         }
     }
 }
@@ -100,7 +118,7 @@ impl World {
         let mut rng = SmallRng::seed_from_u64(seed);
         let began = epoch();
         let members = [3, 3, 3, 3, 5, 1][rng.random_range(0..6)];
-        let troubles = Troubles::new(&mut rng, members);
+        let troubles = Troubles::new(&mut rng);
         let mut this = Self {
             now: began,
             began,
@@ -193,6 +211,12 @@ impl World {
             } => self.woken(host, life, machine),
             Event::Started { host } => self.started(host),
             Event::Looked { host, life } => self.looked(host, life),
+            Event::Greeted { host, from, hello } => self.greeted(host, from, *hello),
+            Event::Welcomed {
+                host,
+                life,
+                welcome,
+            } => self.welcomed(host, life, *welcome),
             Event::Client { client } => self.client(client),
             Event::Trouble => self.trouble(),
         }
