@@ -45,13 +45,18 @@ impl Context {
         find_trackers(self.chosen_trackers.as_deref(), &self.home)
     }
 
-    /// Connects to a tracker without an identity, and makes sure that its ring may be trusted. A tracker that is only
-    /// just starting is given a moment.
+    /// Connects to a tracker without an identity, the one first that answered last, and makes sure that its ring may be
+    /// trusted. A tracker that is only just starting is given a moment.
     pub(crate) async fn connect_to_tracker(&self) -> Result<(TrackerClient, TrackerList), Failure> {
         let list = self.trackers()?;
+        let mut addrs = list.addrs().to_vec();
+        let good = self.home.good_tracker();
+        if let Some(at) = addrs.iter().position(|addr| Some(addr) == good.as_ref()) {
+            addrs.rotate_left(at);
+        }
         let started = Instant::now();
         let client = loop {
-            match TrackerClient::connect(list.addrs(), None).await {
+            match TrackerClient::connect(&addrs, None).await {
                 Err(SessionError::Unreachable { .. }) if started.elapsed() < TRACKER_PATIENCE => {
                     sleep(TRACKER_RETRY).await;
                 }
@@ -61,6 +66,9 @@ impl Context {
         self.home
             .trust_ring(&list, client.tracker(), client.ring_id())
             .await?;
+        if client.tracker() != &addrs[0] {
+            self.home.set_good_tracker(client.tracker());
+        }
         Ok((client, list))
     }
 

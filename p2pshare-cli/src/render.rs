@@ -31,6 +31,9 @@ pub(crate) fn talk(text: impl Display) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// Said of a listing that may lack what is newest.
+pub(crate) const STALE: &str = "(stale: cut off from the ring)";
+
 /// A table without borders, so that scripts can read it too.
 pub(crate) fn table<const N: usize>(
     header: [&str; N],

@@ -4,10 +4,12 @@
 mod args;
 mod console;
 mod plan;
+mod ring;
 mod serve;
 
 use std::process::ExitCode;
 
+use args::Command;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -28,7 +30,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(serve::run(args));
+    let result = match args.command {
+        Some(Command::Ring(command)) => runtime
+            .block_on(ring::run(command))
+            .map_err(|error| error.to_string()),
+        None => runtime
+            .block_on(serve::run(args))
+            .map_err(|error| error.to_string()),
+    };
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -36,23 +36,14 @@ impl Plan {
     }
 
     fn of_list(args: &Args, path: &Path) -> Result<Self, PlanError> {
-        let text = fs::read_to_string(path).map_err(|cause| PlanError::Unreadable {
-            path: path.to_owned(),
-            cause,
-        })?;
-        let list = TrackerList::parse(&text).map_err(|cause| PlanError::BadList {
-            path: path.to_owned(),
-            cause,
-        })?;
+        let list = read_list(path)?;
         let count = list.addrs().len();
         let number = match args.number {
             Some(number) => number,
             None if count == 1 => 1,
             None => return Err(PlanError::WhichOne { count }),
         };
-        let own = list
-            .nth(number)
-            .ok_or(PlanError::OutOfRange { number, count })?;
+        let own = nth(&list, number)?;
         let listen = args.listen.or(own.socket_addr());
         check_port(args.listen)?;
         let beside = path.parent().unwrap_or(Path::new(""));
@@ -94,6 +85,25 @@ impl Plan {
             ring_key,
         })
     }
+}
+
+/// The list in a file.
+pub(crate) fn read_list(path: &Path) -> Result<TrackerList, PlanError> {
+    let text = fs::read_to_string(path).map_err(|cause| PlanError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })?;
+    TrackerList::parse(&text).map_err(|cause| PlanError::BadList {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// A tracker of a list, counted from 1.
+pub(crate) fn nth(list: &TrackerList, number: usize) -> Result<&TrackerAddr, PlanError> {
+    let count = list.addrs().len();
+    list.nth(number)
+        .ok_or(PlanError::OutOfRange { number, count })
 }
 
 /// Why the command line cannot be carried out. Nothing was opened or written.

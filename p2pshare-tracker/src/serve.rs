@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use p2pshare::{Tracker, TrackerAddr, TrackerBindError};
+use p2pshare::{RingId, RingStatus, Tracker, TrackerAddr, TrackerBindError};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -29,9 +29,10 @@ pub(crate) async fn run(args: Args) -> Result<(), ServeError> {
             })
         }
         _ => {
-            announce(&plan, &tracker);
+            let said = announce(&plan, &tracker);
             let _ = sd_notify::notify(&[NotifyState::Ready]);
             tokio::select! {
+                () = follow(&plan, &tracker, said) => Ok(()),
                 _ = interrupted.recv() => Ok(()),
                 _ = terminated.recv() => Ok(()),
                 _ = hung_up.recv() => Ok(()),
@@ -96,29 +97,88 @@ async fn listen_addr(plan: &Plan) -> Result<Option<SocketAddr>, ServeError> {
         .ok_or_else(|| ServeError::NoAddress { addr: own.clone() })
 }
 
-fn announce(plan: &Plan, tracker: &Tracker) {
+/// Says that the tracker serves, and how its ring is; gives what was said of that.
+fn announce(plan: &Plan, tracker: &Tracker) -> String {
     let own = plan
         .own
         .as_ref()
         .map_or_else(|| tracker.addr().to_string(), ToString::to_string);
-    let status = tracker.status();
+    let ring = ring_line(tracker.ring_id(), &tracker.status());
     let lines = format!(
         "Using tracker address from config: {own}\n\
          Tracker DHT initialized on port {}\n\
          DHT initialized for tracker sync\n\
-         Ring {}: {} of {} trackers reachable\n\
+         {ring}\n\
          Tracker listening on {}\n\
          {QUIT_HINT}\n",
         tracker.dht_addr().port(),
-        tracker.ring_id(),
-        status.reachable,
-        status.trackers,
         tracker.addr(),
     );
-    // A tracker whose output nobody reads any more serves all the same.
+    say(&lines);
+    ring
+}
+
+/// Says how the ring is whenever that is not what was `said` last, for ever.
+async fn follow(plan: &Plan, tracker: &Tracker, mut said: String) {
+    let mut is_compared = false;
+    loop {
+        let changed = tracker.status_changed();
+        let status = tracker.status();
+        let line = ring_line(tracker.ring_id(), &status);
+        if line != said {
+            say(&format!("{line}\n"));
+            said = line;
+        }
+        if status.founded && !is_compared {
+            is_compared = true;
+            compare(&plan.founders, &status);
+        }
+        changed.await;
+    }
+}
+
+fn ring_line(ring: RingId, status: &RingStatus) -> String {
+    match status.founded {
+        true => format!(
+            "Ring {ring}: {} of {} trackers reachable",
+            status.reachable, status.trackers
+        ),
+        false => format!(
+            "waiting for {} to found the ring",
+            listed(&status.waiting_for)
+        ),
+    }
+}
+
+/// Warns of a list that is not, or not any more, who is in the ring: only `ring apply` changes that.
+fn compare(list: &[TrackerAddr], status: &RingStatus) {
+    let mut members: Vec<_> = status
+        .members
+        .iter()
+        .filter_map(|member| member.addr.clone())
+        .collect();
+    let mut listed_ones = list.to_vec();
+    members.sort();
+    listed_ones.sort();
+    if !list.is_empty() && !members.is_empty() && members != listed_ones {
+        eprintln!(
+            "warning: the list has {}, and the ring consists of {}; a list changes nothing by itself",
+            listed(list),
+            listed(&members)
+        );
+    }
+}
+
+fn listed(addrs: &[TrackerAddr]) -> String {
+    let addrs: Vec<_> = addrs.iter().map(ToString::to_string).collect();
+    addrs.join(", ")
+}
+
+/// A tracker whose output nobody reads any more serves all the same.
+fn say(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout
-        .write_all(lines.as_bytes())
+        .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
 }
 

@@ -158,6 +158,80 @@ fn a_list_of_one_keeps_its_files_beside_it() {
 }
 
 #[test]
+fn a_ring_is_looked_at_and_not_yet_changed() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut tracker = Daemon::start(
+        temp.path(),
+        &["--data-dir", "data", "--listen", "127.0.0.1:0"],
+    );
+    let lines = tracker.lines(6);
+    let addr = lines[4].strip_prefix("Tracker listening on ").unwrap();
+    let ring = lines[3].split([' ', ':']).nth(1).unwrap();
+    fs::write(temp.path().join("list"), format!("# ours\n{addr}\n")).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Daemon::start(temp.path(), args);
+        let (code, stderr) = command.end();
+        (code, command.stdout(), stderr)
+    };
+    for args in [
+        &["ring", "status", "list"][..],
+        &["ring", "status", "list", "1"],
+    ] {
+        let (code, stdout, stderr) = run(args);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert!(
+            stdout.starts_with(&format!(
+                "Ring {ring}: 1 of 1 trackers reachable, epoch 1  {addr}  alive, "
+            )),
+            "{stdout}"
+        );
+    }
+    fs::write(
+        temp.path().join("pinned"),
+        format!("{addr}\nring {}\n", "ab".repeat(32)),
+    )
+    .unwrap();
+    fs::write(temp.path().join("dead"), "127.0.0.1:1\n").unwrap();
+    for (args, message) in [
+        (
+            &["ring", "status", "list", "2"][..],
+            "number 2 is out of range: the list has 1 tracker",
+        ),
+        (
+            &["ring", "status", "missing"],
+            "cannot read the list of trackers missing: ",
+        ),
+        (
+            &["ring", "status", "pinned"],
+            &format!("the tracker at {addr} is of ring {ring}, not of "),
+        ),
+        (
+            &["ring", "status", "dead"],
+            "no tracker can be reached (tried 127.0.0.1:1)",
+        ),
+        (
+            &["ring", "apply", "list"],
+            "this version cannot change who is in a ring: 'ring apply' is not there yet; nothing was changed",
+        ),
+        (
+            &["ring", "abort"],
+            "this version cannot change who is in a ring: 'ring abort' ",
+        ),
+        (
+            &["ring", "recover", "--accept-loss"],
+            "this version cannot change who is in a ring: 'ring recover' ",
+        ),
+    ] {
+        let (code, stdout, stderr) = run(args);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{args:?}: {stderr}");
+        assert!(
+            stderr.starts_with(&format!("error: {message}")) && stderr.lines().count() == 1,
+            "{args:?}: {stderr}"
+        );
+    }
+}
+
+#[test]
 fn what_is_wrong_is_one_clear_error_and_changes_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(temp.path().join(name), text).unwrap();

@@ -586,7 +586,7 @@ async fn works(session: &Session, group: &str) {
         .unwrap();
     let groups = within(session.groups()).await.unwrap();
     assert!(groups.iter().any(|known| known.name == group));
-    assert_eq!(within(session.files(&group)).await.unwrap(), []);
+    assert_eq!(within(session.files(&group)).await.unwrap().items, []);
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {

@@ -86,7 +86,7 @@ mod wire;
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
 pub use dht::{
     Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey, Listing,
-    RequestKey, RingStatus, Row, RowChange, RowError, RowKey, ScanCursor, ScanPage, Version,
+    RequestKey, Row, RowChange, RowError, RowKey, ScanCursor, ScanPage, Version,
 };
 pub use identity::{
     FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,
@@ -94,12 +94,14 @@ pub use identity::{
 };
 pub use peer::{
     Damage, Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions,
-    DownloadProgress, DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer, Peer,
-    PeerBindError, PeerBuilder, Session, SessionError, ShareError, ShareStatus, SharedFile,
-    StopOutcome, TrackerClient, Upload, UploadProgress, UploadWatch, Verify, VerifyError,
-    VerifyReport,
+    DownloadProgress, DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer,
+    Listed, Peer, PeerBindError, PeerBuilder, Session, SessionError, ShareError, ShareStatus,
+    SharedFile, StopOutcome, TrackerClient, Upload, UploadProgress, UploadWatch, Verify,
+    VerifyError, VerifyReport,
 };
 pub use store::{ShutdownError, StoreError};
 pub use time::Timestamp;
 pub use tracker::{Tracker, TrackerBindError, TrackerBuilder};
-pub use wire::tracker::{Access, FileSummary, GroupSummary, JoinOutcome, Password, Refusal};
+pub use wire::tracker::{
+    Access, FileSummary, GroupSummary, JoinOutcome, MemberStatus, Password, Refusal, RingStatus,
+};

@@ -101,8 +101,12 @@ pub(crate) const UNDELIVERED_BYTES_MAX: usize = 64 << 20;
 pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer waits for a tracker's answer before it asks again.
 pub(crate) const TRACKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a peer sends one request.
+/// How often a peer sends one request, for each tracker that it knows.
 pub(crate) const TRACKER_ATTEMPTS: usize = 4;
+/// How long a tracker that was spoken to may give no sign of life before the next one is dialed.
+pub(crate) const TRACKER_SILENCE: Duration = Duration::from_millis(400);
+/// How long a peer looks for another tracker when one answers that it cannot do what it was asked.
+pub(crate) const SECOND_OPINION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes in one page of a scan or listing.
 pub(crate) const SCAN_PAGE_BYTES: usize = 1024 * 1024;
 /// Chunk buffers that a peer keeps for the next read.
@@ -282,10 +286,42 @@ pub(crate) const REPLICA_PAGE_ROWS: u16 = 1000;
 pub(crate) const REPLICA_PAGE_BYTES: usize = 256 * 1024;
 /// Pages that a scan reads for one answer.
 pub(crate) const SCAN_PAGES_MAX: usize = 16;
+/// Answers that wait for one machine of the ring.
+pub(crate) const MACHINE_INPUTS_MAX: usize = 64;
+/// Rows of a page on which replicas differ that are read at once.
+pub(crate) const DISPUTED_AT_ONCE: usize = 16;
+/// Rows that are repaired at once.
+pub(crate) const REPAIRS_AT_ONCE: usize = 32;
+/// How often a member compares what it has with another.
+pub(crate) const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a member notes how far its disk and the others' are.
+pub(crate) const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+/// How many commits of another member go unnoted at most.
+pub(crate) const REMEMBERED_COMMITS_APART: u64 = 64;
+/// Others that have said hello and were not heard yet.
+pub(crate) const WELCOMES_WAITING_MAX: usize = 16;
 /// Requests in one batch between members of a ring.
 pub(crate) const REPLICA_BATCH_REQUESTS_MAX: usize = 1024;
 /// Bytes in one batch of requests between members of a ring.
 pub(crate) const REPLICA_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Requests that wait for a lane to a member; further ones fail at once.
+pub(crate) const REPLICA_QUEUE_MAX: usize = 4096;
+/// Batches under way at once on a lane to a member.
+pub(crate) const REPLICA_BATCHES_UNDER_WAY: usize = 8;
+/// How long a batch may go unanswered.
+pub(crate) const REPLICA_BATCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a hello may take, from the connection to the answer.
+pub(crate) const RING_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first pause before a member is dialed again.
+pub(crate) const RING_REDIAL_FIRST: Duration = Duration::from_millis(100);
+/// Any later pause, at most.
+pub(crate) const RING_REDIAL_LONGEST: Duration = Duration::from_secs(2);
+/// A link that was up for so long is dialed again after the first pause.
+pub(crate) const RING_LINK_STEADY: Duration = Duration::from_secs(2);
+/// Connections that others may have to the DHT port at once: one of each member, and strangers.
+pub(crate) const RING_CONNECTIONS_MAX: usize = FOUNDERS_MAX + 32;
+/// Datagrams and hellos that wait for the membership.
+pub(crate) const RING_NEWS_MAX: usize = 1024;
 /// Promises that a replica keeps in memory, beside the floor beneath all rows.
 pub(crate) const PROMISES_MAX: usize = 64 * 1024;
 /// By how many rounds the ceiling of promises is raised at once: each raise is a write.
@@ -312,6 +348,7 @@ const _: () = assert!(128 * TRACKER_REQUEST_BYTES_MAX < REQUEST_BODIES_BYTES_MAX
 const _: () = assert!(STRANGER_REQUEST_BYTES_MAX > 4 * PASSWORD_BYTES_MAX);
 const _: () = assert!(UDP_PAYLOAD_BYTES_MAX as usize * 10 <= 65_500);
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
+const _: () = assert!(TRACKER_SILENCE.as_millis() * 4 < TRACKER_ANSWER_TIMEOUT.as_millis());
 const _: () = assert!(ROW_PHASE_TIMEOUT.as_millis() * 2 < ROW_DEADLINE.as_millis());
 const _: () = assert!(TOKEN_BYTES_MAX > 4 * NAME_BYTES_MAX);
 const _: () = assert!(2 * LEASE_RENEWAL.as_secs() < LEASE_LIFE.as_secs());

@@ -292,7 +292,7 @@ async fn groups_and_members() {
         refusal(bob.join(&music).await),
         Refusal::AlreadyMember { .. }
     ));
-    let summary = bob.groups().await.unwrap().remove(0);
+    let summary = bob.groups().await.unwrap()[0].clone();
     assert_eq!(
         (summary.members, summary.role),
         (2, Some(p2pshare::Role::Member))

@@ -1,10 +1,13 @@
 //! Each request, carried out on the session, and its answer in the words of the control protocol.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use p2pshare::{
-    Access, FileSummary, GroupSummary, JoinOutcome, Password, Peer, Role, Session, UserName,
+    Access, FileSummary, GroupSummary, JoinOutcome, Password, Peer, RingStatus, Role, Session,
+    UserName,
 };
+use tokio::time::timeout;
 
 use super::service::Shared;
 use super::transfer;
@@ -46,7 +49,8 @@ pub(super) async fn perform(
         | Request::Verify(_) => Outcome::Done,
         Request::Status => {
             session.look_at_shares().await;
-            Outcome::Status(status(shared, &session))
+            let ring = timeout(RING_STATUS_TIMEOUT, session.ring_status()).await;
+            Outcome::Status(status(shared, &session, ring.ok().and_then(Result::ok)))
         }
         Request::CreateGroup { group, open } => {
             let access = if open { Access::Open } else { Access::Members };
@@ -54,7 +58,11 @@ pub(super) async fn perform(
             Outcome::Done
         }
         Request::ListGroups => {
-            Outcome::Groups(session.groups().await?.into_iter().map(group_row).collect())
+            let listed = session.groups().await?;
+            Outcome::Groups {
+                groups: listed.items.into_iter().map(group_row).collect(),
+                stale: listed.stale,
+            }
         }
         Request::JoinGroup { group } => Outcome::Joined(joined(session.join(&group).await?)?),
         Request::ListRequests { group } => Outcome::Users(session.requests(&group).await?),
@@ -78,14 +86,13 @@ pub(super) async fn perform(
             session.transfer(&group, &user).await?;
             Outcome::Done
         }
-        Request::ListFiles { group } => Outcome::Files(
-            session
-                .files(&group)
-                .await?
-                .into_iter()
-                .map(file_row)
-                .collect(),
-        ),
+        Request::ListFiles { group } => {
+            let listed = session.files(&group).await?;
+            Outcome::Files {
+                files: listed.items.into_iter().map(file_row).collect(),
+                stale: listed.stale,
+            }
+        }
         Request::ShowDownloads => {
             session.look_at_shares().await;
             Outcome::Transfers(transfer::rows(&session))
@@ -158,7 +165,7 @@ async fn retire(shared: &Shared) -> Outcome {
     Outcome::Retired { ending }
 }
 
-fn status(shared: &Shared, session: &Session) -> PeerStatus {
+fn status(shared: &Shared, session: &Session, trackers: Option<RingStatus>) -> PeerStatus {
     let tracker = session.tracker();
     let shares = session.shares();
     let unserved = shares
@@ -174,6 +181,7 @@ fn status(shared: &Shared, session: &Session) -> PeerStatus {
         transfers: shared.transfers.count(),
         unserved_files: count(unserved.count()),
         downloads: transfer::running(session),
+        trackers,
     }
 }
 
@@ -226,3 +234,6 @@ fn file_row(file: FileSummary) -> FileRow {
         sha256: file.sha256.to_string(),
     }
 }
+
+/// How long `status` waits for a tracker to say how the ring is: another one may have to be found first.
+const RING_STATUS_TIMEOUT: Duration = Duration::from_secs(2);

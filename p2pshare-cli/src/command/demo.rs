@@ -220,7 +220,7 @@ async fn join(alice: &Session, bob: &Session, group: &GroupName) -> Result<(), F
     alice.accept(group, bob.user()).await?;
     step.end(format_args!("Accepted Bob into '{group}'"));
     let step = Step::begin(format_args!("p2pshare list_files {group}"));
-    for file in bob.files(group).await? {
+    for file in bob.files(group).await?.items {
         let (size, uploader) = (render::size(file.size), &file.uploader);
         step.end(format_args!(
             "{}, {size}, from {uploader}, {} online",

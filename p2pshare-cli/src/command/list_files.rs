@@ -8,15 +8,18 @@ use crate::failure::Failure;
 use crate::render;
 
 pub(crate) async fn run(context: &Context, group: GroupName) -> Result<String, Failure> {
-    let files = match context
+    let (files, stale) = match context
         .ask(&Request::ListFiles {
             group: group.clone(),
         })
         .await?
     {
-        Outcome::Files(files) => files,
+        Outcome::Files { files, stale } => (files, stale),
         other => return Err(unexpected(&other)),
     };
+    if stale {
+        render::talk(render::STALE);
+    }
     if files.is_empty() {
         return Ok(format!("No files in '{group}'"));
     }

@@ -6,10 +6,13 @@ use crate::failure::Failure;
 use crate::render;
 
 pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
-    let groups = match context.ask(&Request::ListGroups).await? {
-        Outcome::Groups(groups) => groups,
+    let (groups, stale) = match context.ask(&Request::ListGroups).await? {
+        Outcome::Groups { groups, stale } => (groups, stale),
         other => return Err(unexpected(&other)),
     };
+    if stale {
+        render::talk(render::STALE);
+    }
     if groups.is_empty() {
         return Ok("No groups yet".to_owned());
     }

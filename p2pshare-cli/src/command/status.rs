@@ -1,5 +1,7 @@
 //! `status`: who is logged in, and what the background peer does.
 
+use p2pshare::RingStatus;
+
 use crate::context::{Connected, Context, unexpected};
 use crate::control::{Outcome, Request};
 use crate::exit_code::ExitCode;
@@ -33,6 +35,9 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
     let mut text = format!("Logged in as {}\n", status.user);
     text += &format!("  tracker        {tracker}\n");
     text += &format!("  ring           {}\n", status.ring);
+    if let Some(ring) = &status.trackers {
+        text += &format!("  trackers       {}\n", trackers(ring));
+    }
     text += &format!("  peer server    {} (pid {})\n", status.peer, status.pid);
     text += &format!("  files shared   {}", status.shared_files);
     if status.unserved_files > 0 {
@@ -66,6 +71,32 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
         text += &format!("\nAlso logged in: {}", others.join(", "));
     }
     Ok(text)
+}
+
+/// How many there are and can be reached, and one line for each of a ring of several.
+fn trackers(ring: &RingStatus) -> String {
+    if !ring.founded {
+        let waiting: Vec<_> = ring.waiting_for.iter().map(ToString::to_string).collect();
+        return format!(
+            "the ring is not founded; waiting for {}",
+            waiting.join(", ")
+        );
+    }
+    let mut text = format!(
+        "{} of {} reachable, epoch {}",
+        ring.reachable, ring.trackers, ring.epoch
+    );
+    for member in ring.members.iter().filter(|_| ring.trackers > 1) {
+        let addr = member.addr.as_ref();
+        let addr = addr.map_or_else(|| member.id.to_string(), ToString::to_string);
+        let alive = if member.alive {
+            "alive"
+        } else {
+            "not reachable"
+        };
+        text += &format!("\n    {addr} {alive}");
+    }
+    text
 }
 
 const NOBODY: &str = "Not logged in";

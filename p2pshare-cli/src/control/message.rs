@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use p2pshare::{FileName, GroupName, Password, RingId, UserName};
+use p2pshare::{FileName, GroupName, Password, RingId, RingStatus, UserName};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -155,11 +155,19 @@ pub(crate) enum Outcome {
         ending: bool,
     },
     Status(PeerStatus),
-    Groups(Vec<GroupRow>),
+    Groups {
+        groups: Vec<GroupRow>,
+        /// Whether they come from trackers that are cut off from the ring.
+        stale: bool,
+    },
     Joined(Joined),
     Users(Vec<UserName>),
     Uploaded(Uploaded),
-    Files(Vec<FileRow>),
+    Files {
+        files: Vec<FileRow>,
+        /// Whether they come from trackers that are cut off from the ring.
+        stale: bool,
+    },
     Downloaded(Downloaded),
     Transfers(Vec<TransferRow>),
     Stopped {
@@ -192,6 +200,8 @@ pub(crate) struct PeerStatus {
     pub(crate) unserved_files: u32,
     /// Those that are running.
     pub(crate) downloads: Vec<TransferRow>,
+    /// How the ring is, if a tracker has said so in time.
+    pub(crate) trackers: Option<RingStatus>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
-use p2pshare::{RingId, UserName};
+use p2pshare::{RingId, TrackerAddr, UserName};
 
 pub(crate) use identity_file::IdentityFile;
 pub(crate) use trackers::find_trackers;
@@ -126,6 +126,18 @@ impl Home {
         }
     }
 
+    /// The tracker that answered last, where it was not the first of its list.
+    pub(crate) fn good_tracker(&self) -> Option<TrackerAddr> {
+        let text = fs::read_to_string(self.good_tracker_file()).ok()?;
+        text.trim_end().parse().ok()
+    }
+
+    /// Has the next command begin with this tracker. One that does not learn of it begins with another, and finds
+    /// this one too.
+    pub(crate) fn set_good_tracker(&self, tracker: &TrackerAddr) {
+        let _ = replace(&self.good_tracker_file(), &format!("{tracker}\n"));
+    }
+
     /// Waits until no other command starts or removes background peers of this home; released on drop. Cancel safe:
     /// what nobody waits for any more is released as soon as it is there.
     pub(crate) async fn lock(&self) -> Result<File, Failure> {
@@ -156,6 +168,10 @@ impl Home {
 
     fn current_file(&self) -> PathBuf {
         self.path.join("current")
+    }
+
+    fn good_tracker_file(&self) -> PathBuf {
+        self.path.join("good_tracker")
     }
 }
 
@@ -424,6 +440,20 @@ mod tests {
         assert!(home.current().is_some());
         home.clear_current(&home.folder(ring, &bob));
         assert_eq!(home.current(), None);
+    }
+
+    #[test]
+    fn the_tracker_that_answered_last_is_remembered() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(temp.path())).unwrap();
+        assert_eq!(home.good_tracker(), None);
+        for addr in ["127.0.0.1:9001", "tracker.example:9000"] {
+            let addr = addr.parse().unwrap();
+            home.set_good_tracker(&addr);
+            assert_eq!(home.good_tracker(), Some(addr));
+        }
+        fs::write(home.good_tracker_file(), "nonsense").unwrap();
+        assert_eq!(home.good_tracker(), None);
     }
 
     #[test]

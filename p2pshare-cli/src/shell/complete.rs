@@ -95,8 +95,12 @@ impl Completion {
         let context = self.context()?;
         let outcome = self.runtime.block_on(context.peek(&request, PATIENCE))?;
         match outcome {
-            Outcome::Groups(groups) => Some(groups.iter().map(|of| of.name.to_string()).collect()),
-            Outcome::Files(files) => Some(files.iter().map(|of| of.name.to_string()).collect()),
+            Outcome::Groups { groups, .. } => {
+                Some(groups.iter().map(|of| of.name.to_string()).collect())
+            }
+            Outcome::Files { files, .. } => {
+                Some(files.iter().map(|of| of.name.to_string()).collect())
+            }
             _ => None,
         }
     }

@@ -8,12 +8,15 @@
     reason = "a test fails by panicking"
 )]
 
+pub(crate) mod ring;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,14 +29,21 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) temp: TempDir,
-    tracker: Option<Process>,
-    /// Where the tracker listens; the same after a restart.
+    tracker: Mutex<Option<Process>>,
+    /// Where the tracker listens; the same after a restart. Of several, a list.
     pub(crate) addr: String,
 }
 
 impl World {
     /// A world with a fresh tracker.
     pub(crate) fn new() -> Self {
+        let mut world = Self::without_tracker();
+        world.start_tracker();
+        world
+    }
+
+    /// A world whose trackers are started otherwise.
+    pub(crate) fn without_tracker() -> Self {
         let temp = tempfile::Builder::new()
             .prefix("p2pshare-")
             .tempdir()
@@ -41,13 +51,11 @@ impl World {
         for folder in ["work", "run", "tmp"] {
             fs::create_dir(temp.path().join(folder)).unwrap();
         }
-        let mut world = Self {
+        Self {
             temp,
-            tracker: None,
+            tracker: Mutex::default(),
             addr: "127.0.0.1:0".to_owned(),
-        };
-        world.start_tracker();
-        world
+        }
     }
 
     pub(crate) fn start_tracker(&mut self) {
@@ -59,26 +67,27 @@ impl World {
         let mut tracker = Process::spawn(command);
         let line = tracker.wait_for_line("Tracker listening on ");
         self.addr = line.rsplit(' ').next().unwrap().to_owned();
-        self.tracker = Some(tracker);
+        *self.tracker.get_mut().unwrap() = Some(tracker);
     }
 
     /// Ends the tracker as an operator would.
     pub(crate) fn stop_tracker(&mut self) {
-        let mut tracker = self.tracker.take().unwrap();
+        let mut tracker = self.tracker.get_mut().unwrap().take().unwrap();
         tracker.signal(Signal::TERM);
         assert_eq!(tracker.wait().code, Some(0));
     }
 
     /// Ends the tracker as a power cut would.
     pub(crate) fn kill_tracker(&mut self) {
-        let mut tracker = self.tracker.take().unwrap();
+        let mut tracker = self.tracker.get_mut().unwrap().take().unwrap();
         tracker.signal(Signal::KILL);
         tracker.wait();
     }
 
     /// Stops the tracker in its tracks, or lets it go on.
     pub(crate) fn signal_tracker(&self, signal: Signal) {
-        self.tracker.as_ref().unwrap().signal(signal);
+        let tracker = self.tracker.lock().unwrap();
+        tracker.as_ref().unwrap().signal(signal);
     }
 
     /// A path in the folder of this world.
@@ -320,6 +329,22 @@ impl Process {
             Some(line) => line,
             None => panic!("no line with {text:?}: {:?}", self.wait()),
         }
+    }
+
+    /// Waits until standard output has a line that contains `text`, also one that came before.
+    #[track_caller]
+    pub(crate) fn wait_until_said(&mut self, text: &str) {
+        if !self.stdout.seen.contains(text) {
+            self.wait_for_line(text);
+        }
+    }
+
+    /// Forgets what it has said so far.
+    pub(crate) fn forget_said(&mut self) {
+        while let Ok(line) = self.stdout.incoming.try_recv() {
+            self.stdout.keep(&line);
+        }
+        self.stdout.seen.clear();
     }
 
     /// Waits for a line on standard error that contains `text`.

@@ -1,22 +1,28 @@
 //! How a member of a ring is started, and why it may not be.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::founding::{self, Beginning};
+use super::host::{Authority, Core};
+use super::links::Links;
 use super::member::Member;
 use super::node::DhtNode;
-use crate::identity::{RingId, TrackerAddr};
+use super::{startup, upkeep};
+use crate::identity::key::{NoRandomness, SigningKey};
+use crate::identity::{MemberId, RingId, TrackerAddr};
+use crate::limits::WELCOMES_WAITING_MAX;
 use crate::store::{Store, StoreError, StoreKind};
+use crate::transport::Endpoint;
+use crate::wire::ring::RingMember;
 
 /// Why a member could not start. Nothing was changed, unless it is the store that failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DhtBindError {
-    /// A ring of several was asked for.
-    #[error("several trackers in one list are not supported by this version ({count} were given)")]
-    SeveralFounders {
-        /// How many were asked for.
-        count: usize,
-    },
     /// The folder belongs to another ring.
     #[error("{} belongs to the ring {found}, not to {expected}", path.display())]
     OtherRing {
@@ -27,17 +33,41 @@ pub enum DhtBindError {
         /// The ring that was asked for.
         expected: RingId,
     },
+    /// The system has no randomness.
+    #[error("the system has no randomness")]
+    NoRandomness,
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+impl From<NoRandomness> for DhtBindError {
+    fn from(_: NoRandomness) -> Self {
+        Self::NoRandomness
+    }
+}
+
 /// What a [`DhtNode`] needs to start.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DhtNodeBuilder {
     data_dir: PathBuf,
     ring: RingId,
-    founders: Vec<TrackerAddr>,
+    together: Option<Together>,
+}
+
+/// What a member of a ring of several needs beside its folder.
+#[derive(Debug)]
+pub(crate) struct Together {
+    /// The address of this member, as the list has it.
+    pub(crate) own: TrackerAddr,
+    /// The addresses of all founders, its own among them.
+    pub(crate) founders: Vec<TrackerAddr>,
+    /// By what it proves that it is a member.
+    pub(crate) authority: Authority,
+    /// On its DHT port; it accepts the protocol of the ring.
+    pub(crate) endpoint: Endpoint,
+    /// How far this machine's clock is off, in milliseconds, for tests.
+    pub(crate) skew: i64,
 }
 
 impl DhtNodeBuilder {
@@ -45,35 +75,150 @@ impl DhtNodeBuilder {
         Self {
             data_dir,
             ring,
-            founders: Vec::new(),
+            together: None,
         }
     }
 
-    /// The addresses of the founders of the ring, this one among them. Without any, this one founds the
-    /// ring alone. Several are refused by this version.
+    /// Lets it found, or take part in, a ring of several.
     #[must_use]
-    pub fn founders(mut self, founders: impl IntoIterator<Item = TrackerAddr>) -> Self {
-        self.founders = founders.into_iter().collect();
+    pub(crate) fn together(mut self, together: Together) -> Self {
+        self.together = Some(together);
         self
     }
 
     /// Opens the folder, or founds a ring in an empty one, and starts.
     ///
+    /// A member of a ring of several returns before the ring is founded, and before it takes part; see
+    /// [`DhtNode::status`].
+    ///
     /// # Errors
     ///
     /// [`DhtBindError`]; nothing was started.
     pub async fn bind(self) -> Result<DhtNode, DhtBindError> {
-        let Self {
-            data_dir,
-            ring,
-            founders,
-        } = self;
-        if founders.len() > 1 {
-            return Err(DhtBindError::SeveralFounders {
-                count: founders.len(),
-            });
-        }
-        let store = Store::open(&data_dir.join("db"), StoreKind::Tracker).await?;
-        Member::start(store, data_dir, ring).await.map(DhtNode::new)
+        let store = Store::open(&self.data_dir.join("db"), StoreKind::Tracker).await?;
+        let noted = self.data_dir.join("commits");
+        start(store, self.data_dir, self.ring, self.together, Some(noted)).await
     }
 }
+
+/// Begins a life over an open store. `noted` is the file that remembers how many commits it had.
+pub(super) async fn start(
+    store: Store,
+    path: PathBuf,
+    ring: RingId,
+    together: Option<Together>,
+    noted: Option<PathBuf>,
+) -> Result<DhtNode, DhtBindError> {
+    let commits = store.commits();
+    let remembered = match &noted {
+        Some(noted) => upkeep::read_commits(noted).await,
+        None => None,
+    };
+    let forgot = remembered.is_some_and(|remembered| remembered > commits);
+    if forgot {
+        tracing::error!(commits, ?remembered, "the disk of this tracker has lost what it had");
+    }
+    let together = match together {
+        Some(together) => Parts::of(together),
+        None => Parts::alone()?,
+    };
+    let Parts {
+        own,
+        founders,
+        authority,
+        endpoint,
+        skew,
+    } = together;
+    let (newcomer, addr) = (MemberId::from_bytes(rand::random()), own.clone());
+    let identity = store
+        .write(move |tx| founding::begin(tx, ring, newcomer, &addr))
+        .await?;
+    let identity = identity.map_err(|found| DhtBindError::OtherRing {
+        path,
+        found,
+        expected: ring,
+    })?;
+    let me = RingMember {
+        id: identity.life.member,
+        addr: own.clone(),
+    };
+    let beginning = Beginning::new(&identity, own.clone(), founders.clone(), commits, forgot);
+    let (welcomed, welcomes) = mpsc::channel(WELCOMES_WAITING_MAX);
+    let core = Arc::new(Core::new(identity, own, store, authority, skew, welcomed));
+    let links = Links::new(endpoint, ring, me);
+    let member = Arc::new(Member::new(core.clone(), links, founders.len()));
+    match core.record() {
+        Some(record) => {
+            // Until it votes it answers nothing, but it knows its ring.
+            let returning = beginning.is_returning();
+            core.become_member(record.clone(), core.life(), returning).await?;
+            member.links.set_members(record.members());
+        }
+        None => member.links.set_founders(&founders),
+    }
+    member.links.start(Arc::downgrade(&core));
+    let mut tasks = JoinSet::new();
+    if founders.len() == 1 && beginning.others().is_empty() {
+        startup::begin(&member, beginning, welcomes).await?;
+    } else {
+        let beginner = member.clone();
+        tasks.spawn(async move {
+            if let Err(error) = startup::begin(&beginner, beginning, welcomes).await {
+                tracing::error!(%error, "this tracker could not begin");
+            }
+        });
+    }
+    tasks.spawn(upkeep::repair(member.clone()));
+    tasks.spawn(upkeep::note(member.clone(), noted));
+    Ok(DhtNode::new(member, tasks))
+}
+
+/// [`Together`], of a member that may be alone.
+struct Parts {
+    own: TrackerAddr,
+    founders: Vec<TrackerAddr>,
+    authority: Authority,
+    endpoint: Option<Endpoint>,
+    skew: i64,
+}
+
+impl Parts {
+    fn of(together: Together) -> Self {
+        let Together {
+            own,
+            founders,
+            authority,
+            endpoint,
+            skew,
+        } = together;
+        Self {
+            own,
+            founders,
+            authority,
+            endpoint: Some(endpoint),
+            skew,
+        }
+    }
+
+    /// Of one that speaks to nobody: its keys are good for nothing, and its address is none.
+    fn alone() -> Result<Self, DhtBindError> {
+        let key = SigningKey::generate(&ring::rand::SystemRandom::new())?;
+        let own = NOWHERE.parse::<TrackerAddr>();
+        #[expect(clippy::expect_used, reason = "an address and a port")]
+        let own = own.expect("an address and a port");
+        Ok(Self {
+            founders: vec![own.clone()],
+            own,
+            authority: Authority {
+                tokens: key.verifying_key(),
+                peer: key.verifying_key().into(),
+                ring: key,
+            },
+            endpoint: None,
+            skew: 0,
+        })
+    }
+}
+
+/// Where a member is that nobody dials.
+const NOWHERE: &str = "127.0.0.1:1";

@@ -23,6 +23,8 @@ pub(crate) struct Identity {
     pub(crate) life: Life,
     /// Who is in the ring, once that is known.
     pub(crate) record: Option<RingRecord>,
+    /// Whether an earlier life began to learn again what it may have forgotten, and did not finish.
+    pub(crate) returning: bool,
 }
 
 /// The row `node` of the table `meta`.
@@ -84,19 +86,28 @@ pub(crate) fn begin(
     let record = match tx.get(Table::Meta, EPOCH_KEY)? {
         None => None,
         Some(row) => Some(match decode(Table::Meta, &row)? {
+            // Whoever is alone is wherever it was started.
+            StoredEpoch::V2(record) if record.members().len() == 1 => {
+                alone(record.epoch, &[life.member], own)?
+            }
             StoredEpoch::V2(record) => record,
-            StoredEpoch::V1 { list, members } => alone(list, &members, own)?,
+            StoredEpoch::V1 { list, members } => alone(Epoch { list, returns: 0 }, &members, own)?,
         }),
     };
-    Ok(Ok(Identity { ring, life, record }))
+    let returning = tx.get(Table::Meta, RETURNING_KEY)?.is_some();
+    Ok(Ok(Identity {
+        ring,
+        life,
+        record,
+        returning,
+    }))
 }
 
-fn alone(list: u64, members: &[MemberId], own: &TrackerAddr) -> Result<RingRecord, StoreError> {
+fn alone(epoch: Epoch, members: &[MemberId], own: &TrackerAddr) -> Result<RingRecord, StoreError> {
     let members = members.iter().map(|id| RingMember {
         id: *id,
         addr: own.clone(),
     });
-    let epoch = Epoch { list, returns: 0 };
     RingRecord::new(epoch, members.collect()).ok_or(StoreError::Corrupt {
         table: Table::Meta.name(),
         what: "it does not say who is in the ring",
@@ -125,6 +136,17 @@ pub(crate) fn set_life(
 pub(crate) fn set_record(tx: &mut Transaction<'_>, record: &RingRecord) -> Result<(), StoreError> {
     let stored = StoredEpoch::V2(record.clone());
     tx.put(Table::Meta, EPOCH_KEY, encode(&stored))
+}
+
+/// Remembers that this member may lack something that it said, until it has learnt it again.
+pub(crate) fn set_returning(tx: &mut Transaction<'_>, returning: bool) -> Result<(), StoreError> {
+    match returning {
+        true => tx.put(Table::Meta, RETURNING_KEY, []),
+        false if tx.get(Table::Meta, RETURNING_KEY)?.is_some() => {
+            tx.remove(Table::Meta, RETURNING_KEY)
+        }
+        false => Ok(()),
+    }
 }
 
 /// What is remembered of a member.
@@ -163,6 +185,7 @@ pub(crate) struct Beginning {
     founders: Vec<TrackerAddr>,
     /// As on disk when this life began.
     record: Option<RingRecord>,
+    forgot: bool,
     commits: u64,
     heard: BTreeMap<TrackerAddr, Welcome>,
 }
@@ -182,13 +205,14 @@ pub(crate) enum Step {
 }
 
 impl Beginning {
-    /// Of a member that lives at `own` and whose disk, with `commits` commits, knows `identity`. `kept` is the
-    /// number of commits that this machine remembers beside the disk.
+    /// Of a member that lives at `own` and whose disk had `commits` commits before this life began, and knew
+    /// `identity`. `forgot` says whether this machine itself remembers more commits than its disk.
     pub(crate) fn new(
         identity: &Identity,
         own: TrackerAddr,
         founders: Vec<TrackerAddr>,
         commits: u64,
+        forgot: bool,
     ) -> Self {
         Self {
             me: RingMember {
@@ -198,18 +222,30 @@ impl Beginning {
             incarnation: identity.life.incarnation,
             founders,
             record: identity.record.clone(),
+            forgot: forgot || identity.returning,
             commits,
             heard: BTreeMap::new(),
         }
     }
 
+    /// Whether it may lack something that it said in an earlier life.
+    pub(crate) fn is_returning(&self) -> bool {
+        self.forgot
+    }
+
     /// Whom it has to hear: the members, or while there are none the founders; never itself.
     pub(crate) fn others(&self) -> Vec<TrackerAddr> {
-        let all = match &self.record {
-            Some(record) => record.members().iter().map(|m| m.addr.clone()).collect(),
-            None => self.founders.clone(),
+        let others = |record: &RingRecord| {
+            let others = record.members().iter().filter(|m| m.id != self.me.id);
+            others.map(|member| member.addr.clone()).collect()
         };
-        all.into_iter().filter(|addr| *addr != self.me.addr).collect()
+        match &self.record {
+            Some(record) => others(record),
+            None => {
+                let founders = self.founders.iter().cloned();
+                founders.filter(|addr| *addr != self.me.addr).collect()
+            }
+        }
     }
 
     /// Hears what the tracker at an address says; the last word counts.
@@ -217,16 +253,16 @@ impl Beginning {
         self.heard.insert(addr, welcome);
     }
 
-    /// What to do now. `forgot` says whether this machine itself knows that its disk has lost something.
-    pub(crate) fn step(&self, forgot: bool) -> Step {
+    /// What to do now.
+    pub(crate) fn step(&self) -> Step {
         match &self.record {
-            Some(record) => self.step_of_member(record, forgot),
+            Some(record) => self.step_of_member(record),
             None => self.step_of_newcomer(),
         }
     }
 
-    fn step_of_member(&self, record: &RingRecord, forgot: bool) -> Step {
-        let forgot = forgot || self.remembered_commits() > self.commits;
+    fn step_of_member(&self, record: &RingRecord) -> Step {
+        let forgot = self.forgot || self.remembered_commits() > self.commits;
         let needed = majority(record.members().len()) - 1;
         let (heard, missing): (Vec<_>, Vec<_>) = self
             .others()
@@ -310,4 +346,5 @@ fn peer_key(member: MemberId) -> Vec<u8> {
 
 const NODE_KEY: &[u8] = b"node";
 const EPOCH_KEY: &[u8] = b"epoch";
+const RETURNING_KEY: &[u8] = b"returning";
 const PEER_PREFIX: &[u8] = b"peer/";

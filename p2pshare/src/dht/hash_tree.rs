@@ -71,7 +71,9 @@ impl HashTree {
 
     /// The node of a slice.
     pub(crate) fn slice(&self, slice: Slice) -> Sum {
-        self.slices.get(&slice).map_or(0, |leaves| add(leaves.iter().copied()))
+        self.slices
+            .get(&slice)
+            .map_or(0, |leaves| add(leaves.iter().copied()))
     }
 
     fn set(&mut self, slice: Slice, leaf: u8, sum: Sum) {

@@ -1,177 +1,193 @@
-//! What is behind the handle of a member: it gives coordinators their replicas and performs what they
-//! want done.
-//!
-//! With one member, which is the only kind of ring that this version founds, a change is prepared and
-//! accepted inside one job of the writer, so that it costs one sync; the coordinator and the replica are
-//! those of any ring.
+//! What is behind the handle of a member: it runs the machines of reads, changes and pages over its links.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::builder::DhtBindError;
-use super::coordinator::Coordinator;
-use super::founding::{self, Identity};
-use super::lease::LeaseTable;
-use super::placement::{Placement, slice_of_row};
-use super::register::Change;
-use super::replica::{self, Replica};
-use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
-use super::task::{Action, Failure, Input, Intent, Outcome, Proposer, Rounds, Task};
-use crate::identity::{MemberId, RingId};
-use crate::store::{Store, StoreError, Transaction};
-use crate::wire::ring::{ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey, RowState};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-/// A member in one of its lives.
-#[derive(Debug)]
+use super::coordinator::Coordinator;
+use super::host::{Core, now};
+use super::lease::LeaseTable;
+use super::links::Links;
+use super::machine::{Action, Machine};
+use super::membership::Membership;
+use super::paging::{Page, Paging};
+use super::placement::{slice_of, slice_of_row};
+use super::register::Change;
+use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
+use super::task::{Failure, Intent, Outcome, Proposer, Rounds, Task};
+use crate::identity::MemberId;
+use crate::limits::{DISPUTED_AT_ONCE, MACHINE_INPUTS_MAX, REPLICA_PAGE_ROWS};
+use crate::wire::ring::{
+    PullPlace, ReplicaCall, ReplicaRow, RowKey, RowState, Slice,
+};
+use crate::wire::tracker::{MemberStatus, RingStatus};
+
+/// A member in one of its lives, and its links to the others.
 pub(super) struct Member {
-    identity: Identity,
-    placement: Placement,
+    pub(super) core: Arc<Core>,
+    pub(super) links: Links<Core>,
+    membership: Mutex<Option<Membership>>,
     rounds: Arc<Rounds>,
-    store: Store,
-    replica: Replica,
-    leases: Mutex<LeaseTable>,
+    /// How many founders the ring has or is to have.
+    founders: usize,
 }
 
 impl Member {
-    /// Begins a life over an open store.
-    pub(super) async fn start(
-        store: Store,
-        path: PathBuf,
-        ring: RingId,
-    ) -> Result<Self, DhtBindError> {
-        let newcomer = MemberId::from_bytes(rand::random());
-        let identity = store
-            .write(move |tx| founding::begin(tx, ring, newcomer))
-            .await?;
-        let identity = identity.map_err(|found| DhtBindError::OtherRing {
-            path,
-            found,
-            expected: ring,
-        })?;
-        let placement = Placement::new(&identity.members.iter().copied().collect::<BTreeSet<_>>());
-        let replica = Replica::open(store.clone()).await?;
-        let (rounds, leases) = (Arc::default(), Mutex::default());
-        Ok(Self {
-            identity,
-            placement,
-            rounds,
-            store,
-            replica,
-            leases,
-        })
+    pub(super) fn new(
+        core: Arc<Core>,
+        links: Links<Core>,
+        founders: usize,
+    ) -> Self {
+        Self {
+            core,
+            links,
+            membership: Mutex::default(),
+            rounds: Arc::default(),
+            founders,
+        }
     }
 
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+    /// Whether a member is thought to answer.
+    pub(super) fn is_reachable(&self, member: MemberId) -> bool {
+        match member == self.core.life().member {
+            true => self.core.votes(),
+            false => self.core.is_up(member) && self.seems_alive(member),
+        }
     }
 
-    pub(super) fn store(&self) -> &Store {
-        &self.store
+    fn seems_alive(&self, member: MemberId) -> bool {
+        let membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        membership.as_ref().is_none_or(|membership| membership.alive(member))
+    }
+
+    /// Begins to gossip as the member that this is now.
+    pub(super) fn gossip(&self) {
+        let Some(record) = self.core.record() else {
+            return;
+        };
+        let started = Membership::start(&self.links, self.core.life());
+        started.set_members(record.members());
+        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        *membership = Some(started);
+    }
+
+    pub(super) fn status(&self) -> RingStatus {
+        let me = self.core.life().member;
+        let record = self.core.record();
+        let members: Vec<MemberStatus> = record
+            .iter()
+            .flat_map(|record| record.members())
+            .map(|member| MemberStatus {
+                id: member.id,
+                addr: Some(member.addr.clone()),
+                alive: self.is_reachable(member.id),
+                is_self: member.id == me,
+            })
+            .collect();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        RingStatus {
+            trackers: count(record.as_ref().map_or(self.founders, |_| members.len())),
+            reachable: match record {
+                Some(_) => count(members.iter().filter(|member| member.alive).count()),
+                None => count(self.founders.saturating_sub(self.core.waiting_for().len())),
+            },
+            epoch: record.as_ref().map_or(0, |record| record.epoch.list),
+            founded: record.is_some(),
+            waiting_for: self.core.waiting_for(),
+            members,
+            rows: self.core.rows(),
+            behind: self.core.behind(),
+        }
+    }
+
+    /// Runs a machine to its end. What it has asked of others by then goes on.
+    pub(super) async fn drive<M: Machine>(&self, machine: M) -> M::Outcome {
+        self.drive_watched(machine, |_| {}).await
+    }
+
+    /// The same, and shows the machine whenever something has happened to it.
+    pub(super) async fn drive_watched<M: Machine>(
+        &self,
+        mut machine: M,
+        mut watch: impl FnMut(&M),
+    ) -> M::Outcome {
+        let (reply, mut inputs) = mpsc::channel(MACHINE_INPUTS_MAX);
+        loop {
+            while let Some(action) = machine.poll_action() {
+                match action {
+                    Action::Send { to, request } => self.links.ask(to, request, &reply),
+                    Action::Finish(outcome) => return outcome,
+                }
+            }
+            watch(&machine);
+            let timeout = machine.poll_timeout().unwrap_or_else(far);
+            tokio::select! {
+                biased;
+                Some(input) = inputs.recv() => {
+                    machine.handle(now(), input);
+                    while let Ok(input) = inputs.try_recv() {
+                        machine.handle(now(), input);
+                    }
+                }
+                () = tokio::time::sleep_until(timeout.into()) => machine.handle_timeout(now()),
+            }
+        }
+    }
+
+    async fn run(&self, key: &RowKey, intent: Intent) -> Result<Result<Outcome, Failure>, RowError> {
+        let placement = self.core.placement();
+        let replicas = placement.preference_list(slice_of_row(key)).to_vec();
+        if replicas.is_empty() {
+            return Err(self.not_founded());
+        }
+        let reachable = replicas.iter().filter(|replica| self.is_reachable(**replica));
+        let life = self.core.life();
+        let task = Task {
+            key: key.clone(),
+            intent,
+            epoch: self.core.epoch(),
+            reachable: reachable.count(),
+            replicas,
+            round: 0,
+        };
+        let proposer = Proposer {
+            member: life.member,
+            incarnation: life.incarnation,
+            rounds: self.rounds.clone(),
+        };
+        let machine = Coordinator::new(now(), task, proposer, rand::random());
+        Ok(self.drive(machine).await)
+    }
+
+    fn not_founded(&self) -> RowError {
+        RowError::NotFounded {
+            waiting_for: self.core.waiting_for(),
+        }
     }
 
     pub(super) async fn read(&self, key: &RowKey) -> Result<Option<Row>, RowError> {
-        let mut machine = self.coordinator(key, Intent::Read, 0);
-        match self.drive(&mut machine).await? {
-            Ok(Outcome::Read(state)) => Ok(Row::from_state(state)),
+        self.read_as(key, Intent::Read).await.map(Row::from_state)
+    }
+
+    /// Brings every replica that can be reached to what a majority agrees on.
+    pub(super) async fn repair(&self, key: &RowKey) -> Result<(), RowError> {
+        self.read_as(key, Intent::Repair).await.map(drop)
+    }
+
+    async fn read_as(&self, key: &RowKey, intent: Intent) -> Result<RowState, RowError> {
+        match self.run(key, intent).await? {
+            Ok(Outcome::Read(state)) => Ok(state),
             Ok(outcome) => unreachable!("a read ended as {outcome:?}"),
+            // It wrote nothing but what had been decided before.
+            Err(Failure::OutcomeUnknown) => Err(RowError::Contended),
             Err(failure) => Err(failure.into()),
         }
     }
 
-    pub(super) async fn list(
-        &self,
-        partition: &[u8],
-        after: Option<Vec<u8>>,
-        limit: usize,
-    ) -> Result<Listing, RowError> {
-        let partition = partition.to_vec();
-        if RowKey::new(partition.clone(), []).is_err() {
-            return Ok(Listing::default());
-        }
-        let call = ReplicaCall::List {
-            partition,
-            after,
-            limit: page_rows(limit),
-        };
-        match self.ask_self(call).await? {
-            ReplicaAnswer::Rows { rows, more } => {
-                let next = rows
-                    .last()
-                    .filter(|_| more)
-                    .map(|row| row.key.sort().to_vec());
-                let rows = visible(rows)
-                    .map(|(key, row)| (key.sort().to_vec(), row))
-                    .collect();
-                Ok(Listing {
-                    rows,
-                    next,
-                    stale: false,
-                })
-            }
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    fn coordinator(&self, key: &RowKey, intent: Intent, round: u64) -> Coordinator {
-        let Identity {
-            member,
-            incarnation,
-            epoch,
-            ..
-        } = self.identity;
-        let replicas = self.placement.preference_list(slice_of_row(key));
-        let reachable = replicas
-            .iter()
-            .filter(|replica| **replica == member)
-            .count();
-        let task = Task {
-            key: key.clone(),
-            intent,
-            epoch,
-            replicas,
-            reachable,
-            round,
-        };
-        let proposer = Proposer {
-            member,
-            incarnation,
-            rounds: self.rounds.clone(),
-        };
-        Coordinator::new(now(), task, proposer, rand::random())
-    }
-
-    /// Runs a coordinator against this replica, the only one there is.
-    async fn drive(
-        &self,
-        machine: &mut Coordinator,
-    ) -> Result<Result<Outcome, Failure>, StoreError> {
-        loop {
-            match machine.poll_action() {
-                Some(Action::Send { to: from, request }) if from == self.identity.member => {
-                    let answer = self.replica.handle(request).await?;
-                    machine.handle(now(), Input::Answer { from, answer });
-                }
-                Some(Action::Send { to: from, .. }) => {
-                    machine.handle(now(), Input::Failed { from });
-                }
-                Some(Action::Finish(result)) => return Ok(result),
-                None => {
-                    if let Some(timeout) = machine.poll_timeout() {
-                        tokio::time::sleep_until(timeout.into()).await;
-                    }
-                    machine.handle_timeout(now());
-                }
-            }
-        }
-    }
-
-    pub(super) async fn change(
-        self: &Arc<Self>,
-        key: &RowKey,
-        change: Change,
-    ) -> Result<RowChange, RowError> {
+    pub(super) async fn change(&self, key: &RowKey, change: Change) -> Result<RowChange, RowError> {
         let len = change.value.as_ref().map_or(0, Vec::len);
         if len > RowState::VALUE_BYTES_MAX {
             return Err(RowError::ValueTooLarge {
@@ -179,12 +195,7 @@ impl Member {
                 max: RowState::VALUE_BYTES_MAX,
             });
         }
-        let (this, key) = (self.clone(), key.clone());
-        let result = self
-            .store
-            .write(move |tx| this.change_alone(tx, &key, change))
-            .await?;
-        match result {
+        match self.run(key, Intent::Change(change)).await? {
             Ok(Outcome::Applied(version)) => Ok(RowChange::Applied { version }),
             Ok(Outcome::AlreadyApplied(version)) => Ok(RowChange::AlreadyApplied { version }),
             Ok(Outcome::Conflict(state)) => Ok(RowChange::Conflict {
@@ -195,70 +206,105 @@ impl Member {
         }
     }
 
-    /// Runs the coordinator of a change inside the writer, against the replica of the same store. Its
-    /// outcome is answered when all of it is durable.
-    fn change_alone(
-        &self,
-        tx: &mut Transaction<'_>,
-        key: &RowKey,
-        change: Change,
-    ) -> Result<Result<Outcome, Failure>, StoreError> {
-        let round = replica::register(tx, key)?.promised.round;
-        let mut machine = self.coordinator(key, Intent::Change(change), round);
-        loop {
-            match machine.poll_action() {
-                Some(Action::Send { to: from, request }) if from == self.identity.member => {
-                    let answer = replica::answer(tx, request)?;
-                    machine.handle(now(), Input::Answer { from, answer });
-                }
-                Some(Action::Send { to: from, .. }) => {
-                    machine.handle(now(), Input::Failed { from });
-                }
-                Some(Action::Finish(result)) => return Ok(result),
-                // Nothing changes while a job waits, so that its pauses are cut short.
-                None => match machine.poll_timeout() {
-                    Some(timeout) => machine.handle_timeout(timeout),
-                    None => return Ok(Err(Failure::OutcomeUnknown)),
-                },
-            }
+    pub(super) async fn list(
+        self: &Arc<Self>,
+        partition: &[u8],
+        after: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<Listing, RowError> {
+        let partition = partition.to_vec();
+        if RowKey::new(partition.clone(), []).is_err() {
+            return Ok(Listing::default());
         }
+        let slice = slice_of(&partition);
+        let call = ReplicaCall::List {
+            partition,
+            after,
+            limit: page_rows(limit),
+        };
+        let page = self.page(slice, call).await?;
+        let rows = visible(page.rows).map(|(key, row)| (key.sort().to_vec(), row));
+        Ok(Listing {
+            rows: rows.collect(),
+            next: page.next.map(|key| key.sort().to_vec()),
+            stale: page.stale,
+        })
     }
 
     pub(super) async fn scan(
-        &self,
+        self: &Arc<Self>,
         prefix: Vec<u8>,
         heads: bool,
         cursor: Option<ScanCursor>,
         limit: usize,
     ) -> Result<ScanPage, RowError> {
-        let after = cursor.map(|cursor| cursor.key().clone());
+        let start = PullPlace::START;
+        let PullPlace { slice, after } = cursor.map_or(start, |cursor| cursor.place().clone());
+        let last = self.core.placement().run_from(slice);
         let call = ReplicaCall::Scan {
+            first: slice,
+            last,
             prefix,
             heads,
             after,
             limit: page_rows(limit),
         };
-        match self.ask_self(call).await? {
-            ReplicaAnswer::Scanned { rows, next } => {
-                let next = next.map(ScanCursor::behind);
-                Ok(ScanPage {
-                    rows: visible(rows).collect(),
-                    next,
-                    stale: false,
-                })
-            }
-            other => Err(unexpected(&other)),
-        }
+        let page = self.page(slice, call).await?;
+        let next = match page.next {
+            Some(key) => Some(PullPlace {
+                slice: slice_of_row(&key),
+                after: Some(key),
+            }),
+            None => Slice::new(last.index() + 1).map(|slice| PullPlace { slice, after: None }),
+        };
+        Ok(ScanPage {
+            rows: visible(page.rows).collect(),
+            next: next.map(ScanCursor::at),
+            stale: page.stale,
+        })
     }
 
-    async fn ask_self(&self, call: ReplicaCall) -> Result<ReplicaAnswer, StoreError> {
-        let epoch = self.identity.epoch;
-        self.replica.handle(ReplicaRequest { epoch, call }).await
+    /// A page of a slice's replicas, with what they do not agree on read row by row.
+    async fn page(self: &Arc<Self>, slice: Slice, call: ReplicaCall) -> Result<Page, RowError> {
+        let replicas = self.core.placement().preference_list(slice).to_vec();
+        if replicas.is_empty() {
+            return Err(self.not_founded());
+        }
+        let machine = Paging::new(now(), call, self.core.epoch(), replicas);
+        let mut page = self.drive(machine).await?;
+        let mut disputed = std::mem::take(&mut page.disputed).into_iter();
+        let mut reading = JoinSet::new();
+        loop {
+            while reading.len() < DISPUTED_AT_ONCE
+                && let Some(key) = disputed.next()
+            {
+                let this = self.clone();
+                reading.spawn(async move {
+                    let state = this.read_as(&key, Intent::Read).await?;
+                    Ok::<_, RowError>((key, state))
+                });
+            }
+            match reading.join_next().await {
+                None => break,
+                Some(Ok(read)) => {
+                    let (key, state) = read?;
+                    page.rows.push(ReplicaRow::of_state(key, state));
+                }
+                Some(Err(_)) => return Err(RowError::Contended),
+            }
+        }
+        page.rows.sort_by_cached_key(|row| super::row_key::encode(&row.key));
+        Ok(page)
     }
 
     pub(super) fn with_leases<R>(&self, f: impl FnOnce(&mut LeaseTable, Instant) -> R) -> R {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut leases, now())
+        self.core.with_leases(f)
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("core", &self.core).finish_non_exhaustive()
     }
 }
 
@@ -290,22 +336,13 @@ fn visible(rows: Vec<ReplicaRow>) -> impl Iterator<Item = (RowKey, Row)> {
         })
 }
 
-/// What a replica of its own epoch never answers to a listing or a scan.
-fn unexpected(answer: &ReplicaAnswer) -> RowError {
-    debug_assert!(
-        matches!(answer, ReplicaAnswer::StaleEpoch { .. }),
-        "{answer:?}"
-    );
-    RowError::StaleEpoch
-}
-
 fn page_rows(limit: usize) -> u16 {
     u16::try_from(limit)
         .unwrap_or(u16::MAX)
-        .clamp(1, crate::limits::REPLICA_PAGE_ROWS)
+        .clamp(1, REPLICA_PAGE_ROWS)
 }
 
-/// The monotonic clock of tokio, which tests can pause.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
+/// Later than any machine waits.
+fn far() -> Instant {
+    now() + std::time::Duration::from_secs(3600)
 }

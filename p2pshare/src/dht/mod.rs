@@ -9,26 +9,37 @@
 //! bytes.
 
 mod builder;
+mod clock;
 mod coordinator;
 mod founding;
 mod hash_tree;
+mod host;
 mod lease;
+mod links;
 mod machine;
 mod member;
+mod membership;
 mod node;
+mod paging;
 mod placement;
 mod planted;
 mod promises;
 mod quorum;
 mod register;
+mod rejoin;
+mod repair;
 mod replica;
 mod row;
 mod row_key;
+mod startup;
 mod task;
+mod upkeep;
 
+pub(crate) use builder::Together;
 pub use builder::{DhtBindError, DhtNodeBuilder};
+pub(crate) use host::Authority;
 pub use lease::{Lease, LeaseError};
-pub use node::{DhtNode, RingStatus};
+pub use node::DhtNode;
 pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 

@@ -8,9 +8,13 @@ use super::lease::{Lease, LeaseError};
 use super::member::Member;
 use super::register::{Attempt, Change};
 use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
+use tokio::task::JoinSet;
+
 use crate::identity::{MemberId, PeerId, RingId, SessionId};
+use crate::time::Timestamp;
 use crate::store::StoreError;
 use crate::wire::ring::{LeaseKey, RequestKey, RowKey, Version};
+use crate::wire::tracker::RingStatus;
 
 /// A member of a ring: rows that are agreed and durable, leases that expire.
 ///
@@ -27,18 +31,8 @@ use crate::wire::ring::{LeaseKey, RequestKey, RowKey, Version};
 #[derive(Clone, Debug)]
 pub struct DhtNode {
     member: Arc<Member>,
-}
-
-/// How a ring is, as one of its members sees it.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct RingStatus {
-    /// How many trackers are in the ring.
-    pub trackers: u32,
-    /// How many of them, this one counted, are thought alive.
-    pub reachable: u32,
-    /// Which list of members counts; it rises with each change of who is in the ring.
-    pub epoch: u64,
+    /// What it does by itself; ends with the last handle.
+    _tasks: Arc<JoinSet<()>>,
 }
 
 impl DhtNode {
@@ -49,34 +43,46 @@ impl DhtNode {
     }
 
     /// The handle of a member that has started.
-    pub(super) fn new(member: Member) -> Self {
+    pub(super) fn new(member: Arc<Member>, tasks: JoinSet<()>) -> Self {
         Self {
-            member: Arc::new(member),
+            member,
+            _tasks: Arc::new(tasks),
         }
     }
 
     /// The member that this is, the same in all its lives.
     #[must_use]
     pub fn member_id(&self) -> MemberId {
-        self.member.identity().member
+        self.member.core.life().member
     }
 
     /// The ring that it belongs to.
     #[must_use]
     pub fn ring_id(&self) -> RingId {
-        self.member.identity().ring
+        self.member.core.ring
     }
 
-    /// How the ring is.
+    /// How the ring is, as this member sees it.
     #[must_use]
     pub fn status(&self) -> RingStatus {
-        let identity = self.member.identity();
-        let trackers = u32::try_from(identity.members.len()).unwrap_or(u32::MAX);
-        RingStatus {
-            trackers,
-            reachable: trackers.min(1),
-            epoch: identity.epoch.0,
+        self.member.status()
+    }
+
+    /// Resolves when the ring is no longer as it was when this was called. Cancel-safe.
+    pub fn status_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut changes = self.member.core.changes.subscribe();
+        async move {
+            // The sender lives as long as the member; who asks longer waits for nothing.
+            if changes.changed().await.is_err() {
+                std::future::pending().await
+            }
         }
+    }
+
+    /// The ring's time: the median of its members' clocks. It never goes back.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        self.member.core.time()
     }
 
     /// Reads a row as a majority has it: every change that was answered before this call is seen.
@@ -86,7 +92,7 @@ impl DhtNode {
     ///
     /// # Errors
     ///
-    /// [`RowError::InsufficientReplicas`], [`RowError::Store`].
+    /// [`RowError`]; nothing was changed.
     pub async fn read(&self, key: &RowKey) -> Result<Option<Row>, RowError> {
         self.member.read(key).await
     }
@@ -150,7 +156,7 @@ impl DhtNode {
     ///
     /// # Errors
     ///
-    /// [`RowError::Store`].
+    /// [`RowError`].
     pub async fn list(
         &self,
         partition: &[u8],
@@ -166,7 +172,7 @@ impl DhtNode {
     ///
     /// # Errors
     ///
-    /// [`RowError::Store`].
+    /// [`RowError`].
     pub async fn scan(
         &self,
         cursor: Option<ScanCursor>,
@@ -180,7 +186,7 @@ impl DhtNode {
     ///
     /// # Errors
     ///
-    /// [`RowError::Store`].
+    /// [`RowError`].
     pub async fn scan_heads(
         &self,
         prefix: &[u8],
@@ -226,7 +232,7 @@ impl DhtNode {
     /// of its own. The process should end then; another one reads back what the disk has. Pending for
     /// ever on a healthy member. Cancel-safe.
     pub async fn failed(&self) -> StoreError {
-        self.member.store().failed().await
+        self.member.core.failed().await
     }
 
     /// Finishes the changes that were handed in and releases the folder. Later calls fail with
@@ -236,7 +242,10 @@ impl DhtNode {
     ///
     /// [`StoreError::Poisoned`] when the store had failed; the folder is released even so.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
-        self.member.store().shutdown().await
+        self.member.links.close().await;
+        // What the others told is worth one more write, and no more.
+        _ = self.member.core.remember_others(true).await;
+        self.member.core.store.shutdown().await
     }
 }
 

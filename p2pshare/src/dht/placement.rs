@@ -29,50 +29,64 @@ pub(crate) fn slice_of_lease(key: &LeaseKey) -> Slice {
     slice_of(key.as_bytes())
 }
 
-/// The members of a ring on the circle.
+/// Which members hold which slices.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
-    /// Who stands where, in order of the points.
-    points: BTreeMap<u64, MemberId>,
-    /// How many replicas a slice has.
+    /// The holders of each slice, one slice after the other.
+    holders: Vec<MemberId>,
+    /// How many a slice has.
     replicas: usize,
 }
 
 impl Placement {
     /// Puts the members on the circle.
     pub(crate) fn new(members: &BTreeSet<MemberId>) -> Self {
-        let points = members
+        let points: BTreeMap<u64, MemberId> = members
             .iter()
             .flat_map(|member| {
                 (0..TOKENS_PER_MEMBER).map(move |token| (point(*member, token), *member))
             })
             .collect();
+        let replicas = members.len().min(REPLICAS_MAX);
+        let holders = Slice::all().flat_map(|slice| {
+            let start = u64::from(slice.index()) << (u64::BITS - Slice::BITS);
+            let clockwise = points.range(start..).chain(points.range(..start));
+            first_different(clockwise.map(|(_, member)| *member), replicas)
+        });
         Self {
-            points,
-            replicas: members.len().min(REPLICAS_MAX),
+            holders: holders.collect(),
+            replicas,
         }
     }
 
     /// The members that hold a slice: the first [`REPLICAS_MAX`] different ones clockwise from its start, or
     /// all when there are fewer. The first of them is where coordinators meet.
-    pub(crate) fn preference_list(&self, slice: Slice) -> Vec<MemberId> {
-        let start = u64::from(slice.index()) << (u64::BITS - Slice::BITS);
-        let mut list = Vec::with_capacity(self.replicas);
-        for member in self
-            .points
-            .range(start..)
-            .chain(self.points.range(..start))
-            .map(|p| *p.1)
-        {
-            if list.len() == self.replicas {
-                break;
-            }
-            if !list.contains(&member) {
-                list.push(member);
-            }
-        }
-        list
+    pub(crate) fn preference_list(&self, slice: Slice) -> &[MemberId] {
+        let first = usize::from(slice.index()) * self.replicas;
+        self.holders.get(first..first + self.replicas).unwrap_or(&[])
     }
+
+    /// The last slice from `first` on, without a gap, that the same members hold.
+    pub(crate) fn run_from(&self, first: Slice) -> Slice {
+        let list = self.preference_list(first);
+        let same = (first.index()..Slice::COUNT)
+            .filter_map(Slice::new)
+            .take_while(|slice| self.preference_list(*slice) == list);
+        same.last().unwrap_or(first)
+    }
+}
+
+fn first_different(members: impl Iterator<Item = MemberId>, count: usize) -> Vec<MemberId> {
+    let mut list = Vec::with_capacity(count);
+    for member in members {
+        if list.len() == count {
+            break;
+        }
+        if !list.contains(&member) {
+            list.push(member);
+        }
+    }
+    list
 }
 
 /// Where a member's token stands.
@@ -113,7 +127,7 @@ mod tests {
         let placement = Placement::new(members);
         Slice::all()
             .flat_map(|slice| {
-                let list = placement.preference_list(slice);
+                let list = placement.preference_list(slice).to_vec();
                 list.into_iter().map(move |member| (slice, member))
             })
             .collect()

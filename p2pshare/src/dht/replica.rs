@@ -19,12 +19,12 @@ use super::row_key;
 use crate::identity::MemberId;
 use crate::limits::{
     REPLICA_PAGE_BYTES, REPLICA_PAGE_ROWS, SCAN_PAGES_MAX, STORE_VALUE_BYTES_MAX,
-    TREE_LEAVES_PER_SLICE, TREE_SLICES_PER_GROUP,
+    TREE_SLICES_PER_GROUP,
 };
 use crate::store::{KeyRange, PageLimit, StoreError, Table, Transaction};
 use crate::wire::ring::{
-    Ballot, Epoch, PullPlace, Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey,
-    RowState, Slice, StoredRegister, Sum,
+    Ballot, Epoch, PullPlace, Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow,
+    RowKey, RowState, Slice, StoredRegister, Sum, TreeNode,
 };
 
 /// The replica of a member, in one of its lives: what of it is in memory.
@@ -38,6 +38,8 @@ pub(crate) struct Replica {
     votes: bool,
     promises: Promises,
     tree: HashTree,
+    /// How many rows there are.
+    rows: u64,
 }
 
 impl Replica {
@@ -47,7 +49,7 @@ impl Replica {
         me: MemberId,
         placement: Arc<Placement>,
     ) -> Result<Self, StoreError> {
-        let ceiling = decode_ceiling(tx.get(Table::Meta, CEILING_KEY)?)?;
+        let ceiling = decode_number(tx.get(Table::Meta, CEILING_KEY)?)?;
         Ok(Self {
             me,
             placement,
@@ -55,6 +57,7 @@ impl Replica {
             votes: false,
             promises: Promises::after_restart(ceiling),
             tree: HashTree::load(tx)?,
+            rows: decode_number(tx.get(Table::Meta, ROWS_KEY)?)?,
         })
     }
 
@@ -76,6 +79,11 @@ impl Replica {
     /// The hash tree over its rows.
     pub(crate) fn tree(&self) -> &HashTree {
         &self.tree
+    }
+
+    /// How many rows it has, the deleted ones among them.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Whether a request has to run in the writer.
@@ -107,7 +115,9 @@ impl Replica {
         }
         self.raise_epoch(tx, request.epoch)?;
         match request.call {
-            ReplicaCall::Fence { .. } if request.epoch > before => Ok(ReplicaAnswer::Done),
+            ReplicaCall::Fence { .. } if request.epoch > before => Ok(ReplicaAnswer::Fenced {
+                epoch: request.epoch,
+            }),
             ReplicaCall::Fence { .. } => Ok(ReplicaAnswer::StaleEpoch { highest: before }),
             ReplicaCall::Install { rows } if from == self.me && !self.votes => {
                 for row in rows {
@@ -121,7 +131,7 @@ impl Replica {
             ReplicaCall::Accept { key, ballot, state } if self.decides(&key) => {
                 self.accept(tx, &key, ballot, state)
             }
-            call => self.answer(tx, call),
+            call => self.answer(tx, request.epoch, call),
         }
     }
 
@@ -136,7 +146,7 @@ impl Replica {
                 highest: self.epoch,
             });
         }
-        self.answer(view, request.call)
+        self.answer(view, request.epoch, request.call)
     }
 
     /// Remembers an epoch if it is the highest seen.
@@ -233,6 +243,10 @@ impl Replica {
         register: Register,
     ) -> Result<(), StoreError> {
         self.tree.change(tx, key, before, register.accepted)?;
+        if before == Ballot::ZERO {
+            self.rows += 1;
+            tx.put(Table::Meta, ROWS_KEY, self.rows.to_be_bytes())?;
+        }
         let value = encode(&StoredRegister::V1(register));
         tx.put(Table::Rows, row_key::encode(key), value)
     }
@@ -241,6 +255,7 @@ impl Replica {
     fn answer(
         &self,
         view: &Transaction<'_>,
+        epoch: Epoch,
         call: ReplicaCall,
     ) -> Result<ReplicaAnswer, StoreError> {
         match call {
@@ -267,23 +282,40 @@ impl Replica {
                 let (rows, next) = scan(view, (first, last), &prefix, heads, after, limit)?;
                 Ok(ReplicaAnswer::Scanned { rows, next })
             }
-            ReplicaCall::Pull { with, place, limit } => self.pull(view, with, place, limit),
+            ReplicaCall::Pull { with, place, limit } => {
+                let (rows, next) = self.pull(view, with, &place, limit)?;
+                Ok(ReplicaAnswer::Pulled {
+                    epoch,
+                    asked: place,
+                    rows,
+                    next,
+                })
+            }
             ReplicaCall::TreeGroups { with } => {
                 let groups = 0..Slice::COUNT / TREE_SLICES_PER_GROUP;
                 let sum = |group: u16| hash_tree::add(self.sums(group as u8, with));
-                Ok(ReplicaAnswer::Sums(groups.map(sum).collect()))
+                Ok(ReplicaAnswer::Sums {
+                    of: TreeNode::Root,
+                    sums: groups.map(sum).collect(),
+                })
             }
             ReplicaCall::TreeSlices { with, group }
                 if u16::from(group) < Slice::COUNT / TREE_SLICES_PER_GROUP =>
             {
-                Ok(ReplicaAnswer::Sums(self.sums(group, with).collect()))
+                Ok(ReplicaAnswer::Sums {
+                    of: TreeNode::Group(group),
+                    sums: self.sums(group, with).collect(),
+                })
             }
-            ReplicaCall::TreeLeaves { slice } => {
-                Ok(ReplicaAnswer::Sums(self.tree.leaves(slice).to_vec()))
-            }
-            ReplicaCall::TreeRows { slice, leaf, after } if leaf < TREE_LEAVES_PER_SLICE => {
-                tree_rows(view, slice, leaf, after)
-            }
+            ReplicaCall::TreeLeaves { slice } => Ok(ReplicaAnswer::Sums {
+                of: TreeNode::Slice(slice),
+                sums: self.tree.leaves(slice).to_vec(),
+            }),
+            ReplicaCall::TreeRows {
+                slice,
+                leaves,
+                after,
+            } => tree_rows(view, slice, leaves, after),
             _ => Ok(ReplicaAnswer::Unavailable),
         }
     }
@@ -295,27 +327,28 @@ impl Replica {
         })
     }
 
-    /// A page of the rows that this member and `with` hold: of the next slices in a row that they do.
+    /// A page of the rows that this member and `with` hold: of the next slices in a row that they do. And where
+    /// to go on.
     fn pull(
         &self,
         view: &Transaction<'_>,
         with: MemberId,
-        place: PullPlace,
+        place: &PullPlace,
         limit: u16,
-    ) -> Result<ReplicaAnswer, StoreError> {
+    ) -> Result<(Vec<ReplicaRow>, Option<PullPlace>), StoreError> {
         let mut shared = (place.slice.index()..Slice::COUNT)
             .filter_map(Slice::new)
             .filter(|slice| self.shares(*slice, with))
             .peekable();
         let Some(first) = shared.next() else {
-            let (rows, next) = (Vec::new(), None);
-            return Ok(ReplicaAnswer::Pulled { rows, next });
+            return Ok((Vec::new(), None));
         };
         let mut last = first;
         while let Some(next) = shared.next_if(|next| next.index() == last.index() + 1) {
             last = next;
         }
-        let after = place.after.filter(|key| slice_of_row(key) >= first);
+        let after = place.after.clone();
+        let after = after.filter(|key| slice_of_row(key) >= first);
         let (rows, seen) = scan(view, (first, last), b"", false, after, limit)?;
         let next = match seen {
             Some(key) => Some(PullPlace {
@@ -324,7 +357,7 @@ impl Replica {
             }),
             None => shared.next().map(|slice| PullPlace { slice, after: None }),
         };
-        Ok(ReplicaAnswer::Pulled { rows, next })
+        Ok((rows, next))
     }
 }
 
@@ -365,11 +398,12 @@ fn scan(
     for _ in 0..SCAN_PAGES_MAX {
         let range = match &seen {
             None => all.clone(),
-            Some(key) if heads => all
-                .clone()
-                .behind(KeyRange::behind_prefix(row_key::encode_partition(
-                    key.partition(),
-                ))),
+            Some(key) if heads => {
+                all.clone()
+                    .behind(KeyRange::behind_prefix(row_key::encode_partition(
+                        key.partition(),
+                    )))
+            }
             Some(key) => all.clone().after(&row_key::encode(key)),
         };
         let page = view.range(Table::Rows, &range, page_limit(limit))?;
@@ -398,34 +432,38 @@ fn scan(
 fn tree_rows(
     view: &Transaction<'_>,
     slice: Slice,
-    leaf: u8,
+    leaves: u64,
     after: Option<RowKey>,
 ) -> Result<ReplicaAnswer, StoreError> {
-    let mut range = row_key::slices(slice, slice);
-    if let Some(key) = after {
-        range = range.after(&row_key::encode(&key));
-    }
-    let mut stamps = Vec::new();
-    loop {
+    let (mut rows, mut bytes, mut seen) = (Vec::new(), 0, after.clone());
+    let mut next = None;
+    // What is in other leaves costs time too, so that it bounds the page as well.
+    for _ in 0..SCAN_PAGES_MAX {
+        let mut range = row_key::slices(slice, slice);
+        if let Some(key) = &seen {
+            range = range.after(&row_key::encode(key));
+        }
         let page = view.range(Table::Rows, &range, page_limit(REPLICA_PAGE_ROWS))?;
-        let last = page.rows.last().map(|(key, _)| key.clone());
         for stored in page.rows {
-            let row = decode_row(stored)?;
-            if leaf_of(&row.key) == leaf {
-                stamps.push((row.key, row.accepted));
+            let ReplicaRow { key, accepted, .. } = decode_row(stored)?;
+            seen = Some(key.clone());
+            if leaves >> leaf_of(&key) & 1 == 1 {
+                bytes += key.partition().len() + key.sort().len() + size_of::<Ballot>();
+                rows.push((key, accepted));
             }
         }
-        let full = stamps.len() >= usize::from(REPLICA_PAGE_ROWS);
-        match last.filter(|_| page.more && !full) {
-            Some(last) => range = range.after(&last),
-            None => {
-                return Ok(ReplicaAnswer::Stamps {
-                    rows: stamps,
-                    more: page.more,
-                });
-            }
+        next = seen.clone().filter(|_| page.more);
+        let full = rows.len() >= usize::from(REPLICA_PAGE_ROWS) || bytes >= REPLICA_PAGE_BYTES;
+        if next.is_none() || full {
+            break;
         }
     }
+    Ok(ReplicaAnswer::Stamps {
+        slice,
+        after,
+        rows,
+        next,
+    })
 }
 
 /// The register of a row, as it is in the store.
@@ -433,13 +471,13 @@ pub(crate) fn register(tx: &Transaction<'_>, key: &RowKey) -> Result<Register, S
     decode_register(tx.get(Table::Rows, &row_key::encode(key))?)
 }
 
-fn decode_ceiling(row: Option<Vec<u8>>) -> Result<u64, StoreError> {
+fn decode_number(row: Option<Vec<u8>>) -> Result<u64, StoreError> {
     let Some(row) = row else {
         return Ok(0);
     };
     let bytes = row.try_into().map_err(|_| StoreError::Corrupt {
         table: Table::Meta.name(),
-        what: "the ceiling of promises is not 8 bytes",
+        what: "a number is not 8 bytes",
     })?;
     Ok(u64::from_be_bytes(bytes))
 }
@@ -522,6 +560,7 @@ fn page_limit(rows: u16) -> PageLimit {
 
 const FENCE_KEY: &[u8] = b"fence";
 const CEILING_KEY: &[u8] = b"ceiling";
+const ROWS_KEY: &[u8] = b"rows";
 
 const _: () = assert!(RowState::VALUE_BYTES_MAX + 2 * 1024 < STORE_VALUE_BYTES_MAX);
 

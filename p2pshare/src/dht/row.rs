@@ -1,8 +1,10 @@
 //! Rows as their users see them, and what can come of asking for one.
 
+use crate::identity::TrackerAddr;
 use crate::store::StoreError;
-use crate::wire::ring::{RequestKey, RowKey, RowState, Version};
+use crate::wire::ring::{PullPlace, RequestKey, RowKey, RowState, Slice, Version};
 
+use super::placement::slice_of_row;
 use super::register::produced_by;
 use super::row_key;
 
@@ -88,29 +90,40 @@ pub struct ScanPage {
 
 /// A place in a scan.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ScanCursor(RowKey);
+pub struct ScanCursor(PullPlace);
 
 impl ScanCursor {
-    /// The place behind `key`.
-    pub(crate) fn behind(key: RowKey) -> Self {
-        Self(key)
+    /// That place.
+    pub(crate) fn at(place: PullPlace) -> Self {
+        Self(place)
     }
 
-    /// The row behind which it is.
-    pub(crate) fn key(&self) -> &RowKey {
+    /// Where it is.
+    pub(crate) fn place(&self) -> &PullPlace {
         &self.0
     }
 
     /// The cursor with these bytes, if they are those of one.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        row_key::decode_within(bytes).map(Self)
+        let (slice, within) = bytes.split_first_chunk()?;
+        let slice = Slice::new(u16::from_be_bytes(*slice))?;
+        let after = match within {
+            [] => None,
+            within => Some(row_key::decode_within(within)?),
+        };
+        let fits = after
+            .as_ref()
+            .is_none_or(|key| slice_of_row(key) == slice);
+        fits.then_some(Self(PullPlace { slice, after }))
     }
 
-    /// Its bytes, at most 768.
+    /// Its bytes, at most 770.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        row_key::encode_within(&self.0)
+        let mut bytes = self.0.slice.index().to_be_bytes().to_vec();
+        bytes.extend(self.0.after.iter().flat_map(row_key::encode_within));
+        bytes
     }
 }
 
@@ -130,6 +143,12 @@ pub enum RowError {
         members: usize,
         /// How many have to answer.
         needed: usize,
+    },
+    /// There is no ring yet: its founders have to meet once. Nothing was changed; try again when they have.
+    #[error("the ring is not founded yet{}", waits_for(waiting_for))]
+    NotFounded {
+        /// Those that have not answered yet.
+        waiting_for: Vec<TrackerAddr>,
     },
     /// The change may have been made, or may yet be, or not. Ask again with the same request, as a
     /// retry, or read the row.
@@ -162,10 +181,21 @@ impl RowError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::InsufficientReplicas { .. }
+            | Self::NotFounded { .. }
             | Self::OutcomeUnknown
             | Self::Contended
             | Self::StaleEpoch => true,
             Self::ValueTooLarge { .. } | Self::Store(_) => false,
+        }
+    }
+}
+
+fn waits_for(addrs: &[TrackerAddr]) -> String {
+    match addrs {
+        [] => String::new(),
+        addrs => {
+            let addrs: Vec<_> = addrs.iter().map(ToString::to_string).collect();
+            format!(": it waits for {}", addrs.join(", "))
         }
     }
 }

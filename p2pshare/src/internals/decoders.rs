@@ -21,7 +21,7 @@ use crate::wire::frame::{HEADER_BYTES, Message, decode_body, decode_header, enco
 use crate::wire::peer::{
     ChunkHeader, ChunkPart, ChunkReader, Open, PageAnswer, SwarmAnswer, SwarmRequest,
 };
-use crate::wire::ring::{LeaseEntry, ReplicaAnswer, ReplicaRequest, StoredRegister};
+use crate::wire::ring::{LeaseEntry, ReplicaAnswers, ReplicaBatch, StoredRegister};
 use crate::wire::tracker::{Holding, Request, Response};
 
 /// Of a stream of frames, each is of one kind, no longer than that allows, and comes back the same.
@@ -33,8 +33,8 @@ pub fn fuzz_frame(data: &[u8]) {
         read_frame::<PageAnswer>,
         read_frame::<SwarmAnswer>,
         read_frame::<SwarmRequest>,
-        read_frame::<ReplicaRequest>,
-        read_frame::<ReplicaAnswer>,
+        read_frame::<ReplicaBatch>,
+        read_frame::<ReplicaAnswers>,
     ];
     let mut rest = data;
     while let Some((header, behind)) = rest.split_first_chunk() {
@@ -119,8 +119,8 @@ pub fn fuzz_peer_message(data: &[u8]) {
 
 /// What trackers say to each other and keep comes back the same.
 pub fn fuzz_ring_message(data: &[u8]) {
-    there_and_back::<ReplicaRequest>(data);
-    there_and_back::<ReplicaAnswer>(data);
+    there_and_back::<ReplicaBatch>(data);
+    there_and_back::<ReplicaAnswers>(data);
     value_there_and_back::<LeaseEntry>(data);
     value_there_and_back::<StoredRegister>(data);
 }

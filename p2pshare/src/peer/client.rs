@@ -6,7 +6,7 @@ use super::{error::SessionError, link::TrackerLink, session::new_change};
 use crate::{
     identity::{RingId, TrackerAddr, UserName, key::SigningKey},
     transport::{CloseCode, Endpoint, EndpointConfig},
-    wire::tracker::{Password, Request, Response},
+    wire::tracker::{Password, Request, Response, RingStatus},
 };
 
 /// A connection to the trackers of a ring without an identity: to learn which ring it is, and to make an
@@ -56,6 +56,14 @@ impl TrackerClient {
     #[must_use]
     pub const fn tracker(&self) -> &TrackerAddr {
         &self.tracker
+    }
+
+    /// How the ring is, as the tracker sees it that is connected.
+    ///
+    /// # Errors
+    /// What every request can meet.
+    pub async fn ring_status(&self) -> Result<RingStatus, SessionError> {
+        self.link.ring_status().await
     }
 
     /// Makes an account, and gives its name as the ring has it.

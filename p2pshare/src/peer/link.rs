@@ -1,8 +1,13 @@
 //! The way to the trackers: one connection, kept warm, to whichever of the list answers.
 //!
 //! A tracker is asked for nothing before it has proved, under the ring's signature, that it is one. A request
-//! whose connection dies is sent again, with the same request id and so done once, on the next connection;
-//! who calls notices at most a pause.
+//! whose connection dies, or whose tracker falls silent or can do nothing, is sent again to another one, with
+//! the same request id and so done once; who calls notices at most a pause. What no tracker can do is said when
+//! all that can be reached have said so.
+
+mod asking;
+mod dial;
+mod live;
 
 use std::{
     net::SocketAddr,
@@ -15,6 +20,11 @@ use std::{
 
 use tokio::{sync::watch, time::sleep};
 
+use self::{
+    asking::{Asking, Failed},
+    dial::Dialed,
+    live::{NotLive, Slot},
+};
 use super::error::SessionError;
 use crate::{
     identity::{
@@ -24,8 +34,8 @@ use crate::{
     },
     limits::{CREDENTIAL_RENEWAL, TRACKER_ANSWER_TIMEOUT, TRACKER_ATTEMPTS},
     time::{RingClock, Timestamp},
-    transport::{Alpn, CloseCode, Connection, Endpoint, Expect},
-    wire::tracker::{Refusal, Request, Response},
+    transport::Endpoint,
+    wire::tracker::{Refusal, Request, Response, RingStatus},
 };
 
 /// The trackers of one ring, as one peer reaches them. A cheap clone.
@@ -35,8 +45,8 @@ pub(super) struct TrackerLink(Arc<Inner>);
 struct Inner {
     endpoint: Endpoint,
     trackers: Vec<TrackerAddr>,
-    /// The place in the list of the one that answered last.
-    last_good: AtomicUsize,
+    /// The place in the list of the one to be dialed first: it answered last, or the one before it is lost.
+    first: AtomicUsize,
     /// What is known of the ring; its id is known beforehand or trusted on first use.
     ring: Mutex<RingKnowledge>,
     credential: watch::Sender<Option<Signed<Credential>>>,
@@ -53,35 +63,6 @@ struct RingKnowledge {
     id: Option<RingId>,
     token_key: Option<VerifyingKey>,
     clock: Option<RingClock>,
-}
-
-/// The live connection.
-#[derive(Default)]
-struct Slot {
-    live: Option<Live>,
-    /// When all trackers had been tried in vain.
-    in_vain: Option<Instant>,
-}
-
-#[derive(Clone)]
-struct Live {
-    connection: Connection,
-    tracker: usize,
-    /// The credential under which the connection is logged in.
-    authenticated: Option<Signed<Credential>>,
-}
-
-/// Why there is no live connection.
-enum NotLive {
-    /// The trackers do not honour this credential.
-    Refused(Box<Signed<Credential>>),
-    Failed(SessionError),
-}
-
-impl From<SessionError> for NotLive {
-    fn from(error: SessionError) -> Self {
-        Self::Failed(error)
-    }
 }
 
 /// Somebody logs in, until this is dropped.
@@ -121,7 +102,7 @@ impl TrackerLink {
         Self(Arc::new(Inner {
             endpoint,
             trackers,
-            last_good: AtomicUsize::new(0),
+            first: AtomicUsize::new(0),
             ring: Mutex::new(RingKnowledge {
                 id: ring,
                 token_key,
@@ -132,6 +113,13 @@ impl TrackerLink {
             slot: tokio::sync::Mutex::default(),
             connected: watch::Sender::new(None),
         }))
+    }
+
+    /// Has `tracker` be dialed first, if it is one of the list.
+    pub(super) fn prefer(&self, tracker: &TrackerAddr) {
+        if let Some(at) = self.0.trackers.iter().position(|addr| addr == tracker) {
+            self.0.first.store(at, Ordering::Relaxed);
+        }
     }
 
     /// The ring, once it is known.
@@ -178,10 +166,12 @@ impl TrackerLink {
 
     /// Connects, if it is not, and names the tracker.
     pub(super) async fn connect(&self) -> Result<Connected, SessionError> {
-        match self.live(false).await {
+        match self.live(false, &[]).await {
             Ok(_) => {}
             Err(NotLive::Failed(error)) => return Err(error),
             Err(NotLive::Refused(_)) => return Err(SessionError::LoggedOut),
+            Err(NotLive::Unable(_, refusal)) => return Err(refusal.into()),
+            Err(NotLive::NoOther) => return Err(self.unreachable()),
         }
         self.connected()
             .borrow()
@@ -200,153 +190,125 @@ impl TrackerLink {
         self.ask_as(request, false).await
     }
 
+    /// How the ring is, as the tracker sees it that is connected.
+    pub(super) async fn ring_status(&self) -> Result<RingStatus, SessionError> {
+        match self.ask_as_nobody(Request::Ring).await? {
+            Response::Ring(status) => Ok(status),
+            _ => Err(SessionError::Protocol),
+        }
+    }
+
     async fn ask_as(&self, mut query: Request, as_user: bool) -> Result<Response, SessionError> {
-        let mut sent = false;
-        let began = tokio::time::Instant::now();
-        for attempt in 0..TRACKER_ATTEMPTS {
-            let live = match self.live(as_user).await {
-                Ok(live) => live,
-                Err(NotLive::Refused(credential)) if self.is_replaced(&credential).await => {
-                    continue;
-                }
-                // A tracker that is being started again can still say what became of it.
-                Err(NotLive::Failed(SessionError::Unreachable { .. }))
-                    if sent && began.elapsed() < TRACKER_ANSWER_TIMEOUT =>
-                {
-                    sleep(pause_before_attempt(attempt)).await;
-                    continue;
-                }
-                // What keeps us from asking again says nothing of what was asked before.
-                Err(_) if sent && query.changes_rows() => return Err(SessionError::OutcomeUnknown),
-                Err(NotLive::Refused(_)) => return Err(SessionError::LoggedOut),
-                Err(NotLive::Failed(error)) => return Err(error),
-            };
-            match live
-                .connection
-                .request(&query, TRACKER_ANSWER_TIMEOUT)
-                .await
-            {
-                Ok(Response::Refused(Refusal::NotLoggedIn)) if as_user => {
-                    let replaced = match &live.authenticated {
-                        Some(credential) => self.is_replaced(credential).await,
-                        None => self.0.credential.borrow().is_some(),
-                    };
-                    if !replaced {
-                        return Err(match sent && query.changes_rows() {
-                            true => SessionError::OutcomeUnknown,
-                            false => SessionError::LoggedOut,
-                        });
-                    }
-                }
-                Ok(Response::Refused(Refusal::OutcomeUnknown)) => sent = true,
-                // Whoever turns a retry away unseen does not know what became of it.
-                Ok(Response::Refused(refusal))
-                    if sent && query.changes_rows() && !refusal.is_of_the_row() =>
-                {
-                    sleep(pause_before_attempt(attempt)).await;
-                }
-                Ok(Response::Refused(refusal)) => return Err(refusal.into()),
+        let mut asking = Asking::default();
+        for attempt in 0..TRACKER_ATTEMPTS * self.0.trackers.len() {
+            match self.try_once(&query, as_user, &mut asking).await {
                 Ok(response) => return Ok(response),
-                Err(error) => {
-                    tracing::debug!(%error, tracker = %self.0.trackers[live.tracker], "a request failed");
-                    sent |= error.may_have_arrived();
-                    self.drop_live(&live).await;
-                }
+                Err(Failed::Over(error)) => return asking.end(&query, error),
+                Err(Failed::Again) => {}
+                Err(Failed::Later) => sleep(pause_before_attempt(attempt)).await,
+            }
+            if asking.began.elapsed() >= TRACKER_ANSWER_TIMEOUT * TRACKER_ATTEMPTS as u32 {
+                break;
             }
             // Not before: a row that has forgotten who changed it has no certain answer to a retry.
-            if sent {
+            if asking.sent {
                 query.mark_retry();
             }
         }
-        if sent && query.changes_rows() {
-            return Err(SessionError::OutcomeUnknown);
-        }
-        Err(SessionError::Unreachable {
-            tried: self.0.trackers.clone(),
-        })
+        asking.end(&query, self.unreachable())
     }
 
-    /// A live connection, logged in where `as_user`.
-    async fn live(&self, as_user: bool) -> Result<Live, NotLive> {
-        let asked = Instant::now();
-        let unreachable = || SessionError::Unreachable {
-            tried: self.0.trackers.clone(),
-        };
-        let mut slot = self.0.slot.lock().await;
-        for _ in 0..TRACKER_ATTEMPTS {
-            let credential = self.0.credential.borrow().clone();
-            if as_user && credential.is_none() {
-                return Err(SessionError::LoggedOut.into());
-            }
-            slot.live
-                .take_if(|live| live.connection.close_reason().is_some());
-            if slot.live.is_none() {
-                // While this one waited, another tried them all.
-                if slot.in_vain.is_some_and(|failed| failed > asked) {
-                    return Err(unreachable().into());
-                }
-                let connected = self.connect_any().await;
-                if let Err(SessionError::Unreachable { .. }) = connected {
-                    slot.in_vain = Some(Instant::now());
-                }
-                slot.live = Some(connected?);
-            }
-            let Some(live) = slot.live.as_mut() else {
-                return Err(SessionError::Protocol.into());
-            };
-            if let Some(credential) = credential.filter(|_| as_user)
-                && (live.authenticated.as_ref() != Some(&credential) || self.is_old(&credential))
-            {
-                match self.authenticate(live, credential).await {
-                    // Another tracker, or this one on another connection, may be better off.
-                    Err(NotLive::Failed(SessionError::Unreachable { .. })) => {
-                        live.connection.close(CloseCode::ShuttingDown);
-                        continue;
-                    }
-                    result => result?,
-                }
-            }
-            return Ok(live.clone());
-        }
-        Err(unreachable().into())
-    }
-
-    async fn authenticate(
+    async fn try_once(
         &self,
-        live: &mut Live,
-        credential: Signed<Credential>,
-    ) -> Result<(), NotLive> {
-        let query = Request::Authenticate {
-            credential: credential.clone(),
+        query: &Request,
+        as_user: bool,
+        asking: &mut Asking,
+    ) -> Result<Response, Failed> {
+        let live = match self.live(as_user, &asking.shunned).await {
+            Ok(live) => live,
+            Err(NotLive::Refused(credential)) if self.is_replaced(&credential).await => {
+                return Err(Failed::Again);
+            }
+            Err(NotLive::Refused(_)) => return Err(Failed::Over(SessionError::LoggedOut)),
+            Err(NotLive::Unable(tracker, refusal)) => {
+                return Err(self.turn_away(asking, query, tracker, Err(refusal)));
+            }
+            Err(NotLive::NoOther) => return Err(asking.went_round(query, self.unreachable())),
+            // A tracker that is being started again can still say what became of it.
+            Err(NotLive::Failed(SessionError::Unreachable { .. }))
+                if asking.sent && asking.began.elapsed() < TRACKER_ANSWER_TIMEOUT =>
+            {
+                return Err(Failed::Later);
+            }
+            Err(NotLive::Failed(error)) => return Err(Failed::Over(error)),
         };
-        match live
-            .connection
-            .request(&query, TRACKER_ANSWER_TIMEOUT)
-            .await
-        {
-            Ok(Response::LoggedIn {
-                credential: renewed,
-                ..
-            }) => {
-                // Whoever logged in or out meanwhile has the last word.
-                self.0.credential.send_if_modified(|current| {
-                    let unchanged = current.as_ref() == Some(&credential);
-                    if unchanged {
-                        *current = Some(renewed.clone());
-                    }
-                    unchanged
-                });
-                live.authenticated = Some(renewed);
-                Ok(())
+        let asked = live.connection.request(query, TRACKER_ANSWER_TIMEOUT);
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer.map_err(|error| (error.may_have_arrived(), error.to_string())),
+            () = self.replaced(&live) => Err((true, "it fell silent".to_owned())),
+        };
+        match answer {
+            Ok(Response::Refused(Refusal::NotLoggedIn)) if as_user => {
+                let replaced = match &live.authenticated {
+                    Some(credential) => self.is_replaced(credential).await,
+                    None => self.0.credential.borrow().is_some(),
+                };
+                match replaced {
+                    true => Err(Failed::Again),
+                    false => Err(Failed::Over(SessionError::LoggedOut)),
+                }
             }
-            Ok(Response::Refused(Refusal::NotLoggedIn)) => {
-                Err(NotLive::Refused(Box::new(credential)))
+            Ok(Response::Refused(Refusal::OutcomeUnknown)) => {
+                asking.sent = true;
+                asking.shun(live.tracker, self.0.trackers.len());
+                Err(Failed::Again)
             }
-            Ok(Response::Refused(refusal)) => Err(SessionError::from(refusal).into()),
-            Ok(_) => Err(SessionError::Protocol.into()),
-            Err(_) => Err(NotLive::Failed(SessionError::Unreachable {
-                tried: vec![self.0.trackers[live.tracker].clone()],
-            })),
+            Ok(Response::Refused(refusal)) if refusal.is_of_the_tracker() => {
+                Err(self.turn_away(asking, query, live.tracker, Err(refusal)))
+            }
+            // Whoever turns a retry away unseen does not know what became of it.
+            Ok(Response::Refused(refusal))
+                if asking.may_be_done(query) && !refusal.is_of_the_row() =>
+            {
+                Err(Failed::Later)
+            }
+            Ok(Response::Refused(refusal)) => Err(Failed::Over(refusal.into())),
+            Ok(response) if response.is_stale() => {
+                Err(self.turn_away(asking, query, live.tracker, Ok(response)))
+            }
+            Ok(response) => Ok(response),
+            Err((may_have_arrived, error)) => {
+                let tracker = &self.0.trackers[live.tracker];
+                tracing::debug!(%error, %tracker, "a request failed");
+                asking.sent |= may_have_arrived;
+                self.drop_live(&live).await;
+                Err(Failed::Again)
+            }
+        }
+    }
+
+    /// Notes that a tracker said something that another one may say better.
+    fn turn_away(
+        &self,
+        asking: &mut Asking,
+        query: &Request,
+        tracker: usize,
+        said: Result<Response, Refusal>,
+    ) -> Failed {
+        // What one has, cut off as it is, is more than that another can do nothing.
+        if said.is_ok() || !matches!(asking.said, Some(Ok(_))) {
+            asking.said = Some(said);
+        }
+        match asking.shun(tracker, self.0.trackers.len()) {
+            true => asking.went_round(query, self.unreachable()),
+            false => Failed::Again,
+        }
+    }
+
+    fn unreachable(&self) -> SessionError {
+        SessionError::Unreachable {
+            tried: self.0.trackers.clone(),
         }
     }
 
@@ -379,130 +341,22 @@ impl TrackerLink {
             })
     }
 
-    /// Connects to the first tracker of the list that answers and is of the ring.
-    async fn connect_any(&self) -> Result<Live, SessionError> {
-        self.0.connected.send_replace(None);
-        let mut refused = None;
-        let last_good = self.0.last_good.load(Ordering::Relaxed);
-        let (later, first) = self.0.trackers.split_at(last_good);
-        for (offset, addr) in first.iter().chain(later).enumerate() {
-            match self.connect_one(addr).await {
-                Ok((connection, observed)) => {
-                    let tracker = (last_good + offset) % self.0.trackers.len();
-                    self.0.last_good.store(tracker, Ordering::Relaxed);
-                    let now = Connected {
-                        tracker: addr.clone(),
-                        observed,
-                        serial: rand::random(),
-                    };
-                    self.notice_end(&connection, now.serial);
-                    self.0.connected.send_replace(Some(now));
-                    return Ok(Live {
-                        connection,
-                        tracker,
-                        authenticated: None,
-                    });
-                }
-                Err(SessionError::Unreachable { .. }) => {}
-                Err(error) => refused = Some(error),
-            }
-        }
-        Err(refused.unwrap_or_else(|| SessionError::Unreachable {
-            tried: self.0.trackers.clone(),
-        }))
-    }
-
-    /// Has it known when the connection `serial` is no more, without anybody asking anything.
-    fn notice_end(&self, connection: &Connection, serial: u64) {
-        let (connection, connected) = (connection.clone(), self.0.connected.clone());
-        tokio::spawn(async move {
-            let lost = connection.closed().await;
-            connected.send_if_modified(|now| {
-                let ended = now.as_ref().is_some_and(|now| now.serial == serial);
-                if ended {
-                    tracing::debug!(%lost, "the tracker's connection ended");
-                    *now = None;
-                }
-                ended
-            });
-        });
-    }
-
-    async fn connect_one(
-        &self,
-        addr: &TrackerAddr,
-    ) -> Result<(Connection, SocketAddr), SessionError> {
-        let unreachable = || SessionError::Unreachable {
-            tried: vec![addr.clone()],
-        };
-        let found = tokio::net::lookup_host((addr.host(), addr.port()))
-            .await
-            .map_err(|_| unreachable())?;
-        for socket in found {
-            let connection = match self
-                .0
-                .endpoint
-                .connect(socket, Alpn::Tracker, Expect::Any)
-                .await
-            {
-                Ok(connection) => connection,
-                Err(error) => {
-                    tracing::debug!(%error, tracker = %addr, "cannot connect");
-                    continue;
-                }
-            };
-            match connection
-                .request(&Request::Hello, TRACKER_ANSWER_TIMEOUT)
-                .await
-            {
-                Ok(Response::Welcome(welcome)) => {
-                    let proof = welcome.verify(connection.remote_peer());
-                    let Some((ring, token_key)) = proof else {
-                        connection.close(CloseCode::ProtocolError);
-                        return Err(SessionError::NotATracker {
-                            tracker: addr.clone(),
-                        });
-                    };
-                    if let Err(error) = self.learn(addr, ring, token_key, welcome.time) {
-                        connection.close(CloseCode::WrongRing);
-                        return Err(error);
-                    }
-                    return Ok((connection, welcome.observed));
-                }
-                Ok(_) => {
-                    connection.close(CloseCode::ProtocolError);
-                    return Err(SessionError::NotATracker {
-                        tracker: addr.clone(),
-                    });
-                }
-                Err(error) => tracing::debug!(%error, tracker = %addr, "no welcome"),
-            }
-        }
-        Err(unreachable())
-    }
-
     /// Takes in what a tracker proved, unless it is of another ring.
-    fn learn(
-        &self,
-        tracker: &TrackerAddr,
-        ring: RingId,
-        token_key: VerifyingKey,
-        time: Timestamp,
-    ) -> Result<(), SessionError> {
+    fn learn(&self, dialed: &Dialed) -> Result<(), SessionError> {
         let mut knowledge = self.knowledge();
         match knowledge.id {
-            Some(expected) if expected != ring => {
+            Some(expected) if expected != dialed.ring => {
                 return Err(SessionError::WrongRing {
-                    tracker: tracker.clone(),
+                    tracker: self.0.trackers[dialed.tracker].clone(),
                     expected,
-                    found: ring,
+                    found: dialed.ring,
                 });
             }
-            _ => knowledge.id = Some(ring),
+            _ => knowledge.id = Some(dialed.ring),
         }
-        knowledge.token_key = Some(token_key);
+        knowledge.token_key = Some(dialed.token_key);
         // What one tracker said wrongly, the next connection sets right.
-        knowledge.clock = Some(RingClock::new(time, Instant::now()));
+        knowledge.clock = Some(RingClock::new(dialed.time, Instant::now()));
         Ok(())
     }
 
@@ -510,18 +364,6 @@ impl TrackerLink {
     pub(super) fn update_clock(&self, time: Timestamp) {
         if let Some(clock) = &mut self.knowledge().clock {
             clock.update(time, Instant::now());
-        }
-    }
-
-    async fn drop_live(&self, dead: &Live) {
-        dead.connection.close(CloseCode::ShuttingDown);
-        let mut slot = self.0.slot.lock().await;
-        if slot
-            .live
-            .take_if(|live| live.connection.close_reason().is_some())
-            .is_some()
-        {
-            self.0.connected.send_replace(None);
         }
     }
 

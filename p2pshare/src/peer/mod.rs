@@ -35,7 +35,7 @@ pub use download::{
 };
 pub use error::{DownloadError, PeerBindError, SessionError, ShareError, VerifyError};
 pub use library::ShareStatus;
-pub use session::{Session, StopOutcome};
+pub use session::{Listed, Session, StopOutcome};
 pub use share::{SharedFile, Upload, UploadProgress, UploadWatch};
 pub use verify::{Damage, Verify, VerifyReport};
 
@@ -199,6 +199,13 @@ impl Peer {
             _ => None,
         };
         let link = TrackerLink::new(endpoint.clone(), trackers, Some(ring), token_key);
+        if let Some(good) = store.get(Table::Meta, TRACKER_KEY).await?
+            && let Some(good) = String::from_utf8(good)
+                .ok()
+                .and_then(|addr| addr.parse().ok())
+        {
+            link.prefer(&good);
+        }
         let ongoing = Ongoing::new(library.clone());
         let seeder = Seeder::new(library.clone(), ongoing.clone(), link.clone());
         let holdings = (library.clone(), ongoing.clone());
@@ -210,6 +217,7 @@ impl Peer {
         tasks.spawn(presence.run(end.clone()));
         tasks.spawn(library.clone().watch_files(end.clone()));
         tasks.spawn(keep_session(link.clone(), data_dir.clone(), end.clone()));
+        tasks.spawn(keep_tracker(link.clone(), store.clone(), end.clone()));
         Ok(Self(Arc::new(Inner {
             data_dir,
             ring,
@@ -541,6 +549,31 @@ async fn keep_session(link: TrackerLink, data_dir: PathBuf, end: CancellationTok
     }
 }
 
+/// Keeps in mind which tracker answered last, so that the next life of this peer begins with it.
+async fn keep_tracker(link: TrackerLink, store: Store, end: CancellationToken) {
+    let mut connected = link.connected();
+    let mut kept = None;
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            changed = connected.changed() => if changed.is_err() { return },
+        }
+        let now = connected.borrow_and_update().clone();
+        let Some(now) = now
+            .map(|now| now.tracker)
+            .filter(|now| kept.as_ref() != Some(now))
+        else {
+            continue;
+        };
+        let value = now.to_string();
+        let written = store.write(move |tx| tx.put(Table::Meta, TRACKER_KEY, value));
+        match written.await {
+            Ok(()) => kept = Some(now),
+            Err(error) => tracing::debug!(%error, "the tracker that answered is not kept"),
+        }
+    }
+}
+
 /// What the file of a session says; `None` as long as that is not known.
 fn session_of(
     credential: Signed<Credential>,
@@ -570,3 +603,4 @@ fn session_path(data_dir: &Path) -> PathBuf {
 
 const OWNER_KEY: &[u8] = b"owner";
 const PORT_KEY: &[u8] = b"port";
+const TRACKER_KEY: &[u8] = b"tracker";

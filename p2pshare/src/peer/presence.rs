@@ -100,14 +100,19 @@ impl Presence {
                 }
             };
             let mut connected = self.link.connected();
-            let serial = self.told.as_ref().map(|(serial, _)| *serial);
+            let known = match &self.told {
+                Some((serial, _)) => Some(*serial),
+                None => connected.borrow().as_ref().map(|now| now.serial),
+            };
             tokio::select! {
                 () = end.cancelled() => break,
                 _ = tokio::time::sleep(pause) => {}
                 _ = changes.changed(), if failures == 0 => {}
                 // Another tracker, or the same one started again, knows nothing.
-                _ = connected.wait_for(|now| now.as_ref().map(|now| now.serial) != serial),
-                    if failures == 0 => {}
+                _ = connected.wait_for(|now| {
+                    let now = now.as_ref().map(|now| now.serial);
+                    now != known && (failures == 0 || now.is_some())
+                }) => {}
             }
         }
         self.take_leave().await;

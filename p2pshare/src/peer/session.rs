@@ -1,7 +1,7 @@
 //! A logged-in user: each command of the system is a method, and one question to the trackers. Lists come
 //! whole, however many pages they took.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Deref, path::PathBuf, sync::Arc};
 
 use super::{
     Peer,
@@ -15,6 +15,7 @@ use crate::{
     identity::{FileName, GroupName, RequestId, RingId, TrackerAddr, UserName},
     wire::tracker::{
         Access, Change, FileSummary, GroupSummary, JoinOutcome, Refusal, Request, Response,
+        RingStatus,
     },
 };
 
@@ -35,6 +36,33 @@ pub struct Session {
 pub struct StopOutcome {
     /// Whether nobody is left who shares it, so that the group does not have the file any more.
     pub entry_removed: bool,
+}
+
+/// What a listing gave.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Listed<T> {
+    /// What there is, in the order of the names.
+    pub items: Vec<T>,
+    /// Whether it comes from trackers that are cut off from the ring, and may lack what is newest.
+    pub stale: bool,
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            stale: false,
+        }
+    }
+}
+
+impl<T> Deref for Listed<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.items
+    }
 }
 
 impl Session {
@@ -69,6 +97,14 @@ impl Session {
         self.peer.tracker()
     }
 
+    /// How the ring is, as the tracker sees it that is connected.
+    ///
+    /// # Errors
+    /// What every request can meet.
+    pub async fn ring_status(&self) -> Result<RingStatus, SessionError> {
+        self.peer.link().ring_status().await
+    }
+
     /// Makes a group that this user owns.
     ///
     /// # Errors
@@ -90,17 +126,22 @@ impl Session {
     ///
     /// # Errors
     /// What every request can meet.
-    pub async fn groups(&self) -> Result<Vec<GroupSummary>, SessionError> {
-        let (mut all, mut cursor) = (Vec::new(), Vec::new());
+    pub async fn groups(&self) -> Result<Listed<GroupSummary>, SessionError> {
+        let (mut all, mut cursor) = (Listed::default(), Vec::new());
         loop {
-            let Response::Groups { groups, next, .. } =
-                self.ask(Request::ListGroups { cursor }).await?
+            let answer = self.ask(Request::ListGroups { cursor }).await?;
+            let Response::Groups {
+                groups,
+                next,
+                stale,
+            } = answer
             else {
                 return Err(SessionError::Protocol);
             };
-            all.extend(groups);
+            all.items.extend(groups);
+            all.stale |= stale;
             if next.is_empty() {
-                all.sort_by(|a, b| a.name.cmp(&b.name));
+                all.items.sort_by(|a, b| a.name.cmp(&b.name));
                 return Ok(all);
             }
             cursor = next;
@@ -224,17 +265,18 @@ impl Session {
     ///
     /// # Errors
     /// [`Refusal::NotAMember`], [`Refusal::GroupNotFound`], and what every request can meet.
-    pub async fn files(&self, group: &GroupName) -> Result<Vec<FileSummary>, SessionError> {
-        let (mut all, mut after) = (Vec::new(), None);
+    pub async fn files(&self, group: &GroupName) -> Result<Listed<FileSummary>, SessionError> {
+        let (mut all, mut after) = (Listed::default(), None);
         loop {
             let request = Request::ListFiles {
                 group: group.clone(),
                 after,
             };
-            let Response::Files { files, next, .. } = self.ask(request).await? else {
+            let Response::Files { files, next, stale } = self.ask(request).await? else {
                 return Err(SessionError::Protocol);
             };
-            all.extend(files);
+            all.items.extend(files);
+            all.stale |= stale;
             if next.is_none() {
                 return Ok(all);
             }

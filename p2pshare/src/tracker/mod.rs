@@ -26,16 +26,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use service::Service;
 
 use crate::{
-    dht::{DhtBindError, DhtNode, RingStatus},
+    dht::{Authority, DhtBindError, DhtNode, Together},
     identity::{
         RingId, TrackerAddr,
         key_file::{self, KeyFileError},
         ring_key::RingKey,
-        token::{Signed, TrackerCertificate},
     },
     limits::{DHT_PORT_OFFSET, TRACKER_CONNECTIONS_MAX, TRACKER_CONNECTIONS_PER_PREFIX_MAX},
     store::{ShutdownError, StoreError},
     transport::{Alpn, BindError, CloseCode, Crowd, Endpoint, EndpointConfig, Profile},
+    wire::tracker::RingStatus,
 };
 
 /// A tracker. A cheap clone; [`Tracker::shutdown`] ends it, and dropping the last clone ends it without
@@ -55,11 +55,9 @@ struct Inner {
     _end_when_dropped: DropGuard,
 }
 
-/// The ports of a tracker; other programs may have them once this is dropped.
+/// The port of a tracker; other programs may have it once this is dropped.
 struct Ports {
     endpoint: Endpoint,
-    /// Held, so that no other program takes the port between trackers.
-    _dht: UdpSocket,
 }
 
 impl Drop for Ports {
@@ -116,7 +114,9 @@ pub struct TrackerBuilder {
     data_dir: PathBuf,
     listen: SocketAddr,
     ring_key: Option<PathBuf>,
+    address: Option<TrackerAddr>,
     founders: Vec<TrackerAddr>,
+    skew: i64,
 }
 
 impl TrackerBuilder {
@@ -135,6 +135,21 @@ impl TrackerBuilder {
         self
     }
 
+    /// Where the others and the peers reach it, as its entry in the list of founders has it. By default the
+    /// address on which it listens.
+    #[must_use]
+    pub fn address(mut self, address: TrackerAddr) -> Self {
+        self.address = Some(address);
+        self
+    }
+
+    /// How many milliseconds this machine's clock is off, for tests.
+    #[cfg(test)]
+    pub(crate) const fn clock_off_by(mut self, millis: i64) -> Self {
+        self.skew = millis;
+        self
+    }
+
     /// The trackers that found the ring, this one among them. By default this one alone.
     #[must_use]
     pub fn founders(mut self, founders: impl IntoIterator<Item = TrackerAddr>) -> Self {
@@ -148,16 +163,14 @@ impl TrackerBuilder {
     /// [`TrackerBindError`]; nothing runs then.
     pub async fn bind(self) -> Result<Tracker, TrackerBindError> {
         let (listen, dht_socket) = reserve_pair(self.listen)?;
+        let own = match self.address {
+            Some(address) => address,
+            None => founder(listen)?,
+        };
         let founders = match self.founders.as_slice() {
-            [] => vec![founder(listen)?],
+            [] => vec![own.clone()],
             founders => founders.to_vec(),
         };
-        if founders.len() > 1 {
-            return Err(DhtBindError::SeveralFounders {
-                count: founders.len(),
-            }
-            .into());
-        }
         let ring_key = self
             .ring_key
             .unwrap_or_else(|| self.data_dir.join("ring.key"));
@@ -166,19 +179,28 @@ impl TrackerBuilder {
             tokio::task::spawn_blocking(move || open_secrets(&data_dir, &ring_key, founding)).await;
         let (key, ring_key) = secrets.map_err(TrackerBindError::secret)??;
         let ring = ring_key.ring_id();
-        let dht = DhtNode::builder(&self.data_dir, ring)
-            .founders(founders)
-            .bind()
-            .await?;
-        let certificate = TrackerCertificate::V1 {
-            ring,
-            member: dht.member_id(),
+        let authority = Authority {
+            ring: ring_key.authority(),
+            tokens: ring_key.token_key().verifying_key(),
             peer: key.verifying_key().into(),
-            token_key: ring_key.token_key().verifying_key(),
-            issued: service::ring_time(),
         };
-        let certificate = Signed::sign(&certificate, &ring_key.authority());
-        let service = Service::new(dht.clone(), ring, ring_key.token_key(), certificate)
+        let dht_addr = SocketAddr::new(listen.ip(), listen.port() + DHT_PORT_OFFSET);
+        let mut config = EndpointConfig::listener(key.clone(), Profile::Ring, vec![Alpn::Ring]);
+        config.reset_keys = Some(self.data_dir.clone());
+        // It was held so far, so that no other program took it.
+        drop(dht_socket);
+        let between = Endpoint::bind(dht_addr, config)
+            .map_err(|error| TrackerBindError::socket(dht_addr, error))?;
+        let together = Together {
+            own,
+            founders,
+            authority: authority.clone(),
+            endpoint: between,
+            skew: self.skew,
+        };
+        let dht = DhtNode::builder(&self.data_dir, ring).together(together);
+        let dht = dht.bind().await?;
+        let service = Service::new(dht.clone(), authority, ring_key.token_key())
             .map_err(|_| TrackerBindError::Hashing)?;
         let mut config = EndpointConfig::listener(key, Profile::Tracker, vec![Alpn::Tracker]);
         config.reset_keys = Some(self.data_dir);
@@ -190,11 +212,8 @@ impl TrackerBuilder {
         Ok(Tracker(Arc::new(Inner {
             ring,
             addr: endpoint.local_addr(),
-            dht_addr: SocketAddr::new(listen.ip(), listen.port() + DHT_PORT_OFFSET),
-            ports: Mutex::new(Some(Ports {
-                endpoint,
-                _dht: dht_socket,
-            })),
+            dht_addr,
+            ports: Mutex::new(Some(Ports { endpoint })),
             dht,
             tasks: tokio::sync::Mutex::new(tasks),
             _end_when_dropped: end.clone().drop_guard(),
@@ -210,7 +229,9 @@ impl Tracker {
             data_dir: data_dir.into(),
             listen: (Ipv4Addr::LOCALHOST, 9000).into(),
             ring_key: None,
+            address: None,
             founders: Vec::new(),
+            skew: 0,
         }
     }
 
@@ -236,6 +257,11 @@ impl Tracker {
     #[must_use]
     pub fn status(&self) -> RingStatus {
         self.0.dht.status()
+    }
+
+    /// Resolves when the ring is no longer as it was when this was called. Cancel-safe.
+    pub fn status_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.dht.status_changed()
     }
 
     /// Waits until it can no longer keep what it promises, and says why: its disk failed. The process

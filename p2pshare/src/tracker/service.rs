@@ -5,7 +5,6 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::Semaphore;
@@ -19,7 +18,7 @@ use super::{
     table::Request as Author,
 };
 use crate::{
-    dht::DhtNode,
+    dht::{Authority, DhtNode},
     identity::{
         FileName, GroupName, PeerId, RingId, UserName,
         key::SigningKey,
@@ -38,7 +37,8 @@ use crate::{
 pub(super) struct Service {
     ring: RingId,
     token_key: SigningKey,
-    certificate: Signed<TrackerCertificate>,
+    authority: Authority,
+    dht: DhtNode,
     accounts: Accounts,
     groups: Groups,
     files: Files,
@@ -61,14 +61,15 @@ struct Caller {
 impl Service {
     pub(super) fn new(
         dht: DhtNode,
-        ring: RingId,
+        authority: Authority,
         token_key: SigningKey,
-        certificate: Signed<TrackerCertificate>,
     ) -> Result<Self, Refusal> {
+        let ring = dht.ring_id();
         Ok(Self {
             ring,
             token_key: token_key.clone(),
-            certificate,
+            authority,
+            dht: dht.clone(),
             accounts: Accounts::new(dht.clone(), ring, token_key)?,
             groups: Groups::new(dht.clone()),
             files: Files::new(dht.clone()),
@@ -118,14 +119,27 @@ impl Service {
         }
     }
 
+    /// That this tracker is the member that it is now.
+    fn certificate(&self) -> Signed<TrackerCertificate> {
+        let certificate = TrackerCertificate::V1 {
+            ring: self.ring,
+            member: self.dht.member_id(),
+            peer: self.authority.peer,
+            token_key: self.authority.tokens,
+            issued: self.dht.time(),
+        };
+        Signed::sign(&certificate, &self.authority.ring)
+    }
+
     async fn answer(&self, caller: &Caller, request: Request) -> Response {
-        let now = ring_time();
+        let now = self.dht.time();
         let answer = match request {
             Request::Hello => Ok(Response::Welcome(Welcome {
-                certificate: self.certificate.clone(),
+                certificate: self.certificate(),
                 time: now,
                 observed: caller.from,
             })),
+            Request::Ring => Ok(Response::Ring(self.dht.status())),
             Request::CreateUser {
                 change,
                 user,
@@ -358,7 +372,7 @@ impl Service {
             user: user.clone(),
             peer,
             role: standing.reader()?,
-            expires: ring_time().saturating_add(GRANT_LIFE),
+            expires: self.dht.time().saturating_add(GRANT_LIFE),
         };
         Ok(Response::Granted {
             grant: Signed::sign(&claims, &self.token_key),
@@ -500,12 +514,6 @@ impl Caller {
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Login>> {
         self.login.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The ring's time: in a ring of one, this machine's.
-pub(super) fn ring_time() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    Timestamp::from_millis(0).saturating_add(since.unwrap_or_default())
 }
 
 fn done((): ()) -> Response {

@@ -162,6 +162,7 @@ impl From<RowError> for Refusal {
                 members: count(members),
                 needed: count(needed),
             },
+            RowError::NotFounded { .. } => Self::NotFounded,
             RowError::OutcomeUnknown => Self::OutcomeUnknown,
             RowError::Contended | RowError::StaleEpoch => Self::Busy,
             error => {

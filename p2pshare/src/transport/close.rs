@@ -36,10 +36,12 @@ pub(crate) enum CloseCode {
     Internal = 9,
     /// The one who asked no longer wants it.
     Cancelled = 10,
+    /// Who asks is no member of the ring, or not the one that is expected.
+    NotAMember = 11,
 }
 
 impl CloseCode {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Done,
         Self::ShuttingDown,
         Self::ProtocolError,
@@ -51,6 +53,7 @@ impl CloseCode {
         Self::Superseded,
         Self::Internal,
         Self::Cancelled,
+        Self::NotAMember,
     ];
 
     /// The code with this number, if this version knows it.
@@ -92,6 +95,7 @@ impl fmt::Display for CloseCode {
             Self::Superseded => "superseded",
             Self::Internal => "internal error",
             Self::Cancelled => "cancelled",
+            Self::NotAMember => "not a member",
         })
     }
 }
@@ -221,7 +225,7 @@ mod tests {
             assert_eq!(code as usize, number);
             assert_eq!(CloseCode::from_number(number as u64), Some(code));
         }
-        assert_eq!(CloseCode::from_number(11), None);
+        assert_eq!(CloseCode::from_number(12), None);
         assert_eq!(CloseCode::from_number(u64::MAX), None);
     }
 

@@ -1,6 +1,7 @@
 //! One connection: who is at the other end, what the two speak, and the streams between them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -33,6 +34,11 @@ impl Connection {
             remote_peer,
             alpn,
         })
+    }
+
+    /// Whether the two are clones of one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.quinn.stable_id() == other.quinn.stable_id()
     }
 
     /// Who is at the other end.
@@ -142,6 +148,16 @@ impl Connection {
     /// Why the connection is no more, if it is.
     pub(crate) fn close_reason(&self) -> Option<ConnectionLost> {
         self.quinn.close_reason().map(Into::into)
+    }
+
+    /// Datagrams that came from the other side so far, whatever is in them.
+    pub(crate) fn received(&self) -> u64 {
+        self.quinn.stats().udp_rx.datagrams
+    }
+
+    /// How long the other side's answers take on their way at the moment.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.quinn.rtt()
     }
 
     /// Bytes in a UDP datagram that the path is known to carry.

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::reset::ResetKeys;
 use crate::limits::{
     DATAGRAM_BUFFER_BYTES, IDLE_TIMEOUT, INCOMING_BYTES_MAX, INCOMING_MAX, INITIAL_RTT,
-    INITIAL_WINDOW_BYTES, KEEP_ALIVE, PEER_CONNECTIONS_MAX, SOCKET_BUFFER_BYTES,
+    INITIAL_WINDOW_BYTES, KEEP_ALIVE, PEER_CONNECTIONS_MAX, RING_CONNECTIONS_MAX, SOCKET_BUFFER_BYTES,
     TRACKER_CONNECTIONS_MAX, UDP_PAYLOAD_BYTES_MAX,
 };
 
@@ -97,7 +97,8 @@ impl Profile {
     pub(super) const fn connections_max(self) -> usize {
         match self {
             Self::Tracker => 2 * TRACKER_CONNECTIONS_MAX,
-            Self::Ring => 256,
+            // Beside those that others dialed, as many that this one did.
+            Self::Ring => 2 * RING_CONNECTIONS_MAX,
             Self::Peer => 2 * PEER_CONNECTIONS_MAX,
         }
     }

@@ -16,11 +16,12 @@ use crate::identity::{MemberId, PeerId, RequestId};
 use crate::limits::TREE_SLICES_PER_GROUP;
 
 pub(crate) use calls::{
-    PullPlace, ReplicaAnswer, ReplicaAnswers, ReplicaBatch, ReplicaCall, ReplicaRequest, ReplicaRow, Sum,
+    PullPlace, ReplicaAnswer, ReplicaAnswers, ReplicaBatch, ReplicaCall, ReplicaRequest,
+    ReplicaRow, Sum, TreeNode,
 };
-pub(crate) use hello::{Hello, Life, RingRecord, RingMember, Standing, Welcome};
-pub use lease::LeaseKey;
+pub(crate) use hello::{Hello, Life, RingMember, RingRecord, Standing, Welcome};
 pub(crate) use lease::LeaseEntry;
+pub use lease::LeaseKey;
 
 /// One of the 2^14 fixed parts of the key circle, the unit of placement, repair and movement.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]

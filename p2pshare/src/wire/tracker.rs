@@ -5,6 +5,7 @@
 //! connection that of a user; all others but [`Request::CreateUser`] need that. Whatever changes something
 //! carries a [`Change`], the same in every retry, so that it is done once at whichever tracker it arrives.
 
+mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -12,6 +13,8 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
+
+pub use status::{MemberStatus, RingStatus};
 
 use super::frame::Message;
 use crate::{
@@ -115,6 +118,8 @@ pub(crate) enum Request {
     Announce(Announcement),
     /// Who holds (part of) a file and is online. [`Response::Holders`].
     Holders { group: GroupName, name: FileName },
+    /// How the ring is, as the tracker sees it; for anybody. [`Response::Ring`].
+    Ring,
 }
 
 /// The answer of a tracker.
@@ -169,6 +174,8 @@ pub(crate) enum Response {
         holders: Vec<Holder>,
         last_seen: Option<Timestamp>,
     },
+    /// How the ring is.
+    Ring(RingStatus),
 }
 
 impl Message for Request {
@@ -527,6 +534,14 @@ impl Refusal {
         )
     }
 
+    /// Whether it says how that one tracker is, and another one may be better off.
+    pub(crate) const fn is_of_the_tracker(&self) -> bool {
+        matches!(
+            self,
+            Self::InsufficientReplicas { .. } | Self::NotFounded | Self::Busy | Self::Internal
+        )
+    }
+
     /// Whether it was decided by what the change found, and not before anybody looked. Only so it says of a change
     /// that was sent before that it was not done then either.
     pub(crate) const fn is_of_the_row(&self) -> bool {
@@ -591,8 +606,19 @@ impl Request {
             | Self::FindFile { .. }
             | Self::Grant { .. }
             | Self::Announce(_)
-            | Self::Holders { .. } => None,
+            | Self::Holders { .. }
+            | Self::Ring => None,
         }
+    }
+}
+
+impl Response {
+    /// Whether the tracker said it from its own memory alone, cut off from the ring.
+    pub(crate) const fn is_stale(&self) -> bool {
+        matches!(
+            self,
+            Self::Groups { stale: true, .. } | Self::Files { stale: true, .. }
+        )
     }
 }
 

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod failover;
+
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
     identity::{MemberId, PeerId, SessionId, UserName, key::SigningKey, token::TrackerCertificate},
     transport::{
-        Bodies, EndpointConfig, Profile, ServeLimits, memory::Network, serve, serve::Responder,
+        Alpn, Bodies, EndpointConfig, Profile, ServeLimits, memory::Network, serve,
+        serve::Responder,
     },
     wire::tracker::{Change, Welcome},
 };

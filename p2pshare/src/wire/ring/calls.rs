@@ -104,7 +104,7 @@ pub(crate) enum ReplicaCall {
         limit: u16,
     },
     /// Refuse from now on whatever is asked in an epoch below that of this request, which is higher than
-    /// any that you know: who asks may have forgotten what it promised. [`ReplicaAnswer::Done`].
+    /// any that you know: who asks may have forgotten what it promised. [`ReplicaAnswer::Fenced`].
     Fence { incarnation: u64 },
     /// The rows that you and `with` hold, from a place on, in the order of the disk.
     /// [`ReplicaAnswer::Pulled`].
@@ -124,11 +124,11 @@ pub(crate) enum ReplicaCall {
     TreeSlices { with: MemberId, group: u8 },
     /// The sums of the leaves of a slice. [`ReplicaAnswer::Sums`].
     TreeLeaves { slice: Slice },
-    /// Keys and accepted ballots of the rows of a leaf, behind a key, in the order of the disk.
-    /// [`ReplicaAnswer::Stamps`].
+    /// Keys and accepted ballots of the rows of some leaves of a slice, behind a key, in the order of the disk:
+    /// bit `i` stands for leaf `i`. [`ReplicaAnswer::Stamps`].
     TreeRows {
         slice: Slice,
-        leaf: u8,
+        leaves: u64,
         after: Option<RowKey>,
     },
 }
@@ -161,18 +161,25 @@ pub(crate) enum ReplicaAnswer {
     Unavailable,
     /// It did it.
     Done,
-    /// Sums of a hash tree, in the order of what they are of.
-    Sums(Vec<Sum>),
-    /// What it has accepted up to `next`, if there may be more.
+    /// The sums of the nodes below one of a hash tree, in order.
+    Sums { of: TreeNode, sums: Vec<Sum> },
+    /// What it has accepted from the place that was asked in this epoch up to `next`, if there may be more.
     Pulled {
+        epoch: Epoch,
+        asked: PullPlace,
         rows: Vec<ReplicaRow>,
         next: Option<PullPlace>,
     },
-    /// A page of the rows of a leaf.
+    /// The rows of the leaves that were asked for in this slice, behind `after` and up to `next`, if there may
+    /// be more.
     Stamps {
+        slice: Slice,
+        after: Option<RowKey>,
         rows: Vec<(RowKey, Ballot)>,
-        more: bool,
+        next: Option<RowKey>,
     },
+    /// It had never heard of this epoch, and refuses every lower one from now on.
+    Fenced { epoch: Epoch },
 }
 
 /// A place in the rows that two members hold: a slice, and in it the row behind which it is.
@@ -190,7 +197,18 @@ impl PullPlace {
     };
 }
 
-/// A node of a hash tree: the sum of the hashes below it, modulo 2^128.
+/// A node of a hash tree that has others below it.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Serialize, Deserialize)]
+pub(crate) enum TreeNode {
+    /// Above all groups of slices.
+    Root,
+    /// Above the slices of a group.
+    Group(u8),
+    /// Above the leaves of a slice.
+    Slice(Slice),
+}
+
+/// What stands at a node of a hash tree: the sum of the hashes below it, modulo 2^128.
 pub(crate) type Sum = u128;
 
 /// A row in a page of [`ReplicaAnswer::Rows`] or [`ReplicaAnswer::Scanned`].
@@ -199,4 +217,15 @@ pub(crate) struct ReplicaRow {
     pub(crate) key: RowKey,
     pub(crate) accepted: Ballot,
     pub(crate) state: RowState,
+}
+
+impl ReplicaRow {
+    /// A row as it was read, whose ballot no longer matters.
+    pub(crate) fn of_state(key: RowKey, state: RowState) -> Self {
+        Self {
+            key,
+            accepted: Ballot::ZERO,
+            state,
+        }
+    }
 }

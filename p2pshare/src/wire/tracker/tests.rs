@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::*;
 use crate::{
     golden::{Golden, assert_every_variant, variants},
-    identity::token::samples as tokens,
+    identity::{MemberId, token::samples as tokens},
 };
 
 variants!(Request {
@@ -32,6 +32,7 @@ variants!(Request {
     Grant,
     Announce,
     Holders,
+    Ring,
 });
 
 variants!(Response {
@@ -49,6 +50,7 @@ variants!(Response {
     Granted,
     Announced,
     Holders,
+    Ring,
 });
 
 variants!(Refusal {
@@ -354,6 +356,7 @@ fn file_requests() -> Vec<(&'static str, Request)> {
         ),
         ("announce", Request::Announce(announcement())),
         ("holders", Request::Holders { group, name }),
+        ("ring", Request::Ring),
     ]
 }
 
@@ -364,7 +367,30 @@ fn responses() -> Vec<(&'static str, Response)> {
         .chain(account_responses())
         .chain(group_responses())
         .chain(file_responses())
+        .chain([("ring", Response::Ring(ring_status()))])
         .collect()
+}
+
+fn ring_status() -> RingStatus {
+    let member = |byte, addr: &str, alive| MemberStatus {
+        id: MemberId::from_bytes([byte; 16]),
+        addr: Some(addr.parse().unwrap()),
+        alive,
+        is_self: byte == 2,
+    };
+    RingStatus {
+        trackers: 3,
+        reachable: 2,
+        epoch: 1,
+        founded: true,
+        waiting_for: vec!["tracker.example:9002".parse().unwrap()],
+        members: vec![
+            member(1, "127.0.0.1:9000", false),
+            member(2, "[::1]:9001", true),
+        ],
+        rows: 300,
+        behind: 7,
+    }
 }
 
 fn account_responses() -> [(&'static str, Response); 4] {

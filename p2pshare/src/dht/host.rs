@@ -1,0 +1,443 @@
+//! What a member is in one of its lives, as its links to the others and its own tasks see it: who it is, what
+//! its replica has, and what it knows of the others.
+//!
+//! **Invariant.** Nothing is said in the name of a life before that life is on disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+
+use super::clock::RingTime;
+use super::founding::{self, Identity, Remembered};
+use super::lease::LeaseTable;
+use super::links::{Host, Refusal, Trouble};
+use super::placement::Placement;
+use super::replica::Replica;
+use crate::identity::key::{SigningKey, VerifyingKey};
+use crate::identity::token::{Signed, TrackerCertificate};
+use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
+use crate::limits::REMEMBERED_COMMITS_APART;
+use crate::store::{Store, StoreError};
+use crate::time::Timestamp;
+use crate::wire::ring::{
+    Epoch, Hello, Life, ReplicaAnswer, ReplicaRequest, RingRecord, Standing, Welcome,
+};
+
+/// By what a member proves that it is one: it signs its own certificate with the ring's key.
+#[derive(Clone, Debug)]
+pub(crate) struct Authority {
+    /// Signs certificates of trackers.
+    pub(crate) ring: SigningKey,
+    /// Whose signatures credentials and grants have.
+    pub(crate) tokens: VerifyingKey,
+    /// The key of this process's connections.
+    pub(crate) peer: PeerId,
+}
+
+/// A member in one of its lives.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) ring: RingId,
+    pub(super) own: TrackerAddr,
+    pub(super) store: Store,
+    authority: Authority,
+    state: Mutex<State>,
+    replica: Arc<RwLock<Option<Replica>>>,
+    leases: Mutex<LeaseTable>,
+    time: Mutex<RingTime>,
+    welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
+    failure: watch::Sender<Option<StoreError>>,
+    /// How far this machine's clock is off, in milliseconds, for tests.
+    skew: i64,
+    /// Rises with whatever changes of what [`DhtNode::status`](super::DhtNode::status) tells.
+    pub(super) changes: watch::Sender<u64>,
+}
+
+/// What changes while it lives.
+#[derive(Debug)]
+struct State {
+    life: Life,
+    record: Option<RingRecord>,
+    placement: Arc<Placement>,
+    /// What the others told of themselves.
+    heard: BTreeMap<MemberId, Remembered>,
+    up: BTreeSet<MemberId>,
+    waiting_for: Vec<TrackerAddr>,
+    /// What is wrong at which address.
+    troubles: BTreeMap<TrackerAddr, String>,
+    /// Rows that are known to differ between replicas.
+    behind: u64,
+}
+
+impl Core {
+    pub(super) fn new(
+        identity: Identity,
+        own: TrackerAddr,
+        store: Store,
+        authority: Authority,
+        skew: i64,
+        welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
+    ) -> Self {
+        let Identity {
+            ring, life, record, ..
+        } = identity;
+        let placement = Arc::new(placement_of(record.as_ref()));
+        Self {
+            ring,
+            own,
+            store,
+            authority,
+            state: Mutex::new(State {
+                life,
+                record,
+                placement,
+                heard: BTreeMap::new(),
+                up: BTreeSet::new(),
+                waiting_for: Vec::new(),
+                troubles: BTreeMap::new(),
+                behind: 0,
+            }),
+            replica: Arc::default(),
+            leases: Mutex::default(),
+            time: Mutex::default(),
+            welcomes,
+            failure: watch::Sender::new(None),
+            skew,
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    pub(super) fn life(&self) -> Life {
+        self.state().life
+    }
+
+    pub(super) fn record(&self) -> Option<RingRecord> {
+        self.state().record.clone()
+    }
+
+    pub(super) fn placement(&self) -> Arc<Placement> {
+        self.state().placement.clone()
+    }
+
+    /// The epoch in which this member asks; [`Epoch::FOUNDING`] as long as it knows none.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.with_replica(Replica::epoch).unwrap_or(Epoch::FOUNDING)
+    }
+
+    pub(super) fn votes(&self) -> bool {
+        self.with_replica(Replica::votes).unwrap_or(false)
+    }
+
+    fn with_replica<R>(&self, f: impl FnOnce(&Replica) -> R) -> Option<R> {
+        let replica = self.replica.read().unwrap_or_else(PoisonError::into_inner);
+        replica.as_ref().map(f)
+    }
+
+    /// Whether there is a connection to a member.
+    pub(super) fn is_up(&self, member: MemberId) -> bool {
+        self.state().up.contains(&member)
+    }
+
+    pub(super) fn waiting_for(&self) -> Vec<TrackerAddr> {
+        self.state().waiting_for.clone()
+    }
+
+    pub(super) fn set_waiting_for(&self, waiting_for: Vec<TrackerAddr>) {
+        let mut state = self.state();
+        if state.waiting_for != waiting_for {
+            state.waiting_for = waiting_for;
+            drop(state);
+            self.changed();
+        }
+    }
+
+    /// The same, of members.
+    pub(super) fn set_waiting_for_members(&self, members: &[MemberId]) {
+        let record = self.record();
+        let addrs = record.iter().flat_map(RingRecord::members);
+        let addrs = addrs.filter(|member| members.contains(&member.id));
+        self.set_waiting_for(addrs.map(|member| member.addr.clone()).collect());
+    }
+
+    /// How many rows its replica has.
+    pub(super) fn rows(&self) -> u64 {
+        self.with_replica(Replica::rows).unwrap_or(0)
+    }
+
+    pub(super) fn behind(&self) -> u64 {
+        self.state().behind
+    }
+
+    pub(super) fn set_behind(&self, behind: u64) {
+        self.state().behind = behind;
+        self.changed();
+    }
+
+    /// Becomes a member of this list in this life, on disk and then in memory, with a replica that does not
+    /// vote yet. `returning` is remembered until it does.
+    pub(super) async fn become_member(
+        &self,
+        record: RingRecord,
+        life: Life,
+        returning: bool,
+    ) -> Result<(), StoreError> {
+        let (ring, stored, replica) = (self.ring, record.clone(), self.replica.clone());
+        let placement = Arc::new(placement_of(Some(&record)));
+        let placed = placement.clone();
+        let opened = self.store.write(move |tx| {
+            founding::set_life(tx, ring, life)?;
+            founding::set_record(tx, &stored)?;
+            founding::set_returning(tx, returning)?;
+            let mut opened = Replica::open(tx, life.member, placed)?;
+            opened.raise_epoch(tx, stored.epoch)?;
+            Ok(opened)
+        });
+        let opened = opened.await?;
+        *replica.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        let mut state = self.state();
+        (state.life, state.record, state.placement) = (life, Some(record), placement);
+        drop(state);
+        self.changed();
+        Ok(())
+    }
+
+    /// Has a say from now on, in this epoch or a later one.
+    pub(super) async fn begin_to_vote(&self, epoch: Epoch) -> Result<(), StoreError> {
+        let replica = self.replica.clone();
+        let begun = self.store.write(move |tx| {
+            founding::set_returning(tx, false)?;
+            let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(replica) = replica.as_mut() {
+                replica.raise_epoch(tx, epoch)?;
+                replica.begin_to_vote();
+            }
+            Ok(())
+        });
+        begun.await?;
+        self.changed();
+        Ok(())
+    }
+
+    pub(super) fn with_leases<R>(&self, f: impl FnOnce(&mut LeaseTable, Instant) -> R) -> R {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut leases, now())
+    }
+
+    /// What this machine's clock says.
+    pub(super) fn own_time(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let millis = since.unwrap_or_default().as_millis();
+        let millis = i64::try_from(millis).unwrap_or(i64::MAX).saturating_add(self.skew);
+        Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    /// The ring's time.
+    pub(super) fn time(&self) -> Timestamp {
+        let own = self.own_time();
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.now(own)
+    }
+
+    /// What others told of themselves and is not on disk yet, as far as it matters.
+    pub(super) async fn remember_others(&self, all: bool) -> Result<(), StoreError> {
+        let heard = self.state().heard.clone();
+        let job = move |tx: &mut crate::store::Transaction<'_>| {
+            for (member, news) in heard {
+                let known = founding::remembered(tx, member)?;
+                let apart = news.commits.saturating_sub(known.commits);
+                if apart >= REMEMBERED_COMMITS_APART || (all && apart > 0) {
+                    founding::remember(tx, member, news)?;
+                }
+            }
+            Ok(())
+        };
+        self.store.write(job).await
+    }
+
+    fn note(&self, member: MemberId, news: Remembered) {
+        let mut state = self.state();
+        let heard = state.heard.entry(member).or_default();
+        heard.incarnation = heard.incarnation.max(news.incarnation);
+        heard.commits = heard.commits.max(news.commits);
+    }
+
+    /// Waits until this life can no longer keep its promises.
+    pub(super) async fn failed(&self) -> StoreError {
+        let mut failure = self.failure.subscribe();
+        tokio::select! {
+            error = self.store.failed() => error,
+            Ok(failure) = failure.wait_for(Option::is_some) => {
+                failure.clone().unwrap_or(StoreError::Closed)
+            }
+        }
+    }
+
+    fn fail(&self, error: StoreError) {
+        if !matches!(error, StoreError::Closed) {
+            tracing::error!(%error, "a request of the ring could not be answered");
+            self.failure.send_replace(Some(error));
+        }
+    }
+
+    pub(super) fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Host for Core {
+    fn hello(&self) -> Hello {
+        let Authority { ring, tokens, peer } = &self.authority;
+        let votes = self.votes();
+        let state = self.state();
+        let certificate = TrackerCertificate::V1 {
+            ring: self.ring,
+            member: state.life.member,
+            peer: *peer,
+            token_key: *tokens,
+            issued: self.own_time(),
+        };
+        let standing = match state.record.clone() {
+            None => Standing::Empty,
+            Some(record) => Standing::Founded { record, votes },
+        };
+        Hello {
+            certificate: Signed::sign(&certificate, ring),
+            life: state.life,
+            addr: self.own.clone(),
+            standing,
+            commits: self.store.commits(),
+            clock: self.own_time(),
+        }
+    }
+
+    async fn welcome(&self, _: SocketAddr, hello: Hello) -> Result<Welcome, Refusal> {
+        let life = hello.life;
+        let news = Remembered {
+            incarnation: life.incarnation,
+            commits: hello.commits,
+        };
+        // One that was wiped asks under a new id what is remembered of the member that it was.
+        let former = self
+            .record()
+            .and_then(|record| record.member_at(&hello.addr).map(|former| former.id))
+            .unwrap_or(life.member);
+        let in_memory = self.state().heard.get(&former).copied().unwrap_or_default();
+        let known = self.store.write(move |tx| match former == life.member {
+            true => founding::remember(tx, former, news),
+            false => founding::remembered(tx, former),
+        });
+        let known = known.await.map_err(|_| Refusal::Unavailable)?;
+        let known_now = known.incarnation.max(in_memory.incarnation);
+        if former == life.member && life.incarnation < known_now {
+            return Err(Refusal::Superseded);
+        }
+        self.note(life.member, news);
+        Ok(Welcome {
+            hello: self.hello(),
+            incarnation: known.incarnation.max(in_memory.incarnation),
+            commits: known.commits.max(in_memory.commits),
+        })
+    }
+
+    async fn welcomed(&self, addr: TrackerAddr, welcome: Welcome) {
+        let hello = &welcome.hello;
+        let news = Remembered {
+            incarnation: hello.life.incarnation,
+            commits: hello.commits,
+        };
+        self.note(hello.life.member, news);
+        // Who no longer listens has begun already.
+        _ = self.welcomes.send((addr, welcome)).await;
+    }
+
+    async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
+        let count = requests.len();
+        let writes = self
+            .with_replica(|replica| requests.iter().any(|request| replica.needs_writer(request)));
+        let Some(writes) = writes else {
+            return vec![ReplicaAnswer::Unavailable; count];
+        };
+        let replica = self.replica.clone();
+        let answers = if writes {
+            let job = move |tx: &mut crate::store::Transaction<'_>| {
+                let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
+                let answer = |request| match replica.as_mut() {
+                    Some(replica) => replica.write(tx, from, request),
+                    None => Ok(ReplicaAnswer::Unavailable),
+                };
+                requests.into_iter().map(answer).collect()
+            };
+            self.store.write(job).await
+        } else {
+            let job = move |view: &crate::store::Transaction<'_>| {
+                let replica = replica.read().unwrap_or_else(PoisonError::into_inner);
+                let answer = |request| match replica.as_ref() {
+                    Some(replica) => replica.read(view, request),
+                    None => Ok(ReplicaAnswer::Unavailable),
+                };
+                requests.into_iter().map(answer).collect()
+            };
+            self.store.view(job).await
+        };
+        answers.unwrap_or_else(|error: StoreError| {
+            // What the replica has in memory may be ahead of the disk now.
+            self.fail(error);
+            vec![ReplicaAnswer::Unavailable; count]
+        })
+    }
+
+    fn link_changed(&self, member: MemberId, up: bool) {
+        let changed = match up {
+            true => self.state().up.insert(member),
+            false => self.state().up.remove(&member),
+        };
+        if changed {
+            self.changed();
+        }
+    }
+
+    fn trouble(&self, addr: &TrackerAddr, trouble: Option<&Trouble>) {
+        let mut state = self.state();
+        match trouble {
+            Some(trouble) => {
+                tracing::warn!(%addr, %trouble, "no link to another tracker of the ring");
+                state.troubles.insert(addr.clone(), trouble.to_string());
+            }
+            None => {
+                state.troubles.remove(addr);
+            }
+        }
+    }
+
+    fn clock_and_commits(&self) -> (Timestamp, u64) {
+        (self.own_time(), self.store.commits())
+    }
+
+    fn heard(&self, from: MemberId, clock: Timestamp, round_trip: Duration, commits: u64) {
+        let news = Remembered {
+            incarnation: 0,
+            commits,
+        };
+        self.note(from, news);
+        let own = self.own_time();
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.hear(from, clock, round_trip, own);
+    }
+}
+
+fn placement_of(record: Option<&RingRecord>) -> Placement {
+    let members = record.into_iter().flat_map(RingRecord::members);
+    Placement::new(&members.map(|member| member.id).collect())
+}
+
+/// The monotonic clock of tokio, which tests can pause.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,84 @@
+//! How a member comes to have a say: it hears the others, founds or joins the ring, or learns again what it may
+//! have forgotten.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::founding::{Beginning, Step};
+use super::host::now;
+use super::member::Member;
+use super::rejoin::Return;
+use crate::identity::TrackerAddr;
+use crate::store::StoreError;
+use crate::wire::ring::{Life, RingRecord, Welcome};
+
+/// What others said when they were met.
+pub(super) type Welcomes = mpsc::Receiver<(TrackerAddr, Welcome)>;
+
+/// Runs until the member votes.
+pub(super) async fn begin(
+    member: &Arc<Member>,
+    mut beginning: Beginning,
+    mut welcomes: Welcomes,
+) -> Result<(), StoreError> {
+    loop {
+        match beginning.step() {
+            Step::Wait(addrs) => member.core.set_waiting_for(addrs),
+            Step::Join(record) => return join(member, record).await,
+            Step::Return { record, life } => return come_back(member, record, life).await,
+            Step::NotAMember(record) => {
+                tracing::error!(
+                    own = %member.core.own,
+                    "the ring has been founded without this tracker"
+                );
+                let members = record.members().iter();
+                member.core.set_waiting_for(members.map(|m| m.addr.clone()).collect());
+            }
+        }
+        match welcomes.recv().await {
+            Some((addr, welcome)) => beginning.hear(addr, welcome),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn join(member: &Arc<Member>, record: RingRecord) -> Result<(), StoreError> {
+    let core = &member.core;
+    let epoch = record.epoch;
+    core.become_member(record.clone(), core.life(), false).await?;
+    member.links.set_members(record.members());
+    member.gossip();
+    core.begin_to_vote(epoch).await?;
+    core.set_waiting_for(Vec::new());
+    tracing::info!(members = record.members().len(), "this tracker takes part in its ring");
+    Ok(())
+}
+
+async fn come_back(
+    member: &Arc<Member>,
+    record: RingRecord,
+    life: Life,
+) -> Result<(), StoreError> {
+    let core = &member.core;
+    // Whatever others know of earlier lives, this one is later.
+    let life = Life {
+        incarnation: life.incarnation.saturating_add(u64::from(rand::random::<u32>())),
+        ..life
+    };
+    tracing::warn!(?life, "this tracker may have forgotten something, and learns it again");
+    core.become_member(record.clone(), life, true).await?;
+    member.links.become_member(life.member);
+    member.links.set_members(record.members());
+    member.gossip();
+    let placement = core.placement();
+    let returning = Return::new(now(), &placement, life, core.epoch(), rand::random());
+    let returned = member.drive_watched(returning, |returning: &Return| {
+        core.set_waiting_for_members(&returning.waiting_for());
+    });
+    let epoch = returned.await.epoch;
+    core.begin_to_vote(epoch).await?;
+    core.set_waiting_for(Vec::new());
+    tracing::info!(?epoch, "this tracker has learnt again what it had forgotten");
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! What a member does by itself once it votes: it compares what it has with each other member, every minute and
+//! whenever one comes back, repairs what differs, and notes how far its disk and the others' are.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::host::now;
+use super::member::Member;
+use super::repair::Exchange;
+use crate::identity::MemberId;
+use crate::limits::{NOTE_INTERVAL, REPAIR_INTERVAL, REPAIRS_AT_ONCE};
+use crate::wire::ring::RingRecord;
+
+/// Compares and repairs for ever.
+pub(super) async fn repair(member: Arc<Member>) {
+    let mut changes = member.core.changes.subscribe();
+    let mut due: VecDeque<MemberId> = VecDeque::new();
+    let mut reachable = BTreeSet::new();
+    let mut next = Instant::now() + jittered();
+    loop {
+        let others = others(&member);
+        let now_reachable: BTreeSet<_> = others
+            .iter()
+            .copied()
+            .filter(|other| member.is_reachable(*other))
+            .collect();
+        due.extend(now_reachable.difference(&reachable));
+        reachable = now_reachable;
+        if let Some(with) = due.pop_front() {
+            compare(&member, with).await;
+            continue;
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep_until(next) => {
+                next = Instant::now() + jittered();
+                due.extend(&reachable);
+            }
+        }
+    }
+}
+
+fn others(member: &Member) -> Vec<MemberId> {
+    let me = member.core.life().member;
+    let record = member.core.record();
+    let members = record.iter().flat_map(RingRecord::members);
+    members.map(|other| other.id).filter(|id| *id != me).collect()
+}
+
+/// Compares with one member, and repairs, until nothing is left that differs or cannot be repaired now.
+async fn compare(member: &Arc<Member>, with: MemberId) {
+    loop {
+        let (me, epoch) = (member.core.life().member, member.core.epoch());
+        let Ok(found) = member.drive(Exchange::new(now(), me, with, epoch)).await else {
+            return;
+        };
+        let mut left = found.differing.len() as u64;
+        if left > 0 {
+            tracing::info!(rows = left, ?with, "rows differ between two trackers");
+        }
+        member.core.set_behind(left);
+        let mut rows = found.differing.into_iter();
+        let mut repairing = JoinSet::new();
+        let mut failed = 0;
+        loop {
+            while repairing.len() < REPAIRS_AT_ONCE
+                && let Some(key) = rows.next()
+            {
+                let member = member.clone();
+                repairing.spawn(async move { member.repair(&key).await });
+            }
+            let Some(repaired) = repairing.join_next().await else {
+                break;
+            };
+            failed += u64::from(!matches!(repaired, Ok(Ok(()))));
+            left -= 1;
+            member.core.set_behind(left + failed);
+        }
+        if !found.more || failed > 0 {
+            return;
+        }
+    }
+}
+
+/// A while that no two members share, so that they do not all compare at once.
+fn jittered() -> std::time::Duration {
+    REPAIR_INTERVAL.mul_f64(rand::random_range(0.75..1.25))
+}
+
+/// Notes for ever, each second, how many commits this member's disk has, in a file beside it, and now and then
+/// how many the others' have.
+pub(super) async fn note(member: Arc<Member>, file: Option<PathBuf>) {
+    let mut ticks = interval(NOTE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut noted = 0;
+    loop {
+        ticks.tick().await;
+        let commits = member.core.store.commits();
+        if let Some(file) = &file
+            && commits > noted
+        {
+            write_commits(file, commits).await;
+            noted = commits;
+        }
+        if member.core.remember_others(false).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The number of commits that is noted in a file, if there is one.
+pub(super) async fn read_commits(file: &Path) -> Option<u64> {
+    let text = tokio::fs::read_to_string(file).await.ok()?;
+    text.trim().parse().ok()
+}
+
+/// Notes it. A file that cannot be written costs no more than what it would have been good for.
+pub(super) async fn write_commits(file: &Path, commits: u64) {
+    let fresh = file.with_extension("new");
+    let written = async {
+        tokio::fs::write(&fresh, format!("{commits}\n")).await?;
+        tokio::fs::rename(&fresh, file).await
+    };
+    if let Err(error) = written.await {
+        tracing::debug!(%error, "the number of commits was not noted");
+    }
+}
