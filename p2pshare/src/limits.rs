@@ -330,6 +330,20 @@ pub(crate) const PROMISE_ROUNDS_AT_ONCE: u64 = 1 << 20;
 pub(crate) const TREE_LEAVES_PER_SLICE: u8 = 64;
 /// Slices below each group of a hash tree.
 pub(crate) const TREE_SLICES_PER_GROUP: u16 = 128;
+/// Rows that one exchange between two replicas finds at most to differ; the next one goes on.
+pub(crate) const EXCHANGE_ROWS_MAX: usize = 4096;
+/// Questions that an exchange has open at once.
+pub(crate) const EXCHANGE_QUESTIONS_MAX: usize = 8;
+/// How long both replicas have to answer a question of an exchange.
+pub(crate) const EXCHANGE_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a replica has to answer a member that comes back, before it is asked again.
+pub(crate) const RETURN_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a member that comes back asks a replica again that could not answer.
+pub(crate) const RETURN_REST: Duration = Duration::from_millis(500);
+/// By how much one that comes back lets another go first that does so too, at first.
+pub(crate) const RETURN_PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// And at most: longer than it takes to learn millions of rows.
+pub(crate) const RETURN_PAUSE_LONGEST: Duration = Duration::from_secs(600);
 /// The longest that a lease counts.
 pub(crate) const LEASE_LIFE_MAX: Duration = Duration::from_secs(120);
 /// Bytes in what a lease says: the bitfield of a file of 1 TiB, nearly.

@@ -438,12 +438,13 @@ fn tree_rows(
     let (mut rows, mut bytes, mut seen) = (Vec::new(), 0, after.clone());
     let mut next = None;
     // What is in other leaves costs time too, so that it bounds the page as well.
-    for _ in 0..SCAN_PAGES_MAX {
+    'pages: for _ in 0..SCAN_PAGES_MAX {
         let mut range = row_key::slices(slice, slice);
         if let Some(key) = &seen {
             range = range.after(&row_key::encode(key));
         }
         let page = view.range(Table::Rows, &range, page_limit(REPLICA_PAGE_ROWS))?;
+        next = None;
         for stored in page.rows {
             let ReplicaRow { key, accepted, .. } = decode_row(stored)?;
             seen = Some(key.clone());
@@ -451,12 +452,15 @@ fn tree_rows(
                 bytes += key.partition().len() + key.sort().len() + size_of::<Ballot>();
                 rows.push((key, accepted));
             }
+            if rows.len() >= usize::from(REPLICA_PAGE_ROWS) || bytes >= REPLICA_PAGE_BYTES {
+                next = seen;
+                break 'pages;
+            }
         }
-        next = seen.clone().filter(|_| page.more);
-        let full = rows.len() >= usize::from(REPLICA_PAGE_ROWS) || bytes >= REPLICA_PAGE_BYTES;
-        if next.is_none() || full {
+        if !page.more {
             break;
         }
+        next.clone_from(&seen);
     }
     Ok(ReplicaAnswer::Stamps {
         slice,

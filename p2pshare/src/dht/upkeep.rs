@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::host::now;
 use super::member::Member;
-use super::repair::Exchange;
+use super::repair::{End, Exchange};
 use crate::identity::MemberId;
 use crate::limits::{NOTE_INTERVAL, REPAIR_INTERVAL, REPAIRS_AT_ONCE};
 use crate::wire::ring::RingRecord;
@@ -55,15 +55,13 @@ fn others(member: &Member) -> Vec<MemberId> {
 async fn compare(member: &Arc<Member>, with: MemberId) {
     loop {
         let (me, epoch) = (member.core.life().member, member.core.epoch());
-        let Ok(found) = member.drive(Exchange::new(now(), me, with, epoch)).await else {
-            return;
-        };
-        let mut left = found.differing.len() as u64;
+        let found = member.drive(Exchange::new(now(), me, with, epoch)).await;
+        let mut left = found.rows.len() as u64;
         if left > 0 {
             tracing::info!(rows = left, ?with, "rows differ between two trackers");
         }
         member.core.set_behind(left);
-        let mut rows = found.differing.into_iter();
+        let mut rows = found.rows.into_iter();
         let mut repairing = JoinSet::new();
         let mut failed = 0;
         loop {
@@ -80,7 +78,7 @@ async fn compare(member: &Arc<Member>, with: MemberId) {
             left -= 1;
             member.core.set_behind(left + failed);
         }
-        if !found.more || failed > 0 {
+        if found.end != End::More || failed > 0 {
             return;
         }
     }
