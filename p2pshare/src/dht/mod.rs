@@ -50,16 +50,20 @@ pub use crate::wire::ring::{KeyError, LeaseKey, RequestKey, RowKey, Version};
 pub(crate) mod sim {
     pub(crate) use super::coordinator::Coordinator;
     pub(crate) use super::founding::{
-        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_life, set_record,
+        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_life, set_record, set_returning,
     };
+    pub(crate) use super::hash_tree::{HashTree, hash, leaf_of};
     pub(crate) use super::machine::{Action, Input, Machine};
-    pub(crate) use super::placement::{Placement, slice_of_row};
+    pub(crate) use super::paging::{Page, Paging};
+    pub(crate) use super::placement::{Placement, slice_of, slice_of_row};
     pub(crate) use super::planted::{Fault, plant, planted};
     #[cfg(test)]
     pub(crate) use super::quorum::{Count, Quorum};
-    pub(crate) use super::register::{Attempt, Change};
     #[cfg(test)]
     pub(crate) use super::register::Decision;
+    pub(crate) use super::register::{Attempt, Change};
+    pub(crate) use super::rejoin::{Return, Returned};
+    pub(crate) use super::repair::{Exchange, Exchanged};
     pub(crate) use super::replica::{Replica, register};
     pub(crate) use super::task::{Failure, Intent, Outcome, Proposer, Task};
 }

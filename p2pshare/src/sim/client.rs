@@ -12,9 +12,9 @@ use rand::RngExt as _;
 use super::history::{Attempted, Operation, Seen};
 use super::host::For;
 use super::world::{Event, World};
-use crate::dht::sim::{Attempt, Change, Failure, Intent, Outcome};
+use crate::dht::sim::{Attempt, Change, Failure, Intent, Outcome, Page};
 use crate::identity::{PeerId, RequestId};
-use crate::wire::ring::{RequestKey, RowKey, Version};
+use crate::wire::ring::{ReplicaCall, RequestKey, RowKey, Version};
 
 /// One client.
 #[derive(Debug)]
@@ -33,8 +33,9 @@ pub(super) struct Client {
 #[derive(Clone, Debug)]
 struct Doing {
     key: RowKey,
-    /// `None` reads.
+    /// `None` reads, or lists what there is from the row on.
     change: Option<Attempted>,
+    lists: bool,
     /// When the try that is under way was called; `None` between tries.
     called: Option<u64>,
     tries: u32,
@@ -103,6 +104,15 @@ impl World {
             }),
         };
         let key = doing.key.clone();
+        if doing.lists {
+            let after = doing.change.is_none().then(|| key.sort().to_vec()).filter(|sort| !sort.is_empty());
+            let call = ReplicaCall::List {
+                partition: key.partition().to_vec(),
+                after,
+                limit: self.rng.random_range(1..4),
+            };
+            return self.begin_page(host, call, For::Client { client, called });
+        }
         self.begin_row(host, &key, intent, For::Client { client, called });
     }
 
@@ -113,6 +123,7 @@ impl World {
             return Doing {
                 key,
                 change: Some(change),
+                lists: false,
                 called: None,
                 tries: 0,
                 maybe: true,
@@ -133,6 +144,7 @@ impl World {
         Doing {
             key,
             change,
+            lists: kind < 8,
             called: None,
             tries: 0,
             maybe: false,
@@ -175,6 +187,33 @@ impl World {
         self.clients[client].doing = again.then_some(doing);
         let pause = self.between(Duration::ZERO, Duration::from_millis(400));
         self.think(client, pause);
+    }
+
+    /// A client is told a page of a partition. What it does not say for certain is not noted.
+    pub(super) fn told_page(&mut self, client: usize, called: u64, page: Result<Page, Failure>) {
+        let under_way = &mut self.clients[client].doing;
+        let Some(doing) = under_way.take_if(|doing| doing.called == Some(called)) else {
+            return;
+        };
+        let pause = self.between(Duration::ZERO, Duration::from_millis(400));
+        self.think(client, pause);
+        let page = match page {
+            Ok(page) if !page.stale => page,
+            Ok(_) => return self.tally.tell("listed stale"),
+            Err(_) => return self.tally.tell("unlisted"),
+        };
+        self.tally.tell("listed");
+        let first = doing.key.sort();
+        for key in keys().into_iter().filter(|key| key.partition() == doing.key.partition()) {
+            let before = !first.is_empty() && key.sort() <= first;
+            let behind = page.next.as_ref().is_some_and(|next| key > *next);
+            if before || behind || page.disputed.contains(&key) {
+                continue;
+            }
+            let row = page.rows.iter().find(|row| row.key == key);
+            let seen = row.map(|row| Seen::from(row.state.clone()));
+            self.history.record(&key, called, Operation::Listed(seen));
+        }
     }
 
     fn think(&mut self, client: usize, pause: Duration) {

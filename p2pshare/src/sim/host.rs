@@ -13,12 +13,13 @@ use rand::RngExt as _;
 use super::world::{Event, World};
 use super::trouble::DISK_DELAY;
 use crate::dht::sim::{
-    Action, Beginning, Coordinator, Failure, Fault, Identity, Input, Intent, Machine, Outcome, Placement,
-    Proposer, Remembered, Replica, Task, planted, slice_of_row,
+    Action, Beginning, Coordinator, Exchange, Exchanged, Failure, Fault, Identity, Input, Intent, Machine,
+    Outcome, Page, Paging, Placement, Proposer, Remembered, Replica, Returned, Task, planted, slice_of,
+    slice_of_row,
 };
 use crate::identity::{MemberId, TrackerAddr};
 use crate::store::ModelDisk;
-use crate::wire::ring::{ReplicaAnswer, ReplicaRequest, RingRecord, RowKey};
+use crate::wire::ring::{ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, RowKey};
 
 /// A member of the world.
 pub(super) struct Host {
@@ -62,6 +63,16 @@ impl Host {
         };
         addrs.map(founder).collect()
     }
+
+    /// How many commits it tells others that its disk has: until it votes, those before this life.
+    pub(super) fn told_commits(&self) -> u64 {
+        let commits = self.disk.commits();
+        let Some(life) = &self.life else {
+            return commits;
+        };
+        let votes = life.serving.as_ref().is_some_and(|serving| serving.replica.votes());
+        if votes { commits } else { life.commits }
+    }
 }
 
 /// How a member dies at a sync.
@@ -81,8 +92,10 @@ pub(super) struct Life {
     pub(super) number: u64,
     pub(super) identity: Identity,
     pub(super) beginning: Beginning,
-    /// Whether its disk has less than was kept beside it.
-    pub(super) forgot: bool,
+    /// How many commits its disk had when it began.
+    commits: u64,
+    /// Whether it knows what it is, and has taken the step to be that.
+    pub(super) begun: bool,
     /// What it is for others, once it is a member.
     pub(super) serving: Option<Serving>,
     /// What the others told of themselves.
@@ -90,7 +103,7 @@ pub(super) struct Life {
     /// Whom it thinks alive.
     alive: BTreeSet<usize>,
     running: BTreeMap<u64, Running>,
-    begun: u64,
+    machines: u64,
     /// Requests that wait for the writer.
     waiting: VecDeque<(Asker, ReplicaRequest)>,
     /// Answers that wait for the disk; `None` while the writer is idle.
@@ -105,20 +118,28 @@ pub(super) struct Serving {
 }
 
 impl Life {
-    pub(super) fn new(number: u64, identity: Identity, beginning: Beginning, forgot: bool) -> Self {
+    pub(super) fn new(number: u64, identity: Identity, beginning: Beginning, commits: u64) -> Self {
         Self {
             number,
             identity,
             beginning,
-            forgot,
+            commits,
+            begun: false,
             serving: None,
             heard: BTreeMap::new(),
             alive: BTreeSet::new(),
             running: BTreeMap::new(),
-            begun: 0,
+            machines: 0,
             waiting: VecDeque::new(),
             written: None,
         }
+    }
+
+    /// How far it has come, in words.
+    pub(super) fn describe(&self) -> String {
+        let step = self.beginning.step();
+        let machines = self.running.values().map(|running| running.machine.poll_timeout());
+        format!("life {} begun {} running {:?} step {step:?}", self.number, self.begun, machines.collect::<Vec<_>>())
     }
 
     pub(super) fn record(&self) -> Option<&RingRecord> {
@@ -144,6 +165,7 @@ pub(super) struct Asker {
 struct Running {
     machine: Box<dyn Machine<Outcome = Ended>>,
     whom: For,
+    finished: bool,
     /// When it is woken next.
     woken: Option<Instant>,
 }
@@ -153,14 +175,17 @@ struct Running {
 pub(super) enum For {
     /// A client's try that was called at that moment.
     Client { client: usize, called: u64 },
-    /// The ring itself.
-    Repair,
+    /// The ring itself, through this member.
+    Ring { host: usize },
 }
 
 /// How any machine ends.
 #[derive(Debug)]
 pub(super) enum Ended {
     Row(Result<Outcome, Failure>),
+    Page(Result<Page, Failure>),
+    Exchanged(Exchanged),
+    Returned(Returned),
 }
 
 /// A machine whose end is one of [`Ended`].
@@ -231,20 +256,53 @@ impl World {
         self.begin(host, machine, Ended::Row, whom);
     }
 
+    /// Begins to list a page of a partition at a member.
+    pub(super) fn begin_page(&mut self, host: usize, call: ReplicaCall, whom: For) {
+        let now = self.now;
+        let Some(serving) = self.hosts[host].life.as_ref().and_then(|life| life.serving.as_ref()) else {
+            return;
+        };
+        let ReplicaCall::List { partition, .. } = &call else {
+            return;
+        };
+        let replicas = serving.placement.preference_list(slice_of(partition)).to_vec();
+        let machine = Paging::new(now, call, serving.replica.epoch(), replicas);
+        self.begin(host, machine, Ended::Page, whom);
+    }
+
+    /// Begins to compare what a member and another one have.
+    fn begin_exchange(&mut self, host: usize, with: usize) {
+        let now = self.now;
+        let serving = self.hosts[host].life.as_ref().and_then(|life| life.serving.as_ref());
+        let (Some(serving), Some(me), Some(other)) = (serving, self.hosts[host].id, self.hosts[with].id) else {
+            return;
+        };
+        let machine = Exchange::new(now, me, other, serving.replica.epoch());
+        self.begin(host, machine, Ended::Exchanged, For::Ring { host });
+    }
+
+    /// Repairs the rows that were found to differ.
+    fn exchanged(&mut self, host: usize, found: &Exchanged) {
+        for key in &found.rows {
+            self.begin_row(host, key, Intent::Repair, For::Ring { host });
+        }
+    }
+
     /// Begins to run a machine at a member.
-    fn begin<M>(&mut self, host: usize, machine: M, end: fn(M::Outcome) -> Ended, whom: For)
+    pub(super) fn begin<M>(&mut self, host: usize, machine: M, end: fn(M::Outcome) -> Ended, whom: For)
     where
         M: Machine + 'static,
     {
         let Some(life) = &mut self.hosts[host].life else {
             return;
         };
-        life.begun += 1;
-        let (number, place) = (life.number, life.begun);
+        life.machines += 1;
+        let (number, place) = (life.number, life.machines);
         let machine = Box::new(Ending { machine, end });
         let running = Running {
             machine,
             whom,
+            finished: false,
             woken: None,
         };
         life.running.insert(place, running);
@@ -271,6 +329,7 @@ impl World {
                 }
                 Some(Action::Finish(ended)) => {
                     let whom = running.whom;
+                    running.finished = true;
                     self.ended(whom, ended);
                 }
                 None => return self.rest(host, number, machine),
@@ -288,23 +347,24 @@ impl World {
             return;
         };
         match running.machine.poll_timeout() {
-            None => {
-                life.running.remove(&machine);
-            }
+            None if running.finished => _ = life.running.remove(&machine),
             Some(timeout) if running.woken.is_none_or(|woken| woken <= now || timeout < woken) => {
                 running.woken = Some(timeout);
                 let life = number;
                 let after = timeout.saturating_duration_since(now);
                 self.plan(after, Event::Woken { host, life, machine });
             }
-            Some(_) => {}
+            Some(_) | None => {}
         }
     }
 
     fn ended(&mut self, whom: For, ended: Ended) {
         match (whom, ended) {
             (For::Client { client, called }, Ended::Row(result)) => self.told(client, called, Some(result)),
-            (For::Repair, Ended::Row(_)) => {}
+            (For::Client { client, called }, Ended::Page(result)) => self.told_page(client, called, result),
+            (For::Ring { host }, Ended::Exchanged(exchanged)) => self.exchanged(host, &exchanged),
+            (For::Ring { host }, Ended::Returned(returned)) => self.begin_to_vote(host, returned.epoch),
+            (For::Ring { .. }, Ended::Row(_) | Ended::Page(_)) | (For::Client { .. }, _) => {}
         }
     }
 
@@ -335,7 +395,7 @@ impl World {
 
     /// Sends an answer on its way.
     fn answer(&mut self, host: usize, asker: Asker, answer: &ReplicaAnswer) {
-        let commits = self.hosts[host].disk.commits();
+        let commits = self.hosts[host].told_commits();
         let fate = self.network.fate(&mut self.rng, host, asker.host);
         for after in fate.arrives {
             let answer = Some((answer.clone(), commits));
@@ -504,6 +564,12 @@ impl World {
                     false => life.alive.remove(&other),
                 };
             }
+        }
+        let with = self.rng.random_range(0..self.hosts.len());
+        let often = if self.troubles.are_over() { 0.5 } else { 0.05 };
+        let compares = self.rng.random_bool(often) && with != host && self.serves(host);
+        if compares && self.life(host, number).is_some_and(|life| life.alive.contains(&with)) {
+            self.begin_exchange(host, with);
         }
         self.plan(LOOKS, Event::Looked { host, life: number });
     }

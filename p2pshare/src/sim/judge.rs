@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use super::client::keys;
 use super::history::{Operation, Seen};
-use super::host::Host;
+use super::host::{Host, Life};
 use super::world::World;
-use crate::dht::sim::{register, slice_of_row};
-use crate::wire::ring::{Register, RequestKey, RowKey};
+use crate::dht::sim::{HashTree, Replica, hash, leaf_of, register, slice_of_row};
+use crate::store::ModelDisk;
+use crate::wire::ring::{Register, RequestKey, RowKey, Slice, Sum};
 
 impl World {
     /// Looks at what clients were told and at what the members have, and notes what must not be.
@@ -27,6 +28,13 @@ impl World {
             let newest = copies.into_iter().map(|(_, copy)| copy).max_by_key(|copy| copy.accepted);
             let last = newest.map(|copy| Seen::from(copy.state));
             found.extend(self.broken_rules(&key, last.as_ref()));
+        }
+        for (host, there) in self.hosts.iter().enumerate() {
+            let serving = there.life.as_ref().and_then(|life| life.serving.as_ref());
+            match serving.filter(|serving| serving.replica.votes()) {
+                Some(serving) => found.extend(wrong_tree(&there.disk, &serving.replica).map(|why| format!("member {host}: {why}"))),
+                None => found.push(format!("member {host} has no say after quiet: {}", there.life.as_ref().map_or("dead".to_owned(), Life::describe))),
+            }
         }
         self.tally.violations.extend(found);
     }
@@ -75,5 +83,24 @@ impl World {
             }
         }
         found
+    }
+}
+
+/// How the hash tree of a replica differs from its rows, if it does.
+fn wrong_tree(disk: &ModelDisk, replica: &Replica) -> Option<&'static str> {
+    let mut sums: BTreeMap<(Slice, u8), Sum> = BTreeMap::new();
+    for key in keys() {
+        let row = disk.read(|view| register(view, &key)).unwrap_or_default();
+        let leaf = sums.entry((slice_of_row(&key), leaf_of(&key))).or_default();
+        *leaf = leaf.wrapping_add(hash(&key, row.accepted));
+    }
+    let on_disk = disk.read(HashTree::load).unwrap_or_default();
+    let differs = |tree: &HashTree| sums.iter().any(|((slice, leaf), sum)| tree.leaves(*slice)[usize::from(*leaf)] != *sum);
+    if differs(&on_disk) {
+        Some("its hash tree on disk is not that of its rows")
+    } else if differs(replica.tree()) {
+        Some("its hash tree in memory is not that of its rows")
+    } else {
+        None
     }
 }

@@ -5,18 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::host::{Life, Serving};
+use rand::RngExt as _;
+
+use super::host::{Ended, For, Life, Serving};
 use super::world::{Event, World};
 use crate::dht::sim::{
-    Beginning, Fault, Identity, Placement, Proposer, Remembered, Replica, Step, begin, planted, remember,
-    remembered, set_life, set_record,
+    Beginning, Fault, Placement, Proposer, Remembered, Replica, Return, Step, begin, planted, remember,
+    remembered, set_life, set_record, set_returning,
 };
 use crate::identity::key::SigningKey;
 use crate::identity::token::{Signed, TrackerCertificate};
 use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
 use crate::store::{StoreError, Transaction};
 use crate::time::Timestamp;
-use crate::wire::ring::{Hello, Life as LifeOf, RingRecord, Standing, Welcome};
+use crate::wire::ring::{Epoch, Hello, Life as LifeOf, RingRecord, Standing, Welcome};
 
 impl World {
     /// A member starts a new life.
@@ -40,8 +42,12 @@ impl World {
             true => vec![own.clone()],
             false => founders,
         };
-        let beginning = Beginning::new(&identity, own, founders, commits);
-        self.hosts[host].life = Some(Life::new(number, identity, beginning, forgot));
+        let beginning = Beginning::new(&identity, own, founders, commits, forgot);
+        let (known, returning) = ((identity.record.clone(), identity.life), beginning.is_returning());
+        self.hosts[host].life = Some(Life::new(number, identity, beginning, commits));
+        if let (Some(record), life) = known {
+            self.become_member(host, record, life, returning);
+        }
         self.step(host);
         self.plan(Duration::from_millis(50), Event::Looked { host, life: number });
     }
@@ -58,7 +64,7 @@ impl World {
         let Some(life) = &self.hosts[host].life else {
             return;
         };
-        if life.serving.is_some() {
+        if life.begun {
             return;
         }
         let (number, others) = (life.number, life.beginning.others());
@@ -126,7 +132,7 @@ impl World {
             commits: hello.commits,
         };
         life.note(hello.life.member, news);
-        if life.serving.is_none() {
+        if !life.begun {
             life.beginning.hear(hello.addr.clone(), welcome);
             self.step(host);
         }
@@ -138,17 +144,22 @@ impl World {
             return;
         };
         let known = life.identity.life;
-        match life.beginning.step(life.forgot) {
+        match life.beginning.step() {
             Step::Wait(_) => {}
             Step::Join(record) => {
-                self.become_member(host, record, known);
-                self.begin_to_vote(host);
+                let epoch = record.epoch;
+                self.become_member(host, record, known, false);
+                self.begin_to_vote(host, epoch);
             }
             Step::Return { record, life } => {
-                self.become_member(host, record, life);
+                let epoch = record.epoch;
+                // As in the product: whatever others know of earlier lives, this one is later.
+                let incarnation = life.incarnation + u64::from(self.rng.random::<u32>());
+                self.become_member(host, record, LifeOf { incarnation, ..life }, true);
+                self.tally.broke("return");
                 match planted(Fault::AmnesiacVotes) {
-                    true => self.begin_to_vote(host),
-                    false => {}
+                    true => self.begin_to_vote(host, epoch),
+                    false => self.begin_return(host),
                 }
             }
             Step::NotAMember(_) => {
@@ -157,12 +168,13 @@ impl World {
         }
     }
 
-    fn become_member(&mut self, host: usize, record: RingRecord, as_life: LifeOf) {
+    fn become_member(&mut self, host: usize, record: RingRecord, as_life: LifeOf, returning: bool) {
         let placement = placement_of(&record);
         let there = &mut self.hosts[host];
         let opened = there.disk.write(|tx| {
             set_life(tx, RING, as_life)?;
             set_record(tx, &record)?;
+            set_returning(tx, returning)?;
             let mut replica = Replica::open(tx, as_life.member, placement.clone())?;
             replica.raise_epoch(tx, record.epoch)?;
             Ok(replica)
@@ -196,12 +208,42 @@ impl World {
         });
     }
 
-    pub(super) fn begin_to_vote(&mut self, host: usize) {
+    /// A member has a say from now on, in this epoch or a later one.
+    pub(super) fn begin_to_vote(&mut self, host: usize, epoch: Epoch) {
         let there = &mut self.hosts[host];
         there.forgetful = false;
-        if let Some(serving) = there.life.as_mut().and_then(|life| life.serving.as_mut()) {
-            serving.replica.begin_to_vote();
+        let Some(life) = &mut there.life else {
+            return;
+        };
+        life.begun = true;
+        let Some(serving) = &mut life.serving else {
+            return;
+        };
+        let begun = there.disk.write(|tx| {
+            serving.replica.raise_epoch(tx, epoch)?;
+            set_returning(tx, false)
+        });
+        there.disk.sync();
+        there.kept = there.disk.commits();
+        serving.replica.begin_to_vote();
+        if let Err(error) = begun {
+            self.tally.violations.push(format!("member {host} cannot begin to vote: {error}"));
         }
+    }
+
+    /// A member learns again what it may have forgotten.
+    fn begin_return(&mut self, host: usize) {
+        let (now, seed) = (self.now, self.rng.random());
+        let Some(life) = &mut self.hosts[host].life else {
+            return;
+        };
+        life.begun = true;
+        let Some(serving) = &life.serving else {
+            return;
+        };
+        let epoch = serving.replica.epoch();
+        let machine = Return::new(now, &serving.placement, life.identity.life, epoch, seed);
+        self.begin(host, machine, Ended::Returned, For::Ring { host });
     }
 
     fn hello(&self, host: usize, life: &Life) -> Hello {
@@ -218,7 +260,7 @@ impl World {
             life: life.identity.life,
             addr: there.addr.clone(),
             standing,
-            commits: there.disk.commits(),
+            commits: there.told_commits(),
             clock: Timestamp::from_millis(0),
         }
     }

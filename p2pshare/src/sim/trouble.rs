@@ -99,6 +99,13 @@ impl Troubles {
     }
 }
 
+impl Troubles {
+    /// Whether nothing breaks any more.
+    pub(super) fn are_over(&self) -> bool {
+        self.over
+    }
+}
+
 impl World {
     /// Something breaks, or all that can be mended is.
     pub(super) fn trouble(&mut self) {
