@@ -322,6 +322,10 @@ pub(crate) const RING_LINK_STEADY: Duration = Duration::from_secs(2);
 pub(crate) const RING_CONNECTIONS_MAX: usize = FOUNDERS_MAX + 32;
 /// Datagrams and hellos that wait for the membership.
 pub(crate) const RING_NEWS_MAX: usize = 1024;
+/// Bytes in a datagram between members: what fits into the smallest packet of QUIC, with some to spare.
+pub(crate) const GOSSIP_BYTES_MAX: usize = 1100;
+/// How often a member that is thought dead is spoken to.
+pub(crate) const GOSSIP_TO_DEAD: Duration = Duration::from_secs(3);
 /// Promises that a replica keeps in memory, beside the floor beneath all rows.
 pub(crate) const PROMISES_MAX: usize = 64 * 1024;
 /// By how many rounds the ceiling of promises is raised at once: each raise is a write.

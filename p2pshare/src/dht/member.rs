@@ -70,6 +70,13 @@ impl Member {
         };
         let started = Membership::start(&self.links, self.core.life());
         started.set_members(record.members());
+        let (mut rumours, core) = (started.changes(), self.core.clone());
+        // Ends with the membership.
+        tokio::spawn(async move {
+            while rumours.changed().await.is_ok() {
+                core.changed();
+            }
+        });
         let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         *membership = Some(started);
     }

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::dht::DhtBindError;
+use crate::dht::builder::start;
 use crate::identity::RequestId;
 use crate::store::{MemoryDisk, StoreKind};
 use crate::wire::ring::RowState;
@@ -34,7 +35,7 @@ async fn on_disk(folder: &TempDir) -> DhtNode {
 
 async fn in_memory(disk: &MemoryDisk) -> DhtNode {
     let store = Store::open_memory(disk, StoreKind::Tracker).await.unwrap();
-    DhtNode::new(Member::start(store, "memory".into(), RING).await.unwrap())
+    start(store, "memory".into(), RING, None, None).await.unwrap()
 }
 
 fn applied(version: u64) -> RowChange {
@@ -391,26 +392,9 @@ async fn after_shutdown_the_folder_is_free_and_the_handle_says_so() {
 }
 
 #[tokio::test]
-async fn several_founders_and_another_ring_are_refused() {
+async fn another_ring_is_refused() {
     let folder = TempDir::new().unwrap();
-    let founders = ["127.0.0.1:9000", "127.0.0.1:9100"].map(|addr| addr.parse().unwrap());
-    let refused = DhtNode::builder(folder.path(), RING)
-        .founders(founders.clone())
-        .bind()
-        .await;
-    assert_eq!(
-        refused.unwrap_err().to_string(),
-        "several trackers in one list are not supported by this version (2 were given)"
-    );
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    let [alone, _] = founders;
-    drop(
-        DhtNode::builder(folder.path(), RING)
-            .founders([alone])
-            .bind()
-            .await
-            .unwrap(),
-    );
+    drop(on_disk(&folder).await);
     let other = RingId::from_bytes([2; 32]);
     let refused = DhtNode::builder(folder.path(), other).bind().await;
     assert!(
