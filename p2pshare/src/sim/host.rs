@@ -29,6 +29,8 @@ pub(super) struct Host {
     pub(super) disk: ModelDisk,
     /// The number of commits that it remembers beside its disk.
     pub(super) kept: u64,
+    /// By how much the commits that it tells of are more than those of its disk, in this life.
+    pub(super) ahead: u64,
     /// How many lives it had.
     pub(super) lives: u64,
     pub(super) life: Option<Life>,
@@ -53,6 +55,7 @@ impl Host {
             id: None,
             disk: ModelDisk::default(),
             kept: 0,
+            ahead: 0,
             lives: 0,
             life: None,
             asleep_until: None,
@@ -66,7 +69,7 @@ impl Host {
 
     /// How many commits it tells others that its disk has: until it votes, those before this life.
     pub(super) fn told_commits(&self) -> u64 {
-        let commits = self.disk.commits();
+        let commits = self.ahead + self.disk.commits();
         let Some(life) = &self.life else {
             return commits;
         };
@@ -92,7 +95,7 @@ pub(super) struct Life {
     pub(super) number: u64,
     pub(super) identity: Identity,
     pub(super) beginning: Beginning,
-    /// How many commits its disk had when it began.
+    /// How many commits there were to tell of when it began.
     commits: u64,
     /// Whether it knows what it is, and has taken the step to be that.
     pub(super) begun: bool,

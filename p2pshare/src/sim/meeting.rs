@@ -11,7 +11,7 @@ use super::host::{Ended, For, Life, Serving};
 use super::world::{Event, World};
 use crate::dht::sim::{
     Beginning, Fault, Placement, Proposer, Remembered, Replica, Return, Step, begin, planted, remember,
-    remembered, set_life, set_record, set_returning,
+    remembered, set_ahead, set_life, set_record, set_returning,
 };
 use crate::identity::key::SigningKey;
 use crate::identity::token::{Signed, TrackerCertificate};
@@ -44,9 +44,11 @@ impl World {
         };
         let beginning = Beginning::new(&identity, own, founders, commits, forgot);
         let (known, returning) = ((identity.record.clone(), identity.life), beginning.is_returning());
-        self.hosts[host].life = Some(Life::new(number, identity, beginning, commits));
+        let ahead = identity.ahead;
+        self.hosts[host].ahead = ahead;
+        self.hosts[host].life = Some(Life::new(number, identity, beginning, ahead + commits));
         if let (Some(record), life) = known {
-            self.become_member(host, record, life, returning);
+            self.become_member(host, record, life, returning, ahead);
         }
         self.step(host);
         self.plan(Duration::from_millis(50), Event::Looked { host, life: number });
@@ -148,14 +150,15 @@ impl World {
             Step::Wait(_) => {}
             Step::Join(record) => {
                 let epoch = record.epoch;
-                self.become_member(host, record, known, false);
+                let ahead = self.hosts[host].ahead;
+                self.become_member(host, record, known, false, ahead);
                 self.begin_to_vote(host, epoch);
             }
-            Step::Return { record, life } => {
+            Step::Return { record, life, ahead } => {
                 let epoch = record.epoch;
                 // As in the product: whatever others know of earlier lives, this one is later.
                 let incarnation = life.incarnation + u64::from(self.rng.random::<u32>());
-                self.become_member(host, record, LifeOf { incarnation, ..life }, true);
+                self.become_member(host, record, LifeOf { incarnation, ..life }, true, ahead);
                 self.tally.broke("return");
                 match planted(Fault::AmnesiacVotes) {
                     true => self.begin_to_vote(host, epoch),
@@ -168,19 +171,21 @@ impl World {
         }
     }
 
-    fn become_member(&mut self, host: usize, record: RingRecord, as_life: LifeOf, returning: bool) {
+    fn become_member(&mut self, host: usize, record: RingRecord, as_life: LifeOf, returning: bool, ahead: u64) {
         let placement = placement_of(&record);
         let there = &mut self.hosts[host];
         let opened = there.disk.write(|tx| {
             set_life(tx, RING, as_life)?;
             set_record(tx, &record)?;
             set_returning(tx, returning)?;
+            set_ahead(tx, ahead)?;
             let mut replica = Replica::open(tx, as_life.member, placement.clone())?;
             replica.raise_epoch(tx, record.epoch)?;
             Ok(replica)
         });
         there.disk.sync();
         there.kept = there.disk.commits();
+        there.ahead = ahead;
         let replica = match opened {
             Ok(replica) => replica,
             Err(error) => {
