@@ -75,6 +75,9 @@ async fn bind(plan: &Plan) -> Result<Tracker, ServeError> {
     if let Some(listen) = listen_addr(plan).await? {
         builder = builder.listen(listen);
     }
+    if let Some(own) = &plan.own {
+        builder = builder.address(own.clone());
+    }
     if !plan.founders.is_empty() {
         builder = builder.founders(plan.founders.clone());
     }

@@ -98,6 +98,15 @@ impl ScanCursor {
         Self(place)
     }
 
+    /// The place behind `key`.
+    #[cfg(test)]
+    pub(crate) fn behind(key: RowKey) -> Self {
+        Self(PullPlace {
+            slice: slice_of_row(&key),
+            after: Some(key),
+        })
+    }
+
     /// Where it is.
     pub(crate) fn place(&self) -> &PullPlace {
         &self.0

@@ -199,6 +199,15 @@ impl Store {
         self.inner.failed().await
     }
 
+    /// Whether it can still keep its promises.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Poisoned`], [`StoreError::Closed`].
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.inner.engine().map(drop)
+    }
+
     /// Takes no more jobs, finishes those handed in, syncs, and releases the folder. May be called
     /// again, from any clone, also after it was cancelled.
     ///

@@ -158,6 +158,7 @@ impl World {
         if request.epoch < highest {
             return ReplicaAnswer::StaleEpoch { highest };
         }
+        self.epochs.insert(to, request.epoch);
         let register = self.replicas.get_mut(&to).unwrap();
         match request.call {
             ReplicaCall::Prepare { ballot, .. } => match register.prepare(ballot) {
@@ -176,7 +177,7 @@ impl World {
                 accepted: register.accepted,
                 state: register.state.clone(),
             },
-            ReplicaCall::List { .. } | ReplicaCall::Scan { .. } => unreachable!(),
+            call => unreachable!("{call:?}"),
         }
     }
 
@@ -489,14 +490,32 @@ fn once_a_change_may_have_been_accepted_a_failure_is_unknown() {
     assert_eq!(world.read().value(), Some(&b"a"[..]));
 }
 
+fn list(list: u64) -> Epoch {
+    Epoch { list, returns: 0 }
+}
+
+#[test]
+fn who_hears_that_a_member_came_back_goes_on_in_the_new_epoch() {
+    let mut world = World::new(1, CALM);
+    let mut later = Epoch::FOUNDING;
+    for (version, replica) in [(0, 1), (1, 2), (2, 3)] {
+        later = later.next_return();
+        world.epochs.insert(id(replica), later);
+        let made = world.ask(id(1), Intent::Change(change(version, "a", version + 1)));
+        assert_eq!(made, Ok(Outcome::Applied(Version::from_u64(version + 1))));
+    }
+    // It asked everybody in the latest, which they took.
+    assert!(world.epochs.values().all(|epoch| *epoch == later));
+}
+
 #[test]
 fn an_old_epoch_is_refused() {
     let mut world = World::new(1, CALM);
-    world.epochs.insert(id(2), Epoch(2));
+    world.epochs.insert(id(2), list(2));
     // One replica that knows better does not hinder the others.
     let made = world.ask(id(1), Intent::Change(change(0, "a", 1)));
     assert_eq!(made, Ok(Outcome::Applied(Version::from_u64(1))));
-    world.epochs.insert(id(3), Epoch(3));
+    world.epochs.insert(id(3), list(3));
     let refused = world.ask(id(1), Intent::Change(change(1, "b", 2)));
     assert!(matches!(refused, Err(Failure::StaleEpoch(_))));
     assert_eq!(world.replicas[&id(1)].state.value(), Some(&b"a"[..]));

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    identity::MemberId,
     limits::TRACKER_ANSWER_TIMEOUT,
     transport::{Alpn, Crowd, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
     wire::tracker::Password,
@@ -35,15 +34,12 @@ async fn a_connection_without_a_login_ends_after_a_minute() {
     let ring = RingId::from_bytes([1; 32]);
     let dht = DhtNode::builder(folder.path(), ring).bind().await.unwrap();
     let tracker = endpoint(&network, 1, Profile::Tracker, &[Alpn::Tracker]);
-    let certificate = TrackerCertificate::V1 {
-        ring,
-        member: MemberId::from_bytes([1; 16]),
+    let authority = Authority {
+        ring: key(7),
+        tokens: key(8).verifying_key(),
         peer: tracker.peer_id(),
-        token_key: key(8).verifying_key(),
-        issued: Timestamp::from_millis(0),
     };
-    let certificate = Signed::sign(&certificate, &key(7));
-    let service = Arc::new(Service::new(dht.clone(), ring, key(8), certificate).unwrap());
+    let service = Arc::new(Service::new(dht.clone(), authority, key(8)).unwrap());
     let (serving, crowd) = (tracker.clone(), Crowd::new(2, 2));
     tokio::spawn(async move {
         while let Some(connection) = serving.accept().await {

@@ -1,6 +1,10 @@
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::identity::key::SigningKey;
+use crate::identity::token::{Signed, TrackerCertificate};
+use crate::identity::PeerId;
+use crate::time::Timestamp;
 use crate::golden::{Golden, assert_every_variant, variants};
 use crate::wire::frame::encode;
 
@@ -10,6 +14,17 @@ variants!(ReplicaCall {
     Read,
     List,
     Scan,
+    Fence,
+    Pull,
+    Install,
+    TreeGroups,
+    TreeSlices,
+    TreeLeaves,
+    TreeRows,
+    LeasePut,
+    LeaseGet,
+    LeaseVectors,
+    LeaseLacking,
 });
 variants!(ReplicaAnswer {
     Promised,
@@ -20,6 +35,15 @@ variants!(ReplicaAnswer {
     Scanned,
     StaleEpoch,
     Unavailable,
+    Done,
+    Sums,
+    Pulled,
+    Stamps,
+    Fenced,
+    LeasesTaken,
+    Leases,
+    LeaseVectors,
+    LeasesLacking,
 });
 variants!(StoredRegister { V1 });
 
@@ -43,7 +67,7 @@ fn state() -> RowState {
     RowState::default().next(Some(b"v".to_vec()), request)
 }
 
-fn requests() -> Vec<(&'static str, ReplicaRequest)> {
+fn requests() -> Vec<(&'static str, ReplicaBatch)> {
     let (key, ballot, state) = (key(), ballot(7), state());
     let list = |after| ReplicaCall::List {
         partition: b"p".to_vec(),
@@ -51,103 +75,183 @@ fn requests() -> Vec<(&'static str, ReplicaRequest)> {
         limit: 5,
     };
     let scan = |heads, after| ReplicaCall::Scan {
+        first: Slice::FIRST,
+        last: Slice::from_first_bits(u16::MAX),
         prefix: b"g/".to_vec(),
         heads,
         after,
         limit: 5,
     };
-    let calls = vec![
-        (
-            "prepare",
-            ReplicaCall::Prepare {
-                key: key.clone(),
-                ballot,
-            },
-        ),
-        (
-            "accept",
-            ReplicaCall::Accept {
-                key: key.clone(),
-                ballot,
-                state,
-            },
-        ),
+    let (with, slice) = (MemberId::from_bytes([0xa0; 16]), Slice::FIRST);
+    let pull = |place| ReplicaCall::Pull {
+        with,
+        place,
+        limit: 5,
+    };
+    let accept = ReplicaCall::Accept {
+        key: key.clone(),
+        ballot,
+        state: state.clone(),
+    };
+    let prepare = ReplicaCall::Prepare {
+        key: key.clone(),
+        ballot,
+    };
+    let mut calls = vec![
+        ("prepare", prepare),
+        ("accept", accept),
         ("read", ReplicaCall::Read { key: key.clone() }),
         ("list", list(None)),
         ("list_on", list(Some(b"s".into()))),
         ("scan", scan(false, None)),
-        ("scan_on", scan(true, Some(key))),
+        ("scan_on", scan(true, Some(key.clone()))),
+        ("fence", ReplicaCall::Fence { incarnation: 300 }),
+        ("pull", pull(PullPlace::START)),
+        ("pull_on", pull(place())),
+        ("install", ReplicaCall::Install { rows: vec![row()] }),
+        ("tree_groups", ReplicaCall::TreeGroups { with }),
+        ("tree_slices", ReplicaCall::TreeSlices { with, group: 7 }),
+        ("tree_leaves", ReplicaCall::TreeLeaves { slice }),
+        (
+            "tree_rows",
+            ReplicaCall::TreeRows {
+                slice,
+                leaves: 0b101,
+                after: Some(key),
+            },
+        ),
     ];
+    calls.extend(lease::tests::calls());
     assert_every_variant(calls.iter().map(|(_, call)| call));
     let request = |(name, call)| {
-        let epoch = Epoch(300);
-        (name, ReplicaRequest { epoch, call })
+        let epoch = Epoch {
+            list: 300,
+            returns: 5,
+        };
+        let batch = ReplicaBatch::new(vec![ReplicaRequest { epoch, call }]);
+        (name, batch.unwrap())
     };
     calls.into_iter().map(request).collect()
 }
 
-fn answers() -> [(&'static str, ReplicaAnswer); 8] {
-    let (ballot, zero) = (ballot(7), Ballot::ZERO);
-    let row = ReplicaRow {
+fn row() -> ReplicaRow {
+    ReplicaRow {
         key: key(),
-        accepted: ballot,
+        accepted: ballot(7),
         state: state(),
+    }
+}
+
+fn place() -> PullPlace {
+    PullPlace {
+        slice: Slice::from_first_bits(0x2000),
+        after: Some(key()),
+    }
+}
+
+fn answers() -> Vec<(&'static str, ReplicaAnswers)> {
+    let (ballot, zero) = (ballot(7), Ballot::ZERO);
+    let highest = Epoch {
+        list: 2,
+        returns: 1,
     };
-    [
-        (
-            "promised",
-            ReplicaAnswer::Promised {
-                ballot,
-                accepted: zero,
-                state: RowState::default(),
-            },
-        ),
+    let promised = ReplicaAnswer::Promised {
+        ballot,
+        accepted: zero,
+        state: RowState::default(),
+    };
+    let refused = ReplicaAnswer::Refused {
+        ballot: zero,
+        promised: ballot,
+    };
+    let pulled = ReplicaAnswer::Pulled {
+        epoch: highest,
+        asked: PullPlace::START,
+        rows: vec![row()],
+        next: Some(place()),
+    };
+    let stamps = ReplicaAnswer::Stamps {
+        slice: Slice::FIRST,
+        after: None,
+        rows: vec![(key(), ballot)],
+        next: Some(key()),
+    };
+    let sums = ReplicaAnswer::Sums {
+        of: TreeNode::Group(7),
+        sums: vec![0, Sum::MAX],
+    };
+    let (accepted, state, rows) = (ballot, state(), vec![row()]);
+    let next = Some(key());
+    let mut answers = vec![
+        ("promised", promised),
         ("accepted", ReplicaAnswer::Accepted { ballot }),
-        (
-            "refused",
-            ReplicaAnswer::Refused {
-                ballot: zero,
-                promised: ballot,
-            },
-        ),
-        (
-            "row",
-            ReplicaAnswer::Row {
-                accepted: ballot,
-                state: state(),
-            },
-        ),
+        ("refused", refused),
+        ("row", ReplicaAnswer::Row { accepted, state }),
         (
             "rows",
             ReplicaAnswer::Rows {
-                rows: vec![row.clone()],
+                rows: rows.clone(),
                 more: true,
             },
         ),
-        (
-            "scanned",
-            ReplicaAnswer::Scanned {
-                rows: vec![row],
-                next: Some(key()),
-            },
-        ),
-        (
-            "stale_epoch",
-            ReplicaAnswer::StaleEpoch { highest: Epoch(2) },
-        ),
+        ("scanned", ReplicaAnswer::Scanned { rows, next }),
+        ("stale_epoch", ReplicaAnswer::StaleEpoch { highest }),
         ("unavailable", ReplicaAnswer::Unavailable),
-    ]
+        ("done", ReplicaAnswer::Done),
+        ("sums", sums),
+        ("pulled", pulled),
+        ("stamps", stamps),
+        ("fenced", ReplicaAnswer::Fenced { epoch: highest }),
+    ];
+    answers.extend(lease::tests::answers());
+    assert_every_variant(answers.iter().map(|(_, answer)| answer));
+    let answered = |(name, answer)| {
+        let answers = ReplicaAnswers {
+            answers: vec![answer],
+            commits: 300,
+            clock: Timestamp::from_millis(1_700_000_000_000),
+        };
+        (name, answers)
+    };
+    answers.into_iter().map(answered).collect()
+}
+
+fn hello(standing: Standing) -> Hello {
+    let key = SigningKey::from_seed(&[7; 32]);
+    let certificate = TrackerCertificate::V1 {
+        ring: key.verifying_key().into(),
+        member: MemberId::from_bytes([0xb0; 16]),
+        peer: PeerId::from_bytes([0xee; 32]),
+        token_key: key.verifying_key(),
+        issued: Timestamp::from_millis(1_700_000_000_000),
+    };
+    Hello {
+        certificate: Signed::sign(&certificate, &key),
+        life: Life {
+            member: MemberId::from_bytes([0xb0; 16]),
+            incarnation: 2,
+        },
+        addr: "tracker.example:9000".parse().unwrap(),
+        standing,
+        commits: 300,
+        clock: Timestamp::from_millis(1_700_000_000_000),
+    }
+}
+
+fn founded() -> Standing {
+    let member = |id| RingMember {
+        id: MemberId::from_bytes([id; 16]),
+        addr: format!("127.0.0.1:{}", 9000 + u16::from(id)).parse().unwrap(),
+    };
+    Standing::Founded {
+        record: RingRecord::new(Epoch::FOUNDING, vec![member(2), member(1)]).unwrap(),
+        votes: true,
+    }
 }
 
 #[test]
 fn golden_bytes() {
-    let entry = |payload| LeaseEntry {
-        peer: PeerId::from_bytes([0xee; 32]),
-        session: SessionId::from_bytes([0xdd; 16]),
-        number: 300,
-        expires_in: 60_000,
-        payload,
-    };
+    let entry = lease::tests::entry;
     let register = StoredRegister::V1(Register {
         promised: ballot(8),
         accepted: ballot(7),
@@ -157,7 +261,17 @@ fn golden_bytes() {
     for (name, request) in requests() {
         golden.message(&format!("request/{name}"), &request);
     }
-    golden.messages("answer", &answers());
+    for (name, answers) in answers() {
+        golden.message(&format!("answer/{name}"), &answers);
+    }
+    golden.message("hello/empty", &hello(Standing::Empty));
+    golden.message("hello/founded", &hello(founded()));
+    let welcome = Welcome {
+        hello: hello(founded()),
+        incarnation: 1,
+        commits: 299,
+    };
+    golden.message("welcome/founded", &welcome);
     golden.value("lease_entry", &entry(Some(b"x".to_vec())));
     golden.value("lease_entry_withdrawn", &entry(None));
     golden.values("stored", &[("register", register)]);
@@ -219,11 +333,10 @@ fn the_largest_messages_fit_their_frames() {
         ..ballot(u64::MAX)
     };
     let call = ReplicaCall::Accept { key, ballot, state };
-    assert!(
-        encode(&ReplicaRequest {
-            epoch: Epoch(u64::MAX),
-            call
-        })
-        .is_ok()
-    );
+    let epoch = Epoch {
+        list: u64::MAX,
+        returns: u64::MAX,
+    };
+    let batch = ReplicaBatch::new(vec![ReplicaRequest { epoch, call }]).unwrap();
+    assert!(encode(&batch).is_ok());
 }
