@@ -5,6 +5,7 @@
 
 mod benches;
 mod decoders;
+mod replicas;
 
 use std::collections::BTreeSet;
 
@@ -13,6 +14,7 @@ pub use decoders::{
     fuzz_chunk_stream, fuzz_frame, fuzz_peer_message, fuzz_ring_key, fuzz_ring_message, fuzz_token,
     fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
 };
+pub use replicas::{Rows, Traffic, TwoReplicas};
 
 use serde::{Deserialize, Serialize};
 
