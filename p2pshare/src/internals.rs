@@ -6,6 +6,7 @@
 mod benches;
 mod decoders;
 mod replicas;
+mod ring_ops;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ pub use decoders::{
     fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
 };
 pub use replicas::{Rows, Traffic, TwoReplicas};
+pub use ring_ops::{fuzz_anti_entropy, fuzz_row_ops};
 
 use serde::{Deserialize, Serialize};
 

@@ -25,7 +25,11 @@ fn measure(rows: u32) -> Option<()> {
         let (traffic, differing) = replicas.find()?;
         report(&format!("{name} differs: found"), traffic, begun);
         let begun = Instant::now();
-        report(&format!("{name} differs: mended"), replicas.mend(differing)?, begun);
+        report(
+            &format!("{name} differs: mended"),
+            replicas.mend(differing)?,
+            begun,
+        );
         if replicas.find()?.0.rows > 0 {
             return None;
         }

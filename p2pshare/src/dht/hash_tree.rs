@@ -75,8 +75,11 @@ impl HashTree {
         tx: &mut Transaction<'_>,
         slice: Slice,
     ) -> Result<u64, StoreError> {
-        let (sums, remembered, stored) =
-            (sums_of_rows(tx, slice)?, self.leaves(slice), stored(tx, slice)?);
+        let (sums, remembered, stored) = (
+            sums_of_rows(tx, slice)?,
+            self.leaves(slice),
+            stored(tx, slice)?,
+        );
         let mut mended = 0;
         for (leaf, sum) in (0..TREE_LEAVES_PER_SLICE).zip(sums) {
             let at = usize::from(leaf);

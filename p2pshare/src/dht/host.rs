@@ -24,7 +24,8 @@ use crate::limits::REMEMBERED_COMMITS_APART;
 use crate::store::{Store, StoreError, Transaction};
 use crate::time::Timestamp;
 use crate::wire::ring::{
-    Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Slice, Standing, Welcome,
+    Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Slice, Standing,
+    Welcome,
 };
 
 /// By what a member proves that it is one: it signs its own certificate with the ring's key.
@@ -176,17 +177,27 @@ impl Core {
 
     /// Holds the rows of a slice on disk against the hash tree, and mends that where it is wrong.
     pub(super) async fn scrub(&self, slice: Slice) -> Result<(), StoreError> {
-        if self.store.view(move |view| hash_tree::is_sound(view, slice)).await? {
+        if self
+            .store
+            .view(move |view| hash_tree::is_sound(view, slice))
+            .await?
+        {
             return Ok(());
         }
         let replica = self.replica.clone();
         let mend = move |tx: &mut Transaction<'_>| {
             let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
-            replica.as_mut().map_or(Ok(0), |replica| replica.scrub(tx, slice))
+            replica
+                .as_mut()
+                .map_or(Ok(0), |replica| replica.scrub(tx, slice))
         };
         let mended = self.store.write(mend).await?;
         if mended > 0 {
-            tracing::error!(?slice, leaves = mended, "rows on disk are not what they were");
+            tracing::error!(
+                ?slice,
+                leaves = mended,
+                "rows on disk are not what they were"
+            );
         }
         Ok(())
     }
@@ -271,7 +282,9 @@ impl Core {
     pub(super) fn own_time(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let millis = since.unwrap_or_default().as_millis();
-        let millis = i64::try_from(millis).unwrap_or(i64::MAX).saturating_add(self.skew);
+        let millis = i64::try_from(millis)
+            .unwrap_or(i64::MAX)
+            .saturating_add(self.skew);
         Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
@@ -454,7 +467,10 @@ impl Host for Core {
     }
 
     async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
-        if !requests.iter().any(|request| request.call.is_about_leases()) {
+        if !requests
+            .iter()
+            .any(|request| request.call.is_about_leases())
+        {
             return self.answer_of_rows(from, requests).await;
         }
         let mut answers = Vec::new();

@@ -53,6 +53,7 @@ pub use crate::wire::ring::{KeyError, LeaseKey, LeaseNews, RequestKey, RowKey, V
 pub(crate) mod parts {
     pub(crate) use super::coordinator::Coordinator;
     pub(crate) use super::machine::Input;
+    pub(crate) use super::placement::slice_of_row;
     pub(crate) use super::repair::{End, Exchange};
     pub(crate) use super::small_ring::{SmallRing, ballot, faithful, id, key, state};
     pub(crate) use super::task::{Intent, Proposer, Rounds, Task};
@@ -63,8 +64,8 @@ pub(crate) mod parts {
 pub(crate) mod sim {
     pub(crate) use super::coordinator::Coordinator;
     pub(crate) use super::founding::{
-        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_ahead, set_life, set_record,
-        set_returning,
+        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_ahead, set_life,
+        set_record, set_returning,
     };
     pub(crate) use super::hash_tree::{HashTree, hash, leaf_of};
     pub(crate) use super::machine::{Action, Input, Machine};

@@ -85,6 +85,12 @@ impl Replica {
         self.votes = true;
     }
 
+    /// The hash tree over its rows.
+    #[cfg(any(test, feature = "__sim"))]
+    pub(crate) fn tree(&self) -> &HashTree {
+        &self.tree
+    }
+
     /// Holds the rows of a slice against the hash tree, and mends that. Says how many leaves were wrong.
     pub(crate) fn scrub(
         &mut self,

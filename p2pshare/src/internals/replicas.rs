@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::dht::parts::{
-    Coordinator, End, Exchange, Input, Intent, Proposer, Rounds, SmallRing, Task, ballot,
-    faithful, id, key, state,
+    Coordinator, End, Exchange, Input, Intent, Proposer, Rounds, SmallRing, Task, ballot, faithful,
+    id, key, state,
 };
 use crate::wire::ring::{Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey};
 
@@ -100,13 +100,14 @@ impl TwoReplicas {
         };
         let mut machine = Coordinator::new(self.ring.now, task, proposer, traffic.rows);
         for _ in 0..8 {
-            let count = |_: &mut SmallRing, from, request: &ReplicaRequest, answer: ReplicaAnswer| {
-                if from == id(2) {
-                    traffic.questions += 1;
-                    traffic.bytes += bytes(request) + bytes(&answer);
-                }
-                vec![Input::Answer { from, answer }]
-            };
+            let count =
+                |_: &mut SmallRing, from, request: &ReplicaRequest, answer: ReplicaAnswer| {
+                    if from == id(2) {
+                        traffic.questions += 1;
+                        traffic.bytes += bytes(request) + bytes(&answer);
+                    }
+                    vec![Input::Answer { from, answer }]
+                };
             if let Some(outcome) = self.ring.run(1, &mut machine, count) {
                 // The answers to what was asked last may be under way.
                 self.ring.run(1, &mut machine, faithful);

@@ -34,7 +34,10 @@ fn rows_are_spread_over_all_leaves_of_their_slice() {
         let key = RowKey::new("one partition", number.to_be_bytes()).unwrap();
         counts[usize::from(leaf_of(&key))] += 1;
     }
-    assert!(counts.iter().all(|count| (50..150).contains(count)), "{counts:?}");
+    assert!(
+        counts.iter().all(|count| (50..150).contains(count)),
+        "{counts:?}"
+    );
 }
 
 /// A folder of a version that had no tree.
@@ -42,7 +45,8 @@ fn rows_are_spread_over_all_leaves_of_their_slice() {
 fn a_disk_with_rows_and_no_tree_gets_one() {
     let mut ring = SmallRing::new(1).unwrap();
     for number in 0..300 {
-        ring.accept(1, &key(number), 1 + u64::from(number) % 3).unwrap();
+        ring.accept(1, &key(number), 1 + u64::from(number) % 3)
+            .unwrap();
     }
     let before = ring.node(1).table(Table::HashTree);
     let disk = &mut ring.node(1).disk;
@@ -112,7 +116,8 @@ fn what_is_no_leaf_is_an_error() {
         (&[0, 0, 0], &[0; 15]),
     ] {
         let mut disk = ModelDisk::default();
-        disk.write(|tx| tx.put(Table::HashTree, key, value)).unwrap();
+        disk.write(|tx| tx.put(Table::HashTree, key, value))
+            .unwrap();
         let loaded = disk.write(|tx| HashTree::load(tx));
         let table = Table::HashTree.name();
         assert!(matches!(loaded, Err(StoreError::Corrupt { table: t, .. }) if t == table));
