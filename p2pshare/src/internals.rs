@@ -6,6 +6,8 @@
 mod bench_ring;
 mod benches;
 mod decoders;
+mod replicas;
+mod ring_ops;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +17,8 @@ pub use decoders::{
     fuzz_chunk_stream, fuzz_frame, fuzz_peer_message, fuzz_ring_key, fuzz_ring_message, fuzz_token,
     fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
 };
+pub use replicas::{Rows, Traffic, TwoReplicas};
+pub use ring_ops::{fuzz_anti_entropy, fuzz_row_ops};
 
 use serde::{Deserialize, Serialize};
 
