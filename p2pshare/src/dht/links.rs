@@ -212,6 +212,7 @@ impl<H: Host> Links<H> {
     }
 
     /// Whether there is a connection to the member. True of this one.
+    #[cfg(test)]
     pub(crate) fn is_up(&self, member: MemberId) -> bool {
         let table = self.shared.table();
         let link = table.links.get(&member);
