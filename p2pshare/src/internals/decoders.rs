@@ -14,8 +14,8 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::dht::Rumours;
 use crate::content::{Bitfield, Digest};
+use crate::dht::Rumours;
 use crate::identity::key::SigningKey;
 use crate::identity::ring_key::RingKey;
 use crate::identity::token::{Claims, Credential, Grant, Signed, TrackerCertificate};
@@ -150,7 +150,10 @@ pub fn fuzz_gossip(data: &[u8]) {
         while let Some((_, said)) = rumours.poll_send() {
             assert!(said.len() <= GOSSIP_BYTES_MAX);
         }
-        assert!(rumours.dead().len() <= 2, "it thinks of itself, or of strangers");
+        assert!(
+            rumours.dead().len() <= 2,
+            "it thinks of itself, or of strangers"
+        );
         rest = next;
     }
 }
@@ -358,7 +361,11 @@ mod tests {
         for name in ["announce", "ping", "gossip_of_a_death"] {
             let seed = seed(&format!("gossip/{name}"));
             let taken = listener().receive(Instant::now(), GOSSIPER, &seed[1..]);
-            assert_eq!((seed.len() - 1, taken), (usize::from(seed[0]), Ok(())), "{name}");
+            assert_eq!(
+                (seed.len() - 1, taken),
+                (usize::from(seed[0]), Ok(())),
+                "{name}"
+            );
         }
         let key = SigningKey::from_seed(&[7; 32]);
         assert!(opens::<Credential>(

@@ -1,7 +1,7 @@
 //! Many members in virtual time: what gossip costs, how soon a death is known, and what garbage does.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -74,7 +74,8 @@ impl World {
                 continue;
             }
             let due = self.now + Duration::from_micros(self.dice.random_range(200..2000));
-            self.under_way.push(Reverse((due, self.sent, from, to, datagram)));
+            self.under_way
+                .push(Reverse((due, self.sent, from, to, datagram)));
         }
     }
 
@@ -96,7 +97,11 @@ impl World {
 
     fn step(&mut self, until: Instant) -> bool {
         let arrival = self.under_way.peek().map(|Reverse((due, ..))| *due);
-        let running = self.nodes.iter().enumerate().filter(|(_, node)| node.running);
+        let running = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| node.running);
         let alarm = running
             .filter_map(|(index, node)| Some((node.rumours.poll_timeout()?, index)))
             .min();
@@ -111,7 +116,9 @@ impl World {
                     return false;
                 };
                 if self.nodes[to].running {
-                    let taken = self.nodes[to].rumours.receive(self.now, id(from), &datagram);
+                    let taken = self.nodes[to]
+                        .rumours
+                        .receive(self.now, id(from), &datagram);
                     assert_eq!(taken, Ok(()));
                 }
                 to
@@ -128,7 +135,9 @@ impl World {
 
     fn all_think_dead(&self, dead: usize) -> bool {
         let others = self.nodes.iter().filter(|node| node.running);
-        others.into_iter().all(|node| node.rumours.dead().contains(&id(dead)))
+        others
+            .into_iter()
+            .all(|node| node.rumours.dead().contains(&id(dead)))
     }
 
     fn nobody_is_thought_dead(&self) -> bool {
@@ -239,12 +248,20 @@ fn garbage_is_counted_and_changes_nothing() {
     let before = rumours.garbage();
     let mut garbage = 0;
     let mut refused = |from: usize, datagram: &[u8], why: Garbage| {
-        assert_eq!(rumours.receive(now, id(from), datagram), Err(why), "{datagram:?}");
+        assert_eq!(
+            rumours.receive(now, id(from), datagram),
+            Err(why),
+            "{datagram:?}"
+        );
         garbage += 1;
     };
     refused(1, &[], Garbage::OtherVersion);
     for version in [0, 2, 255] {
-        refused(1, &[&[version], &sound[1..]].concat(), Garbage::OtherVersion);
+        refused(
+            1,
+            &[&[version], &sound[1..]].concat(),
+            Garbage::OtherVersion,
+        );
     }
     for length in 1..sound.len() {
         refused(1, &sound[..length], Garbage::Malformed);
