@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 pub use bench_ring::ring_of;
 pub use benches::{ArrivedPage, ChunkStream, Frames, TwoBitfields, hash_chunk};
 pub use decoders::{
-    fuzz_chunk_stream, fuzz_frame, fuzz_peer_message, fuzz_ring_key, fuzz_ring_message, fuzz_token,
-    fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
+    fuzz_chunk_stream, fuzz_frame, fuzz_gossip, fuzz_peer_message, fuzz_ring_key,
+    fuzz_ring_message, fuzz_token, fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
 };
 pub use replicas::{Rows, Traffic, TwoReplicas};
 pub use ring_ops::{fuzz_anti_entropy, fuzz_row_ops};
