@@ -168,7 +168,17 @@ impl Member {
             rounds: self.rounds.clone(),
         };
         let machine = Coordinator::new(now(), task, proposer, rand::random());
-        Ok(self.drive(machine).await)
+        self.driven(machine).await
+    }
+
+    /// Runs a machine to its end, or to that of this member's store.
+    async fn driven<M: Machine>(&self, machine: M) -> Result<M::Outcome, RowError> {
+        self.core.store.check()?;
+        tokio::select! {
+            biased;
+            outcome = self.drive(machine) => Ok(outcome),
+            failed = self.core.failed() => Err(failed.into()),
+        }
     }
 
     fn not_founded(&self) -> RowError {
@@ -280,7 +290,7 @@ impl Member {
             return Err(self.not_founded());
         }
         let machine = Paging::new(now(), call, self.core.epoch(), replicas);
-        let mut page = self.drive(machine).await?;
+        let mut page = self.driven(machine).await??;
         let mut disputed = std::mem::take(&mut page.disputed).into_iter();
         let mut reading = JoinSet::new();
         loop {

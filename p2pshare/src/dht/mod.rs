@@ -30,6 +30,8 @@ mod repair;
 mod replica;
 mod row;
 mod row_key;
+#[cfg(any(test, feature = "__internals"))]
+pub(crate) mod small_ring;
 mod startup;
 mod task;
 mod upkeep;

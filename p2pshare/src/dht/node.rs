@@ -8,6 +8,7 @@ use super::lease::{Lease, LeasesPut};
 use super::member::Member;
 use super::register::{Attempt, Change};
 use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::identity::{MemberId, RingId};
@@ -32,7 +33,7 @@ use crate::wire::tracker::RingStatus;
 pub struct DhtNode {
     member: Arc<Member>,
     /// What it does by itself; ends with the last handle.
-    _tasks: Arc<JoinSet<()>>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl DhtNode {
@@ -46,7 +47,7 @@ impl DhtNode {
     pub(super) fn new(member: Arc<Member>, tasks: JoinSet<()>) -> Self {
         Self {
             member,
-            _tasks: Arc::new(tasks),
+            tasks: Arc::new(Mutex::new(tasks)),
         }
     }
 
@@ -225,6 +226,8 @@ impl DhtNode {
     /// [`StoreError::Poisoned`] when the store had failed; the folder is released even so.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.member.links.close().await;
+        let mut tasks = self.tasks.lock().await;
+        tasks.shutdown().await;
         // What the others told is worth one more write, and no more.
         _ = self.member.core.remember_others(true).await;
         self.member.core.store.shutdown().await

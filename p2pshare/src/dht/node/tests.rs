@@ -320,6 +320,10 @@ async fn what_was_answered_survives_a_power_cut() {
             .await;
         assert_eq!(made.unwrap(), applied(1));
         drop(node);
+        // What it did by itself ends when the runtime comes to it.
+        while disk.is_open() {
+            tokio::task::yield_now().await;
+        }
         disk.lose_power();
         let node = in_memory(&disk).await;
         assert_eq!(
@@ -333,6 +337,10 @@ async fn what_was_answered_survives_a_power_cut() {
 async fn a_change_costs_one_commit() {
     let disk = MemoryDisk::default();
     let node = in_memory(&disk).await;
+    // The first promise of a life raises the ceiling of all that follow.
+    node.create(&key("p", "0"), "x", request(0), Attempt::First)
+        .await
+        .unwrap();
     let before = disk.commits();
     node.create(&key("p", "a"), "x", request(1), Attempt::First)
         .await
@@ -345,8 +353,8 @@ async fn a_change_costs_one_commit() {
     node.create(&key("p", "a"), "y", request(2), Attempt::First)
         .await
         .unwrap();
-    // A promise is a change of the register too, but what changes nothing needs no acceptance.
-    assert_eq!(disk.commits(), before + 3);
+    // What changes nothing needs no acceptance, and a promise is kept in memory.
+    assert_eq!(disk.commits(), before + 1);
 }
 
 #[tokio::test]
