@@ -74,6 +74,9 @@ mod identity;
 pub mod internals;
 mod limits;
 mod peer;
+#[cfg(any(test, feature = "__sim"))]
+#[doc(hidden)]
+pub mod sim;
 mod store;
 mod time;
 mod tracker;

@@ -301,6 +301,9 @@ pub(crate) const REPAIRS_AT_ONCE: usize = 32;
 pub(crate) const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a member notes how far its disk and the others' are.
 pub(crate) const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+/// By how much a member that returned tells of more commits than anybody remembers of it: more than it can have
+/// made since it told the one who remembers the most and was not heard.
+pub(crate) const RETURNED_COMMITS_AHEAD: u64 = 1 << 40;
 /// How many commits of another member go unnoted at most.
 pub(crate) const REMEMBERED_COMMITS_APART: u64 = 64;
 /// Others that have said hello and were not heard yet.

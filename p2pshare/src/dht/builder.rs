@@ -144,14 +144,15 @@ pub(super) async fn start(
     };
     let beginning = Beginning::new(&identity, own.clone(), founders.clone(), commits, forgot);
     let (welcomed, welcomes) = mpsc::channel(WELCOMES_WAITING_MAX);
-    let core = Arc::new(Core::new(identity, own, store, authority, skew, welcomed));
+    let core = Arc::new(Core::new(identity, own, store, commits, authority, skew, welcomed));
     let links = Links::new(endpoint, ring, me);
     let member = Arc::new(Member::new(core.clone(), links, founders.len()));
     match core.record() {
         Some(record) => {
             // Until it votes it answers nothing, but it knows its ring.
             let returning = beginning.is_returning();
-            core.become_member(record.clone(), core.life(), returning).await?;
+            core.become_member(record.clone(), core.life(), returning, core.ahead())
+                .await?;
             member.links.set_members(record.members());
         }
         None => member.links.set_founders(&founders),

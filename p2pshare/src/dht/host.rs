@@ -48,6 +48,8 @@ pub(super) struct Core {
     replica: Arc<RwLock<Option<Replica>>>,
     leases: Mutex<LeaseTable>,
     time: Mutex<RingTime>,
+    /// How many commits there were to tell of when this life began.
+    began_with: u64,
     welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
     failure: watch::Sender<Option<StoreError>>,
     /// How far this machine's clock is off, in milliseconds, for tests.
@@ -70,6 +72,8 @@ struct State {
     troubles: BTreeMap<TrackerAddr, String>,
     /// Rows that are known to differ between replicas.
     behind: u64,
+    /// By how much the commits that it tells of are more than those of its disk.
+    ahead: u64,
 }
 
 impl Core {
@@ -77,12 +81,17 @@ impl Core {
         identity: Identity,
         own: TrackerAddr,
         store: Store,
+        commits: u64,
         authority: Authority,
         skew: i64,
         welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
     ) -> Self {
         let Identity {
-            ring, life, record, ..
+            ring,
+            life,
+            record,
+            ahead,
+            ..
         } = identity;
         let placement = Arc::new(placement_of(record.as_ref()));
         Self {
@@ -99,10 +108,12 @@ impl Core {
                 waiting_for: Vec::new(),
                 troubles: BTreeMap::new(),
                 behind: 0,
+                ahead,
             }),
             replica: Arc::default(),
             leases: Mutex::default(),
             time: Mutex::default(),
+            began_with: ahead.saturating_add(commits),
             welcomes,
             failure: watch::Sender::new(None),
             skew,
@@ -177,12 +188,13 @@ impl Core {
     }
 
     /// Becomes a member of this list in this life, on disk and then in memory, with a replica that does not
-    /// vote yet. `returning` is remembered until it does.
+    /// vote yet. `returning` is remembered until it does; `ahead` is as in [`Identity`].
     pub(super) async fn become_member(
         &self,
         record: RingRecord,
         life: Life,
         returning: bool,
+        ahead: u64,
     ) -> Result<(), StoreError> {
         let (ring, stored, replica) = (self.ring, record.clone(), self.replica.clone());
         let placement = Arc::new(placement_of(Some(&record)));
@@ -191,6 +203,7 @@ impl Core {
             founding::set_life(tx, ring, life)?;
             founding::set_record(tx, &stored)?;
             founding::set_returning(tx, returning)?;
+            founding::set_ahead(tx, ahead)?;
             let mut opened = Replica::open(tx, life.member, placed)?;
             opened.raise_epoch(tx, stored.epoch)?;
             Ok(opened)
@@ -199,6 +212,7 @@ impl Core {
         *replica.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
         let mut state = self.state();
         (state.life, state.record, state.placement) = (life, Some(record), placement);
+        state.ahead = ahead;
         drop(state);
         self.changed();
         Ok(())
@@ -219,6 +233,20 @@ impl Core {
         begun.await?;
         self.changed();
         Ok(())
+    }
+
+    /// By how much the commits that it tells of are more than those of its disk.
+    pub(super) fn ahead(&self) -> u64 {
+        self.state().ahead
+    }
+
+    /// How many commits it tells others that its disk has. Until it votes these are those before this life: it is
+    /// not to take for a lost tail what others heard from it since.
+    fn told_commits(&self) -> u64 {
+        match self.votes() {
+            true => self.ahead().saturating_add(self.store.commits()),
+            false => self.began_with,
+        }
     }
 
     /// What this machine's clock says.
@@ -344,7 +372,7 @@ impl Core {
 impl Host for Core {
     fn hello(&self) -> Hello {
         let Authority { ring, tokens, peer } = &self.authority;
-        let votes = self.votes();
+        let (votes, commits) = (self.votes(), self.told_commits());
         let state = self.state();
         let certificate = TrackerCertificate::V1 {
             ring: self.ring,
@@ -362,7 +390,7 @@ impl Host for Core {
             life: state.life,
             addr: self.own.clone(),
             standing,
-            commits: self.store.commits(),
+            commits,
             clock: self.own_time(),
         }
     }
@@ -452,7 +480,7 @@ impl Host for Core {
     }
 
     fn clock_and_commits(&self) -> (Timestamp, u64) {
-        (self.own_time(), self.store.commits())
+        (self.own_time(), self.told_commits())
     }
 
     fn heard(&self, from: MemberId, clock: Timestamp, round_trip: Duration, commits: u64) {

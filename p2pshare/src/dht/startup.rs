@@ -26,7 +26,11 @@ pub(super) async fn begin(
         match beginning.step() {
             Step::Wait(addrs) => member.core.set_waiting_for(addrs),
             Step::Join(record) => return join(member, record).await,
-            Step::Return { record, life } => return come_back(member, record, life).await,
+            Step::Return {
+                record,
+                life,
+                ahead,
+            } => return come_back(member, record, life, ahead).await,
             Step::NotAMember(record) => {
                 tracing::error!(
                     own = %member.core.own,
@@ -46,7 +50,8 @@ pub(super) async fn begin(
 async fn join(member: &Arc<Member>, record: RingRecord) -> Result<(), StoreError> {
     let core = &member.core;
     let epoch = record.epoch;
-    core.become_member(record.clone(), core.life(), false).await?;
+    core.become_member(record.clone(), core.life(), false, core.ahead())
+        .await?;
     member.links.set_members(record.members());
     member.gossip();
     core.begin_to_vote(epoch).await?;
@@ -59,6 +64,7 @@ async fn come_back(
     member: &Arc<Member>,
     record: RingRecord,
     life: Life,
+    ahead: u64,
 ) -> Result<(), StoreError> {
     let core = &member.core;
     // Whatever others know of earlier lives, this one is later.
@@ -67,7 +73,7 @@ async fn come_back(
         ..life
     };
     tracing::warn!(?life, "this tracker may have forgotten something, and learns it again");
-    core.become_member(record.clone(), life, true).await?;
+    core.become_member(record.clone(), life, true, ahead).await?;
     member.links.become_member(life.member);
     member.links.set_members(record.members());
     member.gossip();
