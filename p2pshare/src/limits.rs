@@ -320,6 +320,8 @@ pub(crate) const REPLICA_QUEUE_MAX: usize = 4096;
 pub(crate) const REPLICA_BATCHES_UNDER_WAY: usize = 8;
 /// How long a batch may go unanswered.
 pub(crate) const REPLICA_BATCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a batch goes unanswered before it is asked whether anybody listens where the member was.
+pub(crate) const REPLICA_BATCH_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a hello may take, from the connection to the answer.
 pub(crate) const RING_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first pause before a member is dialed again.

@@ -13,8 +13,9 @@ use super::{Host, Shared};
 use crate::dht::machine::Input;
 use crate::identity::MemberId;
 use crate::limits::{
-    LEASE_MESSAGE_BYTES_MAX, REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX,
-    REPLICA_BATCH_TIMEOUT, REPLICA_BATCHES_UNDER_WAY, REPLICA_PAGE_BYTES, REPLICA_QUEUE_MAX,
+    LEASE_MESSAGE_BYTES_MAX, REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_PATIENCE,
+    REPLICA_BATCH_REQUESTS_MAX, REPLICA_BATCH_TIMEOUT, REPLICA_BATCHES_UNDER_WAY,
+    REPLICA_PAGE_BYTES, REPLICA_QUEUE_MAX,
 };
 use crate::transport::{CloseCode, Connection, RequestError};
 use crate::wire::frame::Message;
@@ -222,9 +223,12 @@ impl<H: Host> Carrier<H> {
         let fitting: Vec<Fits> = requests.iter().map(|request| fits(&request.call)).collect();
         let batch = ReplicaBatch::new(requests)?;
         let began = Instant::now();
-        let answered = connection
-            .request::<_, ReplicaAnswers>(&batch, REPLICA_BATCH_TIMEOUT)
-            .await;
+        let asked = connection.request::<_, ReplicaAnswers>(&batch, REPLICA_BATCH_TIMEOUT);
+        let answered = tokio::select! {
+            biased;
+            answered = asked => answered,
+            () = self.desert(&connection) => return None,
+        };
         let ReplicaAnswers {
             answers,
             commits,
@@ -248,6 +252,22 @@ impl<H: Host> Carrier<H> {
         }
         host.heard(self.member, clock, began.elapsed(), commits);
         Some(answers)
+    }
+
+    /// Closes the connection, and resolves, once a batch has waited for long and nobody listens at the other end
+    /// any more. A process that was killed says no goodbye, and its silence alone would tell much later.
+    async fn desert(&self, connection: &Connection) {
+        tokio::time::sleep(REPLICA_BATCH_PATIENCE).await;
+        let endpoint = self
+            .shared
+            .upgrade()
+            .and_then(|shared| shared.endpoint.clone());
+        let Some(endpoint) = endpoint else {
+            return std::future::pending().await;
+        };
+        let reason = endpoint.is_deserted(connection).await;
+        tracing::info!(member = %self.member, reason, "closing a link: the member is gone");
+        connection.close(CloseCode::Done);
     }
 
     fn complain(&self, error: &RequestError) {
