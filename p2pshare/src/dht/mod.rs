@@ -40,10 +40,10 @@ mod upkeep;
 pub(crate) use builder::Together;
 pub use builder::{DhtBindError, DhtNodeBuilder};
 pub(crate) use host::Authority;
-#[cfg(any(feature = "__internals", test))]
-pub(crate) use membership::Rumours;
 pub use lease::session::LeaseSession;
 pub use lease::{Lease, LeaseError, LeasesPut};
+#[cfg(any(feature = "__internals", test))]
+pub(crate) use membership::Rumours;
 pub use node::DhtNode;
 pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
