@@ -29,12 +29,12 @@ pub(super) struct Lanes {
     writes: mpsc::Sender<Ask>,
 }
 
-/// The connection over which a member is asked, while there is one.
+/// The connection over which a member is asked, while there is one, and the incarnation at its end.
 #[derive(Default)]
-pub(super) struct Wire(Mutex<Option<Connection>>);
+pub(super) struct Wire(Mutex<Option<(u64, Connection)>>);
 
 impl Wire {
-    pub(super) fn set(&self, connection: Option<Connection>) {
+    pub(super) fn set(&self, connection: Option<(u64, Connection)>) {
         let before = {
             let mut wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *wire, connection)
@@ -44,16 +44,32 @@ impl Wire {
     }
 
     pub(super) fn get(&self) -> Option<Connection> {
-        let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        wire.as_ref()
-            .filter(|connection| connection.close_reason().is_none())
-            .cloned()
+        self.life().map(|(_, connection)| connection)
     }
 
     pub(super) fn is_up(&self) -> bool {
         let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         wire.as_ref()
-            .is_some_and(|connection| connection.close_reason().is_none())
+            .is_some_and(|(_, connection)| connection.close_reason().is_none())
+    }
+
+    /// Closes the connection if it leads to a life before this one, which is over.
+    pub(super) fn outlive(&self, incarnation: u64) {
+        if let Some((before, connection)) = self.life()
+            && before < incarnation
+        {
+            connection.close_with(
+                CloseCode::Superseded,
+                "a later life of the member has spoken",
+            );
+        }
+    }
+
+    fn life(&self) -> Option<(u64, Connection)> {
+        let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wire.as_ref()
+            .filter(|(_, connection)| connection.close_reason().is_none())
+            .cloned()
     }
 }
 
