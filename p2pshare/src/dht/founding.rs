@@ -281,7 +281,7 @@ impl Beginning {
     }
 
     fn step_of_member(&self, record: &RingRecord) -> Step {
-        let forgot = self.forgot || self.remembered_commits() > self.commits;
+        let forgot = self.has_forgotten();
         let needed = majority(record.members().len()) - 1;
         let (heard, missing): (Vec<_>, Vec<_>) = self
             .others()
@@ -300,7 +300,7 @@ impl Beginning {
         if let Some(record) = self.newest() {
             return match (record.member(self.me.id), record.member_at(&self.me.addr)) {
                 // It was there when the ring was founded, and never spoke since.
-                (Some(_), _) if self.remembered_commits() <= self.commits => Step::Join(record),
+                (Some(_), _) if !self.has_forgotten() => Step::Join(record),
                 (Some(_), _) => self.step_back(record, self.me.id),
                 (None, Some(former)) => {
                     let id = former.id;
@@ -328,6 +328,11 @@ impl Beginning {
             // Two of them have one id: a copied folder. Nobody can be told apart.
             None => Step::Wait(self.others()),
         }
+    }
+
+    /// Whether this machine or anybody else remembers more than the disk does.
+    fn has_forgotten(&self) -> bool {
+        self.forgot || self.remembered_commits() > self.commits
     }
 
     /// A life above all that are known of the member.
