@@ -13,51 +13,17 @@ use std::path::Path;
 use std::process::Command;
 
 use sha2::{Digest, Sha256};
+use world::ring::free_addrs;
 use world::{Process, World, same_content, tracker_binary};
 
 #[test]
 fn the_walk_through_of_the_readme_works_as_written() {
     let world = World::new();
     world.write_file("alice.txt", 3_000_000);
-    let mut script = walk_through();
-    let mut command = if can_isolate() {
-        // A network of its own, so that the port of the README is free, and a process namespace, so that what the
-        // script leaves in the background ends with it.
-        script = format!("ip link set lo up\n{script}");
-        let mut command = Command::new("unshare");
-        command.args([
-            "--map-root-user",
-            "--net",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "sh",
-            "-e",
-            "-c",
-            &script,
-        ]);
-        command
-    } else {
-        script = script.replace("p2pshare-tracker &\n", "");
-        let mut command = Command::new("sh");
-        command
-            .args(["-e", "-c", &script])
-            .env("P2PSHARE_TRACKERS", &world.addr);
-        command
-    };
-    let binaries = tracker_binary().parent().unwrap().display().to_string();
-    command
-        .current_dir(world.path("work"))
-        .env("HOME", world.path("home"))
-        .env(
-            "PATH",
-            format!("{binaries}:{}", std::env::var("PATH").unwrap()),
-        )
-        .env("TMPDIR", world.path("tmp"))
-        .env_remove("XDG_DATA_HOME")
-        .env_remove("XDG_RUNTIME_DIR")
-        .env_remove("P2PSHARE_HOME");
-    let stdout = Process::spawn(command).wait().expect_ok(&[script]);
+    let block = block_below("## Walk-through");
+    assert!(block.contains("p2pshare-tracker &\n"), "{block}");
+    let elsewhere = block.replace("p2pshare-tracker &\n", "");
+    let stdout = run(&world, block, elsewhere);
     let said = [
         "User created: Alice",
         "Logged in as Alice",
@@ -77,6 +43,76 @@ fn the_walk_through_of_the_readme_works_as_written() {
         &world.work("alice.txt"),
         &world.work("downloaded_alice.txt")
     ));
+}
+
+#[test]
+fn the_three_trackers_of_the_readme_work_as_written() {
+    let mut world = World::without_tracker();
+    let block = block_below("## Three trackers");
+    let mut elsewhere = "trap 'kill -9 $(jobs -p)' EXIT\n".to_owned() + &block;
+    let addrs = free_addrs(3);
+    for (number, addr) in addrs.iter().enumerate() {
+        elsewhere = elsewhere.replace(&format!("127.0.0.1:{}", 9000 + number), addr);
+    }
+    world.addr = "tracker_info.txt".to_owned();
+    let stdout = run(&world, block, elsewhere);
+    for text in [
+        "to found the ring\n",
+        ": 3 of 3 trackers reachable\n",
+        "User created: Carol",
+        "Logged in as Carol",
+        "Group 'ringgroup' created",
+        "Group 'another' created",
+        "User created: Dan",
+        "Logged in as Dan",
+        "ringgroup  Carol",
+        "another    Carol",
+        " trackers reachable, epoch 1\n",
+    ] {
+        assert!(stdout.contains(text), "{text:?} is missing in\n{stdout}");
+    }
+}
+
+/// Runs a block of the README: as it is, in a network of its own, so that its ports are free, and in a process
+/// namespace, so that what it leaves in the background ends with it. Where the machine has none of that, `elsewhere`.
+fn run(world: &World, block: String, elsewhere: String) -> String {
+    let mut script = block;
+    let mut command = if can_isolate() {
+        script = format!("ip link set lo up\n{script}");
+        let mut command = Command::new("unshare");
+        command.args([
+            "--map-root-user",
+            "--net",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-e",
+            "-c",
+            &script,
+        ]);
+        command
+    } else {
+        script = elsewhere;
+        let mut command = Command::new("sh");
+        command
+            .args(["-e", "-c", &script])
+            .env("P2PSHARE_TRACKERS", &world.addr);
+        command
+    };
+    let binaries = tracker_binary().parent().unwrap().display().to_string();
+    command
+        .current_dir(world.path("work"))
+        .env("HOME", world.path("home"))
+        .env(
+            "PATH",
+            format!("{binaries}:{}", std::env::var("PATH").unwrap()),
+        )
+        .env("TMPDIR", world.path("tmp"))
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("P2PSHARE_HOME");
+    Process::spawn(command).wait().expect_ok(&[script])
 }
 
 #[test]
@@ -203,16 +239,13 @@ fn an_open_group_needs_no_joining() {
     world.refused(&["join_group", "music"], 1, "already a member of 'music'");
 }
 
-/// The README's block, between the fences that follow its heading.
-fn walk_through() -> String {
+/// The first block of the README below a heading.
+fn block_below(heading: &str) -> String {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = fs::read_to_string(readme).unwrap();
-    let (_, rest) = readme
-        .split_once("## Walk-through")
-        .expect("the README has a walk-through");
+    let (_, rest) = readme.split_once(heading).expect("the README has it");
     let (_, rest) = rest.split_once("```sh\n").expect("it is a block of sh");
     let (block, _) = rest.split_once("```").expect("the block ends");
-    assert!(block.contains("p2pshare-tracker &\n"), "{block}");
     block.to_owned()
 }
 

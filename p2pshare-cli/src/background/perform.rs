@@ -50,7 +50,11 @@ pub(super) async fn perform(
         Request::Status => {
             session.look_at_shares().await;
             let ring = timeout(RING_STATUS_TIMEOUT, session.ring_status()).await;
-            Outcome::Status(status(shared, &session, ring.ok().and_then(Result::ok)))
+            Outcome::Status(Box::new(status(
+                shared,
+                &session,
+                ring.ok().and_then(Result::ok),
+            )))
         }
         Request::CreateGroup { group, open } => {
             let access = if open { Access::Open } else { Access::Members };

@@ -194,7 +194,7 @@ mod tests {
             }),
             Outcome::LoggedOut { user: user() },
             Outcome::Retired { ending: true },
-            Outcome::Status(PeerStatus {
+            Outcome::Status(Box::new(PeerStatus {
                 user: user(),
                 ring: RingId::from_bytes([0x11; 32]),
                 tracker: None,
@@ -205,7 +205,7 @@ mod tests {
                 unserved_files: 1,
                 downloads: vec![transfer()],
                 trackers: None,
-            }),
+            })),
             Outcome::Groups {
                 groups: vec![GroupRow {
                     name: group(),

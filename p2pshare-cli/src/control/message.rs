@@ -154,7 +154,7 @@ pub(crate) enum Outcome {
     Retired {
         ending: bool,
     },
-    Status(PeerStatus),
+    Status(Box<PeerStatus>),
     Groups {
         groups: Vec<GroupRow>,
         /// Whether they come from trackers that are cut off from the ring.

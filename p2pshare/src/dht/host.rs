@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::clock::RingTime;
 use super::founding::{self, Identity, Remembered};
-use super::lease::LeaseTable;
+use super::lease::table::LeaseTable;
 use super::links::{Host, Refusal, Trouble};
 use super::placement::Placement;
 use super::replica::Replica;
@@ -23,7 +23,7 @@ use crate::limits::REMEMBERED_COMMITS_APART;
 use crate::store::{Store, StoreError};
 use crate::time::Timestamp;
 use crate::wire::ring::{
-    Epoch, Hello, Life, ReplicaAnswer, ReplicaRequest, RingRecord, Standing, Welcome,
+    Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Standing, Welcome,
 };
 
 /// By what a member proves that it is one: it signs its own certificate with the ring's key.
@@ -249,11 +249,6 @@ impl Core {
         }
     }
 
-    pub(super) fn with_leases<R>(&self, f: impl FnOnce(&mut LeaseTable, Instant) -> R) -> R {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut leases, now())
-    }
-
     /// What this machine's clock says.
     pub(super) fn own_time(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -312,6 +307,61 @@ impl Core {
 
     pub(super) fn changed(&self) {
         self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn answer_of_leases(&self, from: MemberId, call: ReplicaCall) -> ReplicaAnswer {
+        let (me, placement) = (self.life().member, self.placement());
+        let with = match &call {
+            ReplicaCall::LeaseVectors { with, .. } => *with,
+            _ => from,
+        };
+        let shared = |slice| {
+            let list = placement.preference_list(slice);
+            list.contains(&me) && list.contains(&with)
+        };
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = leases.handle(now(), call, shared);
+        answer.unwrap_or(ReplicaAnswer::Unavailable)
+    }
+
+    async fn answer_of_rows(
+        &self,
+        from: MemberId,
+        requests: Vec<ReplicaRequest>,
+    ) -> Vec<ReplicaAnswer> {
+        let count = requests.len();
+        let writes = self
+            .with_replica(|replica| requests.iter().any(|request| replica.needs_writer(request)));
+        let Some(writes) = writes else {
+            return vec![ReplicaAnswer::Unavailable; count];
+        };
+        let replica = self.replica.clone();
+        let answers = if writes {
+            let job = move |tx: &mut crate::store::Transaction<'_>| {
+                let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
+                let answer = |request| match replica.as_mut() {
+                    Some(replica) => replica.write(tx, from, request),
+                    None => Ok(ReplicaAnswer::Unavailable),
+                };
+                requests.into_iter().map(answer).collect()
+            };
+            self.store.write(job).await
+        } else {
+            let job = move |view: &crate::store::Transaction<'_>| {
+                let replica = replica.read().unwrap_or_else(PoisonError::into_inner);
+                let answer = |request| match replica.as_ref() {
+                    Some(replica) => replica.read(view, request),
+                    None => Ok(ReplicaAnswer::Unavailable),
+                };
+                requests.into_iter().map(answer).collect()
+            };
+            self.store.view(job).await
+        };
+        answers.unwrap_or_else(|error: StoreError| {
+            // What the replica has in memory may be ahead of the disk now.
+            self.fail(error);
+            vec![ReplicaAnswer::Unavailable; count]
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -386,39 +436,24 @@ impl Host for Core {
     }
 
     async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
-        let count = requests.len();
-        let writes = self
-            .with_replica(|replica| requests.iter().any(|request| replica.needs_writer(request)));
-        let Some(writes) = writes else {
-            return vec![ReplicaAnswer::Unavailable; count];
-        };
-        let replica = self.replica.clone();
-        let answers = if writes {
-            let job = move |tx: &mut crate::store::Transaction<'_>| {
-                let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
-                let answer = |request| match replica.as_mut() {
-                    Some(replica) => replica.write(tx, from, request),
-                    None => Ok(ReplicaAnswer::Unavailable),
-                };
-                requests.into_iter().map(answer).collect()
-            };
-            self.store.write(job).await
-        } else {
-            let job = move |view: &crate::store::Transaction<'_>| {
-                let replica = replica.read().unwrap_or_else(PoisonError::into_inner);
-                let answer = |request| match replica.as_ref() {
-                    Some(replica) => replica.read(view, request),
-                    None => Ok(ReplicaAnswer::Unavailable),
-                };
-                requests.into_iter().map(answer).collect()
-            };
-            self.store.view(job).await
-        };
-        answers.unwrap_or_else(|error: StoreError| {
-            // What the replica has in memory may be ahead of the disk now.
-            self.fail(error);
-            vec![ReplicaAnswer::Unavailable; count]
-        })
+        if !requests.iter().any(|request| request.call.is_about_leases()) {
+            return self.answer_of_rows(from, requests).await;
+        }
+        let mut answers = Vec::new();
+        let (leases, rows): (Vec<_>, Vec<_>) = requests
+            .into_iter()
+            .enumerate()
+            .partition(|(_, request)| request.call.is_about_leases());
+        for (at, request) in leases {
+            answers.push((at, self.answer_of_leases(from, request.call)));
+        }
+        if !rows.is_empty() {
+            let (places, rows): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+            let rows = self.answer_of_rows(from, rows).await;
+            answers.extend(places.into_iter().zip(rows));
+        }
+        answers.sort_unstable_by_key(|(at, _)| *at);
+        answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
     fn link_changed(&self, member: MemberId, up: bool) {

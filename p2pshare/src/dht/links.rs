@@ -30,7 +30,7 @@ use self::dial::{Dialer, Place};
 use self::lane::{Lanes, Way, Wire};
 use super::machine::Input;
 use crate::identity::{MemberId, RingId, TrackerAddr};
-use crate::limits::{RING_CONNECTIONS_MAX, RING_NEWS_MAX};
+use crate::limits::{FOUNDERS_MAX, RING_CONNECTIONS_MAX, RING_NEWS_MAX};
 use crate::time::Timestamp;
 use crate::transport::close::ConnectionLost;
 use crate::transport::{
@@ -231,10 +231,15 @@ impl<H: Host> Links<H> {
         }
     }
 
-    /// What is for the membership: the datagrams of members and the lives that said hello. The last who called
-    /// this gets it.
+    /// What is for the membership: the datagrams of members and the lives that say hello, those included that
+    /// did so before. The last who called this gets it.
     pub(crate) fn news(&self) -> mpsc::Receiver<News> {
         let (sender, receiver) = mpsc::channel(RING_NEWS_MAX);
+        for (member, incarnation) in &self.shared.table().met {
+            let (member, incarnation) = (*member, *incarnation);
+            // There is room for all of them.
+            _ = sender.try_send(News::Met(Life { member, incarnation }));
+        }
         *self.shared.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         receiver
     }
@@ -282,6 +287,8 @@ struct Table {
     waiting: Vec<(TrackerAddr, watch::Receiver<Place>)>,
     /// The connections that members dialed, with the incarnation that said hello.
     served: HashMap<MemberId, (u64, Connection)>,
+    /// The last incarnation of each that said hello or welcome.
+    met: BTreeMap<MemberId, u64>,
 }
 
 /// The link to another member.
@@ -310,6 +317,7 @@ impl Table {
             places: BTreeMap::new(),
             waiting: Vec::new(),
             served: HashMap::new(),
+            met: BTreeMap::new(),
         }
     }
 }
@@ -402,6 +410,16 @@ impl<H: Host> Shared<H> {
         if served.is_some_and(|(_, served)| served.is_same(connection)) {
             table.served.remove(&member);
         }
+    }
+
+    /// Remembers who was met, and tells the membership.
+    fn meet(&self, life: Life) {
+        let mut table = self.change();
+        if table.met.len() < FOUNDERS_MAX || table.met.contains_key(&life.member) {
+            table.met.insert(life.member, life.incarnation);
+        }
+        drop(table);
+        self.tell(News::Met(life));
     }
 
     /// Tells the membership, unless it has too much to hear already.

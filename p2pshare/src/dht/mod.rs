@@ -31,6 +31,8 @@ mod repair;
 mod replica;
 mod row;
 mod row_key;
+#[cfg(any(test, feature = "__internals"))]
+pub(crate) mod small_ring;
 mod startup;
 mod task;
 mod upkeep;
@@ -38,12 +40,13 @@ mod upkeep;
 pub(crate) use builder::Together;
 pub use builder::{DhtBindError, DhtNodeBuilder};
 pub(crate) use host::Authority;
-pub use lease::{Lease, LeaseError};
+pub use lease::session::LeaseSession;
+pub use lease::{Lease, LeaseError, LeasesPut};
 pub use node::DhtNode;
 pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 
-pub use crate::wire::ring::{KeyError, LeaseKey, RequestKey, RowKey, Version};
+pub use crate::wire::ring::{KeyError, LeaseKey, LeaseNews, RequestKey, RowKey, Version};
 
 /// What the simulator runs and looks at.
 #[cfg(any(test, feature = "__sim"))]

@@ -75,7 +75,6 @@ impl RingKey {
     }
 
     /// The addresses of the founding trackers, in the order of the list.
-    #[expect(dead_code, reason = "a ring of several trackers uses it")]
     pub(crate) fn founders(&self) -> &[TrackerAddr] {
         &self.founders
     }

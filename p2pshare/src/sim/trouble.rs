@@ -178,7 +178,7 @@ impl World {
             }
             _ => (0..members).map(|other| other == host).collect(),
         };
-        let inward = self.rng.random();
+        let inward: bool = self.rng.random();
         for a in 0..members {
             for b in 0..members {
                 let spared = kind == Kind::Bridge && (a == host || b == host);

@@ -99,6 +99,19 @@ pub enum TrackerBindError {
         /// What is wrong; it names the file.
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// The ring is not founded yet, and was to be founded by others than those of the list.
+    #[error(
+        "the list has {}, and {} is for a ring of {}: they must name the same trackers until it is founded",
+        joined(list), ring_key.display(), joined(founders)
+    )]
+    OtherFounders {
+        /// The trackers of the list.
+        list: Vec<TrackerAddr>,
+        /// The file of the ring's key.
+        ring_key: PathBuf,
+        /// The trackers that it names.
+        founders: Vec<TrackerAddr>,
+    },
     /// The rows cannot be opened: another process has them, they are of another ring, or of a ring that
     /// this version does not found.
     #[error(transparent)]
@@ -167,16 +180,21 @@ impl TrackerBuilder {
             Some(address) => address,
             None => founder(listen)?,
         };
-        let founders = match self.founders.as_slice() {
+        let listed = self.founders;
+        let founders = match listed.as_slice() {
             [] => vec![own.clone()],
             founders => founders.to_vec(),
         };
         let ring_key = self
             .ring_key
             .unwrap_or_else(|| self.data_dir.join("ring.key"));
-        let (data_dir, founding) = (self.data_dir.clone(), founders.clone());
-        let secrets =
-            tokio::task::spawn_blocking(move || open_secrets(&data_dir, &ring_key, founding)).await;
+        let (data_dir, key_file) = (self.data_dir.clone(), ring_key.clone());
+        let (founding, list) = (founders.clone(), listed.clone());
+        let secrets = tokio::task::spawn_blocking(move || {
+            open_secrets(&data_dir, &key_file, founding, &list)
+        })
+        .await;
+        let key_file = ring_key;
         let (key, ring_key) = secrets.map_err(TrackerBindError::secret)??;
         let ring = ring_key.ring_id();
         let authority = Authority {
@@ -200,6 +218,12 @@ impl TrackerBuilder {
         };
         let dht = DhtNode::builder(&self.data_dir, ring).together(together);
         let dht = dht.bind().await?;
+        if !dht.status().founded
+            && let Err(error) = check_founders(&listed, &key_file, &ring_key)
+        {
+            dht.shutdown().await.map_err(DhtBindError::from)?;
+            return Err(error);
+        }
         let service = Service::new(dht.clone(), authority, ring_key.token_key())
             .map_err(|_| TrackerBindError::Hashing)?;
         let mut config = EndpointConfig::listener(key, Profile::Tracker, vec![Alpn::Tracker]);
@@ -332,9 +356,15 @@ fn open_secrets(
     data_dir: &Path,
     ring_key: &Path,
     founders: Vec<TrackerAddr>,
+    listed: &[TrackerAddr],
 ) -> Result<(crate::identity::key::SigningKey, RingKey), TrackerBindError> {
     let ring_key = match key_file::read_ring_key(ring_key)? {
-        Some(key) => key,
+        Some(key) => {
+            if !data_dir.join("db").exists() {
+                check_founders(listed, ring_key, &key)?;
+            }
+            key
+        }
         // A new one would not be the one of the rows, and stand where theirs has to be put back.
         None if data_dir.join("db").exists() => {
             return Err(KeyFileError::Missing {
@@ -364,6 +394,29 @@ fn open_secrets(
     key_file::create_private_dir(data_dir)?;
     let key = key_file::load_or_create_identity(&data_dir.join("key"))?;
     Ok((key, ring_key))
+}
+
+/// Refuses a list, if there is one, of others than those that the key says are to found its ring.
+fn check_founders(
+    list: &[TrackerAddr],
+    ring_key: &Path,
+    key: &RingKey,
+) -> Result<(), TrackerBindError> {
+    let founders = key.founders();
+    let same = list.len() == founders.len() && list.iter().all(|addr| founders.contains(addr));
+    if list.is_empty() || same {
+        return Ok(());
+    }
+    Err(TrackerBindError::OtherFounders {
+        list: list.to_vec(),
+        ring_key: ring_key.to_owned(),
+        founders: founders.to_vec(),
+    })
+}
+
+fn joined(addrs: &[TrackerAddr]) -> String {
+    let addrs: Vec<_> = addrs.iter().map(ToString::to_string).collect();
+    addrs.join(", ")
 }
 
 /// Takes connections from peers, and serves each.

@@ -12,10 +12,14 @@ use std::{
 };
 
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
     identity::{GroupName, RequestId},
+    limits::IDLE_TIMEOUT,
+    peer::{library::Library, ongoing::Ongoing, presence::Presence},
+    store::{MemoryDisk, Store, StoreKind},
     transport::CloseCode,
     wire::tracker::Access,
 };
@@ -41,15 +45,23 @@ enum Manner {
     Stale,
 }
 
+/// What one tracker heard.
+#[derive(Clone, Default)]
+struct Heard {
+    /// How many requests other than greetings.
+    requests: Arc<AtomicUsize>,
+    /// Whether each announcement began anew.
+    announced: Arc<Mutex<Vec<bool>>>,
+}
+
 struct World {
     network: Network,
     trackers: Vec<Endpoint>,
     manners: Vec<Arc<Mutex<Manner>>>,
-    /// Requests other than greetings that each tracker heard.
-    heard: Vec<Arc<AtomicUsize>>,
+    heard: Vec<Heard>,
     ring: Arc<Ring>,
     link: TrackerLink,
-    _peer: Endpoint,
+    peer: Endpoint,
 }
 
 const PEER: u8 = 9;
@@ -92,7 +104,7 @@ impl World {
                 &[Alpn::Tracker],
             );
             let manner = Arc::new(Mutex::new(Manner::Well));
-            let count = Arc::new(AtomicUsize::new(0));
+            let count = Heard::default();
             let welcome = welcome_of(&tracker, peer.local_addr());
             let shown = credential(peer.peer_id(), BEGAN);
             tokio::spawn(serve_all(
@@ -123,7 +135,7 @@ impl World {
             heard,
             ring: ring_of_all,
             link,
-            _peer: peer,
+            peer,
         }
     }
 
@@ -132,7 +144,7 @@ impl World {
     }
 
     fn heard(&self, tracker: usize) -> usize {
-        self.heard[tracker].load(Relaxed)
+        self.heard[tracker].requests.load(Relaxed)
     }
 
     fn connected(&self) -> TrackerAddr {
@@ -157,15 +169,20 @@ async fn serve_all(
     tracker: Endpoint,
     (welcome, honoured): (Welcome, Signed<Credential>),
     manner: Arc<Mutex<Manner>>,
-    heard: Arc<AtomicUsize>,
+    heard: Heard,
     ring: Arc<Ring>,
 ) {
     while let Some(connection) = tracker.accept().await {
         let (welcome, honoured) = (welcome.clone(), honoured.clone());
-        let (manner, heard, ring) = (manner.clone(), heard.clone(), ring.clone());
+        let (manner, ring) = (manner.clone(), ring.clone());
+        let Heard {
+            requests: heard,
+            announced,
+        } = heard.clone();
         let answer = move |request: Request, responder: Responder| {
             let (welcome, honoured) = (welcome.clone(), honoured.clone());
             let (manner, ring) = (manner.lock().unwrap().clone(), ring.clone());
+            let announced = announced.clone();
             if request != Request::Hello {
                 heard.fetch_add(1, Relaxed);
             }
@@ -177,6 +194,13 @@ async fn serve_all(
                         logged_in(&honoured)
                     }
                     (_, Manner::Refusing(refusal)) => Response::Refused(refusal),
+                    (Request::Announce(announcement), _) => {
+                        announced.lock().unwrap().push(announcement.anew);
+                        Response::Announced {
+                            time: BEGAN,
+                            gone: Vec::new(),
+                        }
+                    }
                     (Request::ListGroups { .. }, manner) => Response::Groups {
                         groups: Vec::new(),
                         next: Vec::new(),
@@ -450,4 +474,51 @@ async fn whoever_is_idle_learns_that_the_tracker_is_gone_and_who_takes_its_place
     assert!(timeout(Duration::from_secs(20), gone).await.is_ok());
     let now = world.link.connect().await.unwrap();
     assert_eq!(now.tracker, world.addr(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_online_is_announced_anew_wherever_the_connection_leads() {
+    for end in [End::Gone, End::Closed] {
+        let world = World::new(3, false).await;
+        let disk = MemoryDisk::default();
+        let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+        let library = Library::load(store).await.unwrap();
+        let holdings = (library.clone(), Ongoing::new(library));
+        let presence = Presence::new(world.link.clone(), holdings, world.peer.local_addr());
+        let mut known = presence.known();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(presence.run(stop.clone()));
+        known.wait_for(Option::is_some).await.unwrap();
+        let announced = |tracker: usize| world.heard[tracker].announced.lock().unwrap().clone();
+        assert_eq!(announced(0), [true]);
+        known.mark_unchanged();
+        // By itself, within the time in which a silent connection is given up.
+        let within = match end {
+            End::Closed => {
+                world.trackers[0].close(CloseCode::ShuttingDown);
+                Duration::from_secs(1)
+            }
+            _ => {
+                world.network.part(host(0), peer_host());
+                IDLE_TIMEOUT + Duration::from_secs(1)
+            }
+        };
+        let began = Instant::now();
+        while announced(1).is_empty() {
+            timeout(within, known.changed()).await.unwrap().unwrap();
+        }
+        assert!(began.elapsed() <= within, "{end:?}: {:?}", began.elapsed());
+        assert_eq!(announced(1), [true], "{end:?}");
+        // With a request of somebody else, at once.
+        world.network.part(host(1), peer_host());
+        let answer = world.link.ask(create("g")).await;
+        assert!(matches!(answer, Ok(Response::Done)), "{answer:?}");
+        let began = Instant::now();
+        while announced(2).is_empty() {
+            timeout(within, known.changed()).await.unwrap().unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_millis(200), "{end:?}");
+        stop.cancel();
+        running.await.unwrap();
+    }
 }
