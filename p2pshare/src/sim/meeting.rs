@@ -38,10 +38,6 @@ impl World {
             self.tally.violations.push(format!("member {host} cannot begin: {begun:?}"));
             return;
         };
-        let founders = match planted(Fault::FoundingAlone) {
-            true => vec![own.clone()],
-            false => founders,
-        };
         let beginning = Beginning::new(&identity, own, founders, commits, forgot);
         let (known, returning) = ((identity.record.clone(), identity.life), beginning.is_returning());
         let ahead = identity.ahead;
@@ -204,10 +200,7 @@ impl World {
             placement,
             proposer: Proposer {
                 member: as_life.member,
-                incarnation: match planted(Fault::BallotReused) {
-                    true => 1,
-                    false => as_life.incarnation,
-                },
+                incarnation: as_life.incarnation,
                 rounds: Arc::default(),
             },
         });
