@@ -116,7 +116,11 @@ pub(super) async fn start(
     };
     let forgot = remembered.is_some_and(|remembered| remembered > commits);
     if forgot {
-        tracing::error!(commits, ?remembered, "the disk of this tracker has lost what it had");
+        tracing::error!(
+            commits,
+            ?remembered,
+            "the disk of this tracker has lost what it had"
+        );
     }
     let together = match together {
         Some(together) => Parts::of(together),
@@ -151,7 +155,8 @@ pub(super) async fn start(
         Some(record) => {
             // Until it votes it answers nothing, but it knows its ring.
             let returning = beginning.is_returning();
-            core.become_member(record.clone(), core.life(), returning).await?;
+            core.become_member(record.clone(), core.life(), returning)
+                .await?;
             member.links.set_members(record.members());
         }
         None => member.links.set_founders(&founders),

@@ -230,7 +230,9 @@ impl Core {
     pub(super) fn own_time(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let millis = since.unwrap_or_default().as_millis();
-        let millis = i64::try_from(millis).unwrap_or(i64::MAX).saturating_add(self.skew);
+        let millis = i64::try_from(millis)
+            .unwrap_or(i64::MAX)
+            .saturating_add(self.skew);
         Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 

@@ -11,8 +11,8 @@ use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 use tokio::task::JoinSet;
 
 use crate::identity::{MemberId, PeerId, RingId, SessionId};
-use crate::time::Timestamp;
 use crate::store::StoreError;
+use crate::time::Timestamp;
 use crate::wire::ring::{LeaseKey, RequestKey, RowKey, Version};
 use crate::wire::tracker::RingStatus;
 
