@@ -95,13 +95,13 @@ fn the_walk_through_goes_on_while_any_one_of_three_is_killed() {
             vec!["status", "--as", &alice],
         ];
         let shared = std::cell::RefCell::new(&mut ring);
-        let strike = || match how {
-            Signal::STOP => shared.borrow().signal(victim, how),
-            _ => shared.borrow_mut().end(victim, how),
-        };
+        let strike = || shared.borrow().signal(victim, how);
         let heal = || match how {
             Signal::STOP => shared.borrow().signal(victim, Signal::CONT),
-            _ => shared.borrow_mut().start(victim),
+            _ => {
+                shared.borrow_mut().end(victim, how);
+                shared.borrow_mut().start(victim);
+            }
         };
         let longest = walk(&world, &steps, strike, heal);
         println!("tracker {victim}, {how:?}: the longest step took {longest:?}");
