@@ -74,6 +74,9 @@ mod identity;
 pub mod internals;
 mod limits;
 mod peer;
+#[cfg(any(test, feature = "__sim"))]
+#[doc(hidden)]
+pub mod sim;
 mod store;
 mod time;
 mod tracker;
@@ -82,8 +85,9 @@ mod wire;
 
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
 pub use dht::{
-    Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey, Listing,
-    RequestKey, Row, RowChange, RowError, RowKey, ScanCursor, ScanPage, Version,
+    Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey, LeaseNews,
+    LeaseSession, LeasesPut, Listing, RequestKey, Row, RowChange, RowError, RowKey, ScanCursor,
+    ScanPage, Version,
 };
 pub use identity::{
     FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,

@@ -36,6 +36,11 @@ pub(crate) const ANNOUNCED_SWARMS_MAX: usize = 256;
 pub(crate) const ANNOUNCED_BITFIELD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes in the bitfields of all files that one peer announces; what is beyond is not kept.
 pub(crate) const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 8 * 1024 * 1024;
+/// Bits of a lease's number below that of the announcement: what a tracker itself does about a peer's leases
+/// between two announcements is counted there.
+pub(crate) const ANNOUNCEMENT_STEP_BITS: u32 = 16;
+/// The highest number of an announcement: milliseconds since 1970 for four thousand years.
+pub(crate) const ANNOUNCEMENT_NUMBER_MAX: u64 = u64::MAX >> (ANNOUNCEMENT_STEP_BITS + 1);
 /// Peers whose announcements one tracker keeps.
 pub(crate) const ANNOUNCING_PEERS_MAX: usize = 16 * 1024;
 /// Holders in one answer: a random sample of them when there are more.
@@ -296,6 +301,9 @@ pub(crate) const REPAIRS_AT_ONCE: usize = 32;
 pub(crate) const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a member notes how far its disk and the others' are.
 pub(crate) const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+/// By how much a member that returned tells of more commits than anybody remembers of it: more than it can have
+/// made since it told the one who remembers the most and was not heard.
+pub(crate) const RETURNED_COMMITS_AHEAD: u64 = 1 << 40;
 /// How many commits of another member go unnoted at most.
 pub(crate) const REMEMBERED_COMMITS_APART: u64 = 64;
 /// Others that have said hello and were not heard yet.
@@ -350,12 +358,38 @@ pub(crate) const RETURN_PAUSE_FIRST: Duration = Duration::from_millis(250);
 pub(crate) const RETURN_PAUSE_LONGEST: Duration = Duration::from_secs(600);
 /// The longest that a lease counts.
 pub(crate) const LEASE_LIFE_MAX: Duration = Duration::from_secs(120);
-/// Bytes in what a lease says: the bitfield of a file of 1 TiB, nearly.
-pub(crate) const LEASE_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
-/// Entries under one key.
+/// Bytes in what a lease says.
+pub(crate) const LEASE_PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes in what one session says in one slice, keys and payloads, so that all of it fits one message.
+pub(crate) const LEASE_SLOT_BYTES_MAX: usize = 128 * 1024;
+/// Leases of one session in one slice, those withdrawn lately among them.
+pub(crate) const LEASE_SLOT_ENTRIES_MAX: usize = 1024;
+/// Sessions that say something under one key.
 pub(crate) const LEASES_PER_KEY_MAX: usize = 16 * 1024;
-/// Bytes of all entries, as counted here.
+/// Bytes of all leases in memory, as they are counted.
 pub(crate) const LEASE_TABLE_BYTES_MAX: usize = 512 << 20;
+/// Bytes in one message about leases, more or less one slot.
+pub(crate) const LEASE_PAGE_BYTES: usize = 128 * 1024;
+/// Bytes in one message about leases, at most.
+pub(crate) const LEASE_MESSAGE_BYTES_MAX: usize = LEASE_PAGE_BYTES + LEASE_SLOT_BYTES_MAX + 32 * 1024;
+/// How often a member compares its leases with each other member's.
+pub(crate) const LEASE_EXCHANGE_INTERVAL: Duration = Duration::from_secs(20);
+/// Slots that are looked at for one page of their numbers.
+pub(crate) const LEASE_PAGE_SLOTS: usize = 64 * 1024;
+/// Slots in one list of a message: one for each slice.
+pub(crate) const LEASE_SLICES_PER_LIST_MAX: usize = 16 * 1024;
+/// Keys in one question for leases.
+pub(crate) const LEASE_GET_KEYS_MAX: usize = 512;
+/// Leases in one answer.
+pub(crate) const LEASES_PER_ANSWER_MAX: usize = 4096;
+/// Bytes of leases after which a read asks for no more of them.
+pub(crate) const LEASE_READ_BYTES_MAX: usize = 32 << 20;
+/// How long a read waits for a majority of the replicas when there is one answer.
+pub(crate) const LEASE_READ_PATIENCE: Duration = Duration::from_millis(250);
+/// How long replicas that are told or asked about leases may be silent.
+pub(crate) const LEASE_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// The same, in an exchange.
+pub(crate) const LEASE_EXCHANGE_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 const _: () = assert!(HANDSHAKES_UNPROVEN_MAX < HANDSHAKES_PER_PREFIX_MAX);
 const _: () = assert!(2 * HANDSHAKES_PER_PREFIX_MAX < HANDSHAKES_MAX);
@@ -378,3 +412,8 @@ const _: () = assert!(SOURCE_IDLE_MAX.as_secs() < NO_SOURCE_PATIENCE.as_secs());
 const _: () = assert!(GRANT_LOOK.as_secs() * 4 < GRANT_LIFE.as_secs());
 const _: () =
     assert!(HOLDERS_SAMPLE_MAX * ANNOUNCED_BITFIELD_BYTES_MAX < TRACKER_RESPONSE_BYTES_MAX);
+const _: () = assert!(LEASE_PAYLOAD_BYTES_MAX + 255 <= LEASE_SLOT_BYTES_MAX);
+const _: () = assert!(FILES_PAGE_MAX <= LEASE_GET_KEYS_MAX);
+const _: () = assert!(LEASE_READ_PATIENCE.as_millis() < LEASE_SILENCE_MAX.as_millis());
+const _: () = assert!(LEASE_LIFE.as_millis() <= LEASE_LIFE_MAX.as_millis());
+const _: () = assert!(LEASE_MESSAGE_BYTES_MAX < REPLICA_BATCH_BYTES_MAX);

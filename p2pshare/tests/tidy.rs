@@ -84,6 +84,7 @@ const PURE: &[&str] = &[
     "dht/quorum.rs",
     "dht/hash_tree.rs",
     "dht/lease.rs",
+    "dht/lease/",
     "dht/coordinator.rs",
     "dht/task.rs",
     "dht/row_key.rs",

@@ -116,11 +116,7 @@ pub(super) async fn start(
     };
     let forgot = remembered.is_some_and(|remembered| remembered > commits);
     if forgot {
-        tracing::error!(
-            commits,
-            ?remembered,
-            "the disk of this tracker has lost what it had"
-        );
+        tracing::error!(commits, ?remembered, "the disk of this tracker has lost what it had");
     }
     let together = match together {
         Some(together) => Parts::of(together),
@@ -148,14 +144,14 @@ pub(super) async fn start(
     };
     let beginning = Beginning::new(&identity, own.clone(), founders.clone(), commits, forgot);
     let (welcomed, welcomes) = mpsc::channel(WELCOMES_WAITING_MAX);
-    let core = Arc::new(Core::new(identity, own, store, authority, skew, welcomed));
+    let core = Arc::new(Core::new(identity, own, store, commits, authority, skew, welcomed));
     let links = Links::new(endpoint, ring, me);
     let member = Arc::new(Member::new(core.clone(), links, founders.len()));
     match core.record() {
         Some(record) => {
             // Until it votes it answers nothing, but it knows its ring.
             let returning = beginning.is_returning();
-            core.become_member(record.clone(), core.life(), returning)
+            core.become_member(record.clone(), core.life(), returning, core.ahead())
                 .await?;
             member.links.set_members(record.members());
         }
@@ -174,6 +170,7 @@ pub(super) async fn start(
         });
     }
     tasks.spawn(upkeep::repair(member.clone()));
+    tasks.spawn(upkeep::exchange_leases(member.clone()));
     tasks.spawn(upkeep::note(member.clone(), noted));
     Ok(DhtNode::new(member, tasks))
 }

@@ -20,9 +20,9 @@ use std::time::Instant;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::machine::{Action, Input, Machine};
 use super::quorum::{Count, Quorum, majority};
 use super::register::{Attempt, Change, Decision};
+use super::machine::{Action, Input, Machine};
 use super::task::{Failure, Intent, Outcome, Proposer, Task};
 use crate::identity::MemberId;
 use crate::limits::{

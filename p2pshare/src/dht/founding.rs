@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::quorum::majority;
 use super::replica::{decode, encode};
 use crate::identity::{MemberId, RingId, TrackerAddr};
+use crate::limits::RETURNED_COMMITS_AHEAD;
 use crate::store::{StoreError, Table, Transaction};
 use crate::wire::ring::{Epoch, Life, RingMember, RingRecord, Standing, Welcome};
 
@@ -25,6 +26,8 @@ pub(crate) struct Identity {
     pub(crate) record: Option<RingRecord>,
     /// Whether an earlier life began to learn again what it may have forgotten, and did not finish.
     pub(crate) returning: bool,
+    /// By how much the commits that it tells others of are more than those of its disk.
+    pub(crate) ahead: u64,
 }
 
 /// The row `node` of the table `meta`.
@@ -95,11 +98,16 @@ pub(crate) fn begin(
         }),
     };
     let returning = tx.get(Table::Meta, RETURNING_KEY)?.is_some();
+    let ahead = match tx.get(Table::Meta, AHEAD_KEY)? {
+        None => 0,
+        Some(row) => decode(Table::Meta, &row)?,
+    };
     Ok(Ok(Identity {
         ring,
         life,
         record,
         returning,
+        ahead,
     }))
 }
 
@@ -149,8 +157,16 @@ pub(crate) fn set_returning(tx: &mut Transaction<'_>, returning: bool) -> Result
     }
 }
 
+/// Remembers by how much the commits that this member tells of are more than those of its disk.
+pub(crate) fn set_ahead(tx: &mut Transaction<'_>, ahead: u64) -> Result<(), StoreError> {
+    tx.put(Table::Meta, AHEAD_KEY, encode(&ahead))
+}
+
 /// What is remembered of a member.
-pub(crate) fn remembered(tx: &Transaction<'_>, member: MemberId) -> Result<Remembered, StoreError> {
+pub(crate) fn remembered(
+    tx: &Transaction<'_>,
+    member: MemberId,
+) -> Result<Remembered, StoreError> {
     match tx.get(Table::Meta, &peer_key(member))? {
         None => Ok(Remembered::default()),
         Some(row) => decode(Table::Meta, &row),
@@ -196,7 +212,13 @@ pub(crate) enum Step {
     Join(RingRecord),
     /// It may have forgotten what it said: be this member of this list in this life or a later one, and
     /// learn it again before voting.
-    Return { record: RingRecord, life: Life },
+    Return {
+        record: RingRecord,
+        life: Life,
+        /// By how much the commits that it tells of are more than those of its disk from now on: more than
+        /// anybody remembers, or whoever remembers its former disk would take it for forgetful at every start.
+        ahead: u64,
+    },
     /// Nothing: the ring has been founded, and without it.
     NotAMember(RingRecord),
 }
@@ -220,7 +242,7 @@ impl Beginning {
             founders,
             record: identity.record.clone(),
             forgot: forgot || identity.returning,
-            commits,
+            commits: identity.ahead.saturating_add(commits),
             heard: BTreeMap::new(),
         }
     }
@@ -312,12 +334,14 @@ impl Beginning {
     fn step_back(&self, record: RingRecord, member: MemberId) -> Step {
         let known = self.heard.values().map(|welcome| welcome.incarnation);
         let incarnation = known.fold(self.incarnation, u64::max).saturating_add(1);
+        let ahead = self.remembered_commits().max(self.commits);
         Step::Return {
             record,
             life: Life {
                 member,
                 incarnation,
             },
+            ahead: ahead.saturating_add(RETURNED_COMMITS_AHEAD),
         }
     }
 
@@ -344,4 +368,5 @@ fn peer_key(member: MemberId) -> Vec<u8> {
 const NODE_KEY: &[u8] = b"node";
 const EPOCH_KEY: &[u8] = b"epoch";
 const RETURNING_KEY: &[u8] = b"returning";
+const AHEAD_KEY: &[u8] = b"ahead";
 const PEER_PREFIX: &[u8] = b"peer/";

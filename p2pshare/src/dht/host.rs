@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::clock::RingTime;
 use super::founding::{self, Identity, Remembered};
-use super::lease::LeaseTable;
+use super::lease::table::LeaseTable;
 use super::links::{Host, Refusal, Trouble};
 use super::placement::Placement;
 use super::replica::Replica;
@@ -23,7 +23,7 @@ use crate::limits::REMEMBERED_COMMITS_APART;
 use crate::store::{Store, StoreError};
 use crate::time::Timestamp;
 use crate::wire::ring::{
-    Epoch, Hello, Life, ReplicaAnswer, ReplicaRequest, RingRecord, Standing, Welcome,
+    Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Standing, Welcome,
 };
 
 /// By what a member proves that it is one: it signs its own certificate with the ring's key.
@@ -48,6 +48,8 @@ pub(super) struct Core {
     replica: Arc<RwLock<Option<Replica>>>,
     leases: Mutex<LeaseTable>,
     time: Mutex<RingTime>,
+    /// How many commits there were to tell of when this life began.
+    began_with: u64,
     welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
     failure: watch::Sender<Option<StoreError>>,
     /// How far this machine's clock is off, in milliseconds, for tests.
@@ -70,6 +72,8 @@ struct State {
     troubles: BTreeMap<TrackerAddr, String>,
     /// Rows that are known to differ between replicas.
     behind: u64,
+    /// By how much the commits that it tells of are more than those of its disk.
+    ahead: u64,
 }
 
 impl Core {
@@ -77,12 +81,17 @@ impl Core {
         identity: Identity,
         own: TrackerAddr,
         store: Store,
+        commits: u64,
         authority: Authority,
         skew: i64,
         welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
     ) -> Self {
         let Identity {
-            ring, life, record, ..
+            ring,
+            life,
+            record,
+            ahead,
+            ..
         } = identity;
         let placement = Arc::new(placement_of(record.as_ref()));
         Self {
@@ -99,10 +108,12 @@ impl Core {
                 waiting_for: Vec::new(),
                 troubles: BTreeMap::new(),
                 behind: 0,
+                ahead,
             }),
             replica: Arc::default(),
             leases: Mutex::default(),
             time: Mutex::default(),
+            began_with: ahead.saturating_add(commits),
             welcomes,
             failure: watch::Sender::new(None),
             skew,
@@ -177,12 +188,13 @@ impl Core {
     }
 
     /// Becomes a member of this list in this life, on disk and then in memory, with a replica that does not
-    /// vote yet. `returning` is remembered until it does.
+    /// vote yet. `returning` is remembered until it does; `ahead` is as in [`Identity`].
     pub(super) async fn become_member(
         &self,
         record: RingRecord,
         life: Life,
         returning: bool,
+        ahead: u64,
     ) -> Result<(), StoreError> {
         let (ring, stored, replica) = (self.ring, record.clone(), self.replica.clone());
         let placement = Arc::new(placement_of(Some(&record)));
@@ -191,6 +203,7 @@ impl Core {
             founding::set_life(tx, ring, life)?;
             founding::set_record(tx, &stored)?;
             founding::set_returning(tx, returning)?;
+            founding::set_ahead(tx, ahead)?;
             let mut opened = Replica::open(tx, life.member, placed)?;
             opened.raise_epoch(tx, stored.epoch)?;
             Ok(opened)
@@ -199,6 +212,7 @@ impl Core {
         *replica.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
         let mut state = self.state();
         (state.life, state.record, state.placement) = (life, Some(record), placement);
+        state.ahead = ahead;
         drop(state);
         self.changed();
         Ok(())
@@ -221,18 +235,25 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn with_leases<R>(&self, f: impl FnOnce(&mut LeaseTable, Instant) -> R) -> R {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut leases, now())
+    /// By how much the commits that it tells of are more than those of its disk.
+    pub(super) fn ahead(&self) -> u64 {
+        self.state().ahead
+    }
+
+    /// How many commits it tells others that its disk has. Until it votes these are those before this life: it is
+    /// not to take for a lost tail what others heard from it since.
+    fn told_commits(&self) -> u64 {
+        match self.votes() {
+            true => self.ahead().saturating_add(self.store.commits()),
+            false => self.began_with,
+        }
     }
 
     /// What this machine's clock says.
     pub(super) fn own_time(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let millis = since.unwrap_or_default().as_millis();
-        let millis = i64::try_from(millis)
-            .unwrap_or(i64::MAX)
-            .saturating_add(self.skew);
+        let millis = i64::try_from(millis).unwrap_or(i64::MAX).saturating_add(self.skew);
         Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
@@ -288,6 +309,61 @@ impl Core {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
+    fn answer_of_leases(&self, from: MemberId, call: ReplicaCall) -> ReplicaAnswer {
+        let (me, placement) = (self.life().member, self.placement());
+        let with = match &call {
+            ReplicaCall::LeaseVectors { with, .. } => *with,
+            _ => from,
+        };
+        let shared = |slice| {
+            let list = placement.preference_list(slice);
+            list.contains(&me) && list.contains(&with)
+        };
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = leases.handle(now(), call, shared);
+        answer.unwrap_or(ReplicaAnswer::Unavailable)
+    }
+
+    async fn answer_of_rows(
+        &self,
+        from: MemberId,
+        requests: Vec<ReplicaRequest>,
+    ) -> Vec<ReplicaAnswer> {
+        let count = requests.len();
+        let writes = self
+            .with_replica(|replica| requests.iter().any(|request| replica.needs_writer(request)));
+        let Some(writes) = writes else {
+            return vec![ReplicaAnswer::Unavailable; count];
+        };
+        let replica = self.replica.clone();
+        let answers = if writes {
+            let job = move |tx: &mut crate::store::Transaction<'_>| {
+                let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
+                let answer = |request| match replica.as_mut() {
+                    Some(replica) => replica.write(tx, from, request),
+                    None => Ok(ReplicaAnswer::Unavailable),
+                };
+                requests.into_iter().map(answer).collect()
+            };
+            self.store.write(job).await
+        } else {
+            let job = move |view: &crate::store::Transaction<'_>| {
+                let replica = replica.read().unwrap_or_else(PoisonError::into_inner);
+                let answer = |request| match replica.as_ref() {
+                    Some(replica) => replica.read(view, request),
+                    None => Ok(ReplicaAnswer::Unavailable),
+                };
+                requests.into_iter().map(answer).collect()
+            };
+            self.store.view(job).await
+        };
+        answers.unwrap_or_else(|error: StoreError| {
+            // What the replica has in memory may be ahead of the disk now.
+            self.fail(error);
+            vec![ReplicaAnswer::Unavailable; count]
+        })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -296,7 +372,7 @@ impl Core {
 impl Host for Core {
     fn hello(&self) -> Hello {
         let Authority { ring, tokens, peer } = &self.authority;
-        let votes = self.votes();
+        let (votes, commits) = (self.votes(), self.told_commits());
         let state = self.state();
         let certificate = TrackerCertificate::V1 {
             ring: self.ring,
@@ -314,7 +390,7 @@ impl Host for Core {
             life: state.life,
             addr: self.own.clone(),
             standing,
-            commits: self.store.commits(),
+            commits,
             clock: self.own_time(),
         }
     }
@@ -360,39 +436,24 @@ impl Host for Core {
     }
 
     async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
-        let count = requests.len();
-        let writes = self
-            .with_replica(|replica| requests.iter().any(|request| replica.needs_writer(request)));
-        let Some(writes) = writes else {
-            return vec![ReplicaAnswer::Unavailable; count];
-        };
-        let replica = self.replica.clone();
-        let answers = if writes {
-            let job = move |tx: &mut crate::store::Transaction<'_>| {
-                let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
-                let answer = |request| match replica.as_mut() {
-                    Some(replica) => replica.write(tx, from, request),
-                    None => Ok(ReplicaAnswer::Unavailable),
-                };
-                requests.into_iter().map(answer).collect()
-            };
-            self.store.write(job).await
-        } else {
-            let job = move |view: &crate::store::Transaction<'_>| {
-                let replica = replica.read().unwrap_or_else(PoisonError::into_inner);
-                let answer = |request| match replica.as_ref() {
-                    Some(replica) => replica.read(view, request),
-                    None => Ok(ReplicaAnswer::Unavailable),
-                };
-                requests.into_iter().map(answer).collect()
-            };
-            self.store.view(job).await
-        };
-        answers.unwrap_or_else(|error: StoreError| {
-            // What the replica has in memory may be ahead of the disk now.
-            self.fail(error);
-            vec![ReplicaAnswer::Unavailable; count]
-        })
+        if !requests.iter().any(|request| request.call.is_about_leases()) {
+            return self.answer_of_rows(from, requests).await;
+        }
+        let mut answers = Vec::new();
+        let (leases, rows): (Vec<_>, Vec<_>) = requests
+            .into_iter()
+            .enumerate()
+            .partition(|(_, request)| request.call.is_about_leases());
+        for (at, request) in leases {
+            answers.push((at, self.answer_of_leases(from, request.call)));
+        }
+        if !rows.is_empty() {
+            let (places, rows): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+            let rows = self.answer_of_rows(from, rows).await;
+            answers.extend(places.into_iter().zip(rows));
+        }
+        answers.sort_unstable_by_key(|(at, _)| *at);
+        answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
     fn link_changed(&self, member: MemberId, up: bool) {
@@ -419,7 +480,7 @@ impl Host for Core {
     }
 
     fn clock_and_commits(&self) -> (Timestamp, u64) {
-        (self.own_time(), self.store.commits())
+        (self.own_time(), self.told_commits())
     }
 
     fn heard(&self, from: MemberId, clock: Timestamp, round_trip: Duration, commits: u64) {

@@ -30,7 +30,7 @@ use self::dial::{Dialer, Place};
 use self::lane::{Lanes, Way, Wire};
 use super::machine::Input;
 use crate::identity::{MemberId, RingId, TrackerAddr};
-use crate::limits::{RING_CONNECTIONS_MAX, RING_NEWS_MAX};
+use crate::limits::{FOUNDERS_MAX, RING_CONNECTIONS_MAX, RING_NEWS_MAX};
 use crate::time::Timestamp;
 use crate::transport::close::ConnectionLost;
 use crate::transport::{
@@ -139,8 +139,7 @@ impl<H: Host> Links<H> {
         }
         if let Some(endpoint) = self.shared.endpoint.clone() {
             let crowd = Crowd::new(RING_CONNECTIONS_MAX, RING_CONNECTIONS_MAX);
-            self.shared
-                .spawn(serve::accept(self.shared.clone(), endpoint, crowd));
+            self.shared.spawn(serve::accept(self.shared.clone(), endpoint, crowd));
         }
         let waiting = std::mem::take(&mut self.shared.change().waiting);
         for (addr, place) in waiting {
@@ -232,15 +231,16 @@ impl<H: Host> Links<H> {
         }
     }
 
-    /// What is for the membership: the datagrams of members and the lives that said hello. The last who called
-    /// this gets it.
+    /// What is for the membership: the datagrams of members and the lives that say hello, those included that
+    /// did so before. The last who called this gets it.
     pub(crate) fn news(&self) -> mpsc::Receiver<News> {
         let (sender, receiver) = mpsc::channel(RING_NEWS_MAX);
-        *self
-            .shared
-            .news
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        for (member, incarnation) in &self.shared.table().met {
+            let (member, incarnation) = (*member, *incarnation);
+            // There is room for all of them.
+            _ = sender.try_send(News::Met(Life { member, incarnation }));
+        }
+        *self.shared.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         receiver
     }
 
@@ -258,9 +258,7 @@ impl<H: Host> Links<H> {
 impl<H> fmt::Debug for Links<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoint = &self.shared.endpoint;
-        f.debug_struct("Links")
-            .field("endpoint", endpoint)
-            .finish_non_exhaustive()
+        f.debug_struct("Links").field("endpoint", endpoint).finish_non_exhaustive()
     }
 }
 
@@ -289,6 +287,8 @@ struct Table {
     waiting: Vec<(TrackerAddr, watch::Receiver<Place>)>,
     /// The connections that members dialed, with the incarnation that said hello.
     served: HashMap<MemberId, (u64, Connection)>,
+    /// The last incarnation of each that said hello or welcome.
+    met: BTreeMap<MemberId, u64>,
 }
 
 /// The link to another member.
@@ -317,6 +317,7 @@ impl Table {
             places: BTreeMap::new(),
             waiting: Vec::new(),
             served: HashMap::new(),
+            met: BTreeMap::new(),
         }
     }
 }
@@ -350,10 +351,7 @@ impl<H: Host> Shared<H> {
             if addr == table.me.addr || table.places.contains_key(&addr) {
                 continue;
             }
-            let place = Place {
-                member,
-                era: table.era,
-            };
+            let place = Place { member, era: table.era };
             let sender = match before.remove(&addr) {
                 Some(sender) => {
                     sender.send_replace(place);
@@ -391,18 +389,13 @@ impl<H: Host> Shared<H> {
     /// Puts the connection of a life in the place of an earlier one of the member; false if that was of a later
     /// life.
     fn enter(&self, life: Life, connection: &Connection) -> bool {
-        let Life {
-            member,
-            incarnation,
-        } = life;
+        let Life { member, incarnation } = life;
         let mut table = self.change();
         let later = |(before, _): &(u64, Connection)| *before > incarnation;
         if table.served.get(&member).is_some_and(later) {
             return false;
         }
-        let before = table
-            .served
-            .insert(member, (incarnation, connection.clone()));
+        let before = table.served.insert(member, (incarnation, connection.clone()));
         drop(table);
         if let Some((_, before)) = before {
             before.close_with(CloseCode::Superseded, "a newer connection takes its place");
@@ -417,6 +410,16 @@ impl<H: Host> Shared<H> {
         if served.is_some_and(|(_, served)| served.is_same(connection)) {
             table.served.remove(&member);
         }
+    }
+
+    /// Remembers who was met, and tells the membership.
+    fn meet(&self, life: Life) {
+        let mut table = self.change();
+        if table.met.len() < FOUNDERS_MAX || table.met.contains_key(&life.member) {
+            table.met.insert(life.member, life.incarnation);
+        }
+        drop(table);
+        self.tell(News::Met(life));
     }
 
     /// Tells the membership, unless it has too much to hear already.
@@ -483,9 +486,7 @@ impl Trouble {
 impl From<RequestError> for Trouble {
     fn from(error: RequestError) -> Self {
         let lost = match &error {
-            RequestError::NotSent(lost) | RequestError::Unanswered(ReceiveError::Lost(lost)) => {
-                lost
-            }
+            RequestError::NotSent(lost) | RequestError::Unanswered(ReceiveError::Lost(lost)) => lost,
             _ => return Self::unreachable(error),
         };
         match (lost.code(), lost) {

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::coordinator::Coordinator;
 use super::host::{Core, now};
-use super::lease::LeaseTable;
+use super::lease::read::LeaseRead;
+use super::lease::write::LeaseWrite;
+use super::lease::{Lease, LeasesPut};
 use super::links::Links;
 use super::machine::{Action, Machine};
 use super::membership::Membership;
@@ -20,7 +22,9 @@ use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 use super::task::{Failure, Intent, Outcome, Proposer, Rounds, Task};
 use crate::identity::MemberId;
 use crate::limits::{DISPUTED_AT_ONCE, MACHINE_INPUTS_MAX, REPLICA_PAGE_ROWS};
-use crate::wire::ring::{PullPlace, ReplicaCall, ReplicaRow, RowKey, RowState, Slice};
+use crate::wire::ring::{
+    LeaseKey, LeaseNews, PullPlace, ReplicaCall, ReplicaRow, RowKey, RowState, Slice,
+};
 use crate::wire::tracker::{MemberStatus, RingStatus};
 
 /// A member in one of its lives, and its links to the others.
@@ -34,7 +38,11 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(core: Arc<Core>, links: Links<Core>, founders: usize) -> Self {
+    pub(super) fn new(
+        core: Arc<Core>,
+        links: Links<Core>,
+        founders: usize,
+    ) -> Self {
         Self {
             core,
             links,
@@ -53,13 +61,8 @@ impl Member {
     }
 
     fn seems_alive(&self, member: MemberId) -> bool {
-        let membership = self
-            .membership
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        membership
-            .as_ref()
-            .is_none_or(|membership| membership.alive(member))
+        let membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        membership.as_ref().is_none_or(|membership| membership.alive(member))
     }
 
     /// Begins to gossip as the member that this is now.
@@ -76,10 +79,7 @@ impl Member {
                 core.changed();
             }
         });
-        let mut membership = self
-            .membership
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         *membership = Some(started);
     }
 
@@ -147,19 +147,13 @@ impl Member {
         }
     }
 
-    async fn run(
-        &self,
-        key: &RowKey,
-        intent: Intent,
-    ) -> Result<Result<Outcome, Failure>, RowError> {
+    async fn run(&self, key: &RowKey, intent: Intent) -> Result<Result<Outcome, Failure>, RowError> {
         let placement = self.core.placement();
         let replicas = placement.preference_list(slice_of_row(key)).to_vec();
         if replicas.is_empty() {
             return Err(self.not_founded());
         }
-        let reachable = replicas
-            .iter()
-            .filter(|replica| self.is_reachable(**replica));
+        let reachable = replicas.iter().filter(|replica| self.is_reachable(**replica));
         let life = self.core.life();
         let task = Task {
             key: key.clone(),
@@ -175,7 +169,17 @@ impl Member {
             rounds: self.rounds.clone(),
         };
         let machine = Coordinator::new(now(), task, proposer, rand::random());
-        Ok(self.drive(machine).await)
+        self.driven(machine).await
+    }
+
+    /// Runs a machine to its end, or to that of this member's store.
+    async fn driven<M: Machine>(&self, machine: M) -> Result<M::Outcome, RowError> {
+        self.core.store.check()?;
+        tokio::select! {
+            biased;
+            outcome = self.drive(machine) => Ok(outcome),
+            failed = self.core.failed() => Err(failed.into()),
+        }
     }
 
     fn not_founded(&self) -> RowError {
@@ -287,7 +291,7 @@ impl Member {
             return Err(self.not_founded());
         }
         let machine = Paging::new(now(), call, self.core.epoch(), replicas);
-        let mut page = self.drive(machine).await?;
+        let mut page = self.driven(machine).await??;
         let mut disputed = std::mem::take(&mut page.disputed).into_iter();
         let mut reading = JoinSet::new();
         loop {
@@ -309,21 +313,72 @@ impl Member {
                 Some(Err(_)) => return Err(RowError::Contended),
             }
         }
-        page.rows
-            .sort_by_cached_key(|row| super::row_key::encode(&row.key));
+        page.rows.sort_by_cached_key(|row| super::row_key::encode(&row.key));
         Ok(page)
     }
 
-    pub(super) fn with_leases<R>(&self, f: impl FnOnce(&mut LeaseTable, Instant) -> R) -> R {
-        self.core.with_leases(f)
+    /// Tells the replicas, also those that are slower than a majority.
+    pub(super) async fn put_leases(self: &Arc<Self>, news: Vec<LeaseNews>) -> LeasesPut {
+        let placement = self.core.placement();
+        let write = LeaseWrite::new(
+            now(),
+            self.core.epoch(),
+            news,
+            |slice| placement.preference_list(slice).to_vec(),
+            |member| self.holds_leases(member),
+        );
+        let (told, outcome) = oneshot::channel();
+        let this = self.clone();
+        tokio::spawn(async move { this.drive_to_rest(write, told).await });
+        outcome.await.unwrap_or_default()
+    }
+
+    pub(super) async fn leases_of(&self, keys: &[LeaseKey]) -> Vec<Vec<Lease>> {
+        let placement = self.core.placement();
+        let read = LeaseRead::new(
+            now(),
+            self.core.epoch(),
+            keys.to_vec(),
+            |slice| placement.preference_list(slice).to_vec(),
+            |member| self.holds_leases(member),
+        );
+        self.drive(read).await
+    }
+
+    /// Whether to ask a member about leases. Of itself it always knows some, whether it votes or not.
+    fn holds_leases(&self, member: MemberId) -> bool {
+        member == self.core.life().member || self.is_reachable(member)
+    }
+
+    /// Runs a machine until nothing is left to do, which may be long after it has its outcome.
+    async fn drive_to_rest<M: Machine>(&self, mut machine: M, told: oneshot::Sender<M::Outcome>) {
+        let (reply, mut inputs) = mpsc::channel(MACHINE_INPUTS_MAX);
+        let mut told = Some(told);
+        loop {
+            while let Some(action) = machine.poll_action() {
+                match action {
+                    Action::Send { to, request } => self.links.ask(to, request, &reply),
+                    Action::Finish(outcome) => {
+                        // Who asked may be gone.
+                        _ = told.take().map(|told| told.send(outcome));
+                    }
+                }
+            }
+            let Some(timeout) = machine.poll_timeout() else {
+                return;
+            };
+            tokio::select! {
+                biased;
+                Some(input) = inputs.recv() => machine.handle(now(), input),
+                () = tokio::time::sleep_until(timeout.into()) => machine.handle_timeout(now()),
+            }
+        }
     }
 }
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member")
-            .field("core", &self.core)
-            .finish_non_exhaustive()
+        f.debug_struct("Member").field("core", &self.core).finish_non_exhaustive()
     }
 }
 

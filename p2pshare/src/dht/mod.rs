@@ -22,6 +22,7 @@ mod membership;
 mod node;
 mod paging;
 mod placement;
+mod planted;
 mod promises;
 mod quorum;
 mod register;
@@ -30,6 +31,8 @@ mod repair;
 mod replica;
 mod row;
 mod row_key;
+#[cfg(any(test, feature = "__internals"))]
+pub(crate) mod small_ring;
 mod startup;
 mod task;
 mod upkeep;
@@ -37,9 +40,34 @@ mod upkeep;
 pub(crate) use builder::Together;
 pub use builder::{DhtBindError, DhtNodeBuilder};
 pub(crate) use host::Authority;
-pub use lease::{Lease, LeaseError};
+pub use lease::session::LeaseSession;
+pub use lease::{Lease, LeaseError, LeasesPut};
 pub use node::DhtNode;
 pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 
-pub use crate::wire::ring::{KeyError, LeaseKey, RequestKey, RowKey, Version};
+pub use crate::wire::ring::{KeyError, LeaseKey, LeaseNews, RequestKey, RowKey, Version};
+
+/// What the simulator runs and looks at.
+#[cfg(any(test, feature = "__sim"))]
+pub(crate) mod sim {
+    pub(crate) use super::coordinator::Coordinator;
+    pub(crate) use super::founding::{
+        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_ahead, set_life, set_record,
+        set_returning,
+    };
+    pub(crate) use super::hash_tree::{HashTree, hash, leaf_of};
+    pub(crate) use super::machine::{Action, Input, Machine};
+    pub(crate) use super::paging::{Page, Paging};
+    pub(crate) use super::placement::{Placement, slice_of, slice_of_row};
+    pub(crate) use super::planted::{Fault, plant, planted};
+    #[cfg(test)]
+    pub(crate) use super::quorum::{Count, Quorum};
+    #[cfg(test)]
+    pub(crate) use super::register::Decision;
+    pub(crate) use super::register::{Attempt, Change};
+    pub(crate) use super::rejoin::{Return, Returned};
+    pub(crate) use super::repair::{Exchange, Exchanged};
+    pub(crate) use super::replica::{Replica, register};
+    pub(crate) use super::task::{Failure, Intent, Outcome, Proposer, Task};
+}

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::builder::DhtNodeBuilder;
-use super::lease::{Lease, LeaseError};
+use super::lease::{Lease, LeasesPut};
 use super::member::Member;
 use super::register::{Attempt, Change};
 use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::identity::{MemberId, PeerId, RingId, SessionId};
-use crate::store::StoreError;
+use crate::identity::{MemberId, RingId};
 use crate::time::Timestamp;
-use crate::wire::ring::{LeaseKey, RequestKey, RowKey, Version};
+use crate::store::StoreError;
+use crate::wire::ring::{LeaseKey, LeaseNews, RequestKey, RowKey, Version};
 use crate::wire::tracker::RingStatus;
 
 /// A member of a ring: rows that are agreed and durable, leases that expire.
@@ -32,7 +33,7 @@ use crate::wire::tracker::RingStatus;
 pub struct DhtNode {
     member: Arc<Member>,
     /// What it does by itself; ends with the last handle.
-    _tasks: Arc<JoinSet<()>>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl DhtNode {
@@ -46,7 +47,7 @@ impl DhtNode {
     pub(super) fn new(member: Arc<Member>, tasks: JoinSet<()>) -> Self {
         Self {
             member,
-            _tasks: Arc::new(tasks),
+            tasks: Arc::new(Mutex::new(tasks)),
         }
     }
 
@@ -196,36 +197,18 @@ impl DhtNode {
         self.member.scan(prefix.to_vec(), true, cursor, limit).await
     }
 
-    /// Says something under a key until it expires, in place of what the same session said there before
-    /// with a lower number. Returns whether it was taken: not when a number as high is known.
+    /// Tells the replicas what sessions say, in this order, all in a few messages. It never fails: how many
+    /// replicas know it is in the answer, and to say it again later is right in any case.
     ///
-    /// # Errors
-    ///
-    /// [`LeaseError`]; what was known is unchanged.
-    pub async fn put_lease(&self, key: &LeaseKey, lease: Lease) -> Result<bool, LeaseError> {
-        self.member
-            .with_leases(|leases, now| leases.put(now, key, lease))
+    /// Once polled, it may be told although the future is dropped.
+    pub async fn put_leases(&self, news: Vec<LeaseNews>) -> LeasesPut {
+        self.member.put_leases(news).await
     }
 
-    /// Everything that is said under a key, in no order that means anything.
-    pub async fn leases(&self, key: &LeaseKey) -> Vec<Lease> {
-        self.member.with_leases(|leases, now| leases.get(now, key))
-    }
-
-    /// Withdraws what a session said under a key, under the rule of [`DhtNode::put_lease`].
-    ///
-    /// # Errors
-    ///
-    /// [`LeaseError::Full`] when there is no room to remember it.
-    pub async fn drop_lease(
-        &self,
-        key: &LeaseKey,
-        peer: PeerId,
-        session: SessionId,
-        number: u64,
-    ) -> Result<bool, LeaseError> {
-        self.member
-            .with_leases(|leases, now| leases.withdraw(now, key, (peer, session), number))
+    /// Everything that is said under each of these keys, in no order that means anything, asked at once: what
+    /// a majority of the replicas knows, or what can be learnt in a short time. Cancel-safe.
+    pub async fn leases_of(&self, keys: &[LeaseKey]) -> Vec<Vec<Lease>> {
+        self.member.leases_of(keys).await
     }
 
     /// Waits until this member can no longer keep its promises, and says why: the disk failed, or a task
@@ -243,6 +226,8 @@ impl DhtNode {
     /// [`StoreError::Poisoned`] when the store had failed; the folder is released even so.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.member.links.close().await;
+        let mut tasks = self.tasks.lock().await;
+        tasks.shutdown().await;
         // What the others told is worth one more write, and no more.
         _ = self.member.core.remember_others(true).await;
         self.member.core.store.shutdown().await

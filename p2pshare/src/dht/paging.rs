@@ -123,10 +123,7 @@ impl Paging {
         let next = ends.min_by_key(row_key::encode);
         let horizon = next.as_ref().map(row_key::encode);
         let mut found: BTreeMap<Vec<u8>, Vec<ReplicaRow>> = BTreeMap::new();
-        for row in std::mem::take(&mut self.pages)
-            .into_values()
-            .flat_map(|p| p.rows)
-        {
+        for row in std::mem::take(&mut self.pages).into_values().flat_map(|p| p.rows) {
             let place = row_key::encode(&row.key);
             if horizon.as_ref().is_none_or(|horizon| place <= *horizon) {
                 found.entry(place).or_default().push(row);

@@ -26,16 +26,18 @@ pub(super) async fn begin(
         match beginning.step() {
             Step::Wait(addrs) => member.core.set_waiting_for(addrs),
             Step::Join(record) => return join(member, record).await,
-            Step::Return { record, life } => return come_back(member, record, life).await,
+            Step::Return {
+                record,
+                life,
+                ahead,
+            } => return come_back(member, record, life, ahead).await,
             Step::NotAMember(record) => {
                 tracing::error!(
                     own = %member.core.own,
                     "the ring has been founded without this tracker"
                 );
                 let members = record.members().iter();
-                member
-                    .core
-                    .set_waiting_for(members.map(|m| m.addr.clone()).collect());
+                member.core.set_waiting_for(members.map(|m| m.addr.clone()).collect());
             }
         }
         match welcomes.recv().await {
@@ -48,33 +50,30 @@ pub(super) async fn begin(
 async fn join(member: &Arc<Member>, record: RingRecord) -> Result<(), StoreError> {
     let core = &member.core;
     let epoch = record.epoch;
-    core.become_member(record.clone(), core.life(), false)
+    core.become_member(record.clone(), core.life(), false, core.ahead())
         .await?;
     member.links.set_members(record.members());
     member.gossip();
     core.begin_to_vote(epoch).await?;
     core.set_waiting_for(Vec::new());
-    tracing::info!(
-        members = record.members().len(),
-        "this tracker takes part in its ring"
-    );
+    tracing::info!(members = record.members().len(), "this tracker takes part in its ring");
     Ok(())
 }
 
-async fn come_back(member: &Arc<Member>, record: RingRecord, life: Life) -> Result<(), StoreError> {
+async fn come_back(
+    member: &Arc<Member>,
+    record: RingRecord,
+    life: Life,
+    ahead: u64,
+) -> Result<(), StoreError> {
     let core = &member.core;
     // Whatever others know of earlier lives, this one is later.
     let life = Life {
-        incarnation: life
-            .incarnation
-            .saturating_add(u64::from(rand::random::<u32>())),
+        incarnation: life.incarnation.saturating_add(u64::from(rand::random::<u32>())),
         ..life
     };
-    tracing::warn!(
-        ?life,
-        "this tracker may have forgotten something, and learns it again"
-    );
-    core.become_member(record.clone(), life, true).await?;
+    tracing::warn!(?life, "this tracker may have forgotten something, and learns it again");
+    core.become_member(record.clone(), life, true, ahead).await?;
     member.links.become_member(life.member);
     member.links.set_members(record.members());
     member.gossip();
@@ -86,9 +85,6 @@ async fn come_back(member: &Arc<Member>, record: RingRecord, life: Life) -> Resu
     let epoch = returned.await.epoch;
     core.begin_to_vote(epoch).await?;
     core.set_waiting_for(Vec::new());
-    tracing::info!(
-        ?epoch,
-        "this tracker has learnt again what it had forgotten"
-    );
+    tracing::info!(?epoch, "this tracker has learnt again what it had forgotten");
     Ok(())
 }

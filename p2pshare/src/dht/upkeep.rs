@@ -1,22 +1,47 @@
-//! What a member does by itself once it votes: it compares what it has with each other member, every minute and
-//! whenever one comes back, repairs what differs, and notes how far its disk and the others' are.
+//! What a member does by itself once it votes: it compares what it has with each other member, now and then and
+//! whenever one comes back, repairs rows that differ and gets the leases that it lacks, and notes how far its disk and the others' are.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::host::now;
+use super::lease::exchange::LeaseExchange;
 use super::member::Member;
 use super::repair::{End, Exchange};
 use crate::identity::MemberId;
-use crate::limits::{NOTE_INTERVAL, REPAIR_INTERVAL, REPAIRS_AT_ONCE};
+use crate::limits::{LEASE_EXCHANGE_INTERVAL, NOTE_INTERVAL, REPAIR_INTERVAL, REPAIRS_AT_ONCE};
 use crate::wire::ring::RingRecord;
 
-/// Compares and repairs for ever.
+/// Compares and repairs rows for ever.
 pub(super) async fn repair(member: Arc<Member>) {
+    let compare = |member: Arc<Member>, with| async move { compare(&member, with).await };
+    meet(member, REPAIR_INTERVAL, compare).await;
+}
+
+/// Gets for ever what others know of leases and this member does not.
+pub(super) async fn exchange_leases(member: Arc<Member>) {
+    let exchange = |member: Arc<Member>, with| async move {
+        let (me, epoch) = (member.core.life().member, member.core.epoch());
+        let exchange = LeaseExchange::new(now(), epoch, me, with);
+        let exchanged = member.drive(exchange).await;
+        tracing::trace!(?with, ?exchanged, "compared leases");
+    };
+    meet(member, LEASE_EXCHANGE_INTERVAL, exchange).await;
+}
+
+/// Does something with each other member about so often, and whenever one comes back; one at a time.
+async fn meet<F: Future<Output = ()>>(
+    member: Arc<Member>,
+    every: Duration,
+    what: impl Fn(Arc<Member>, MemberId) -> F,
+) {
+    // A while that no two members share, so that they do not all begin at once.
+    let jittered = || every.mul_f64(rand::random_range(0.75..1.25));
     let mut changes = member.core.changes.subscribe();
     let mut due: VecDeque<MemberId> = VecDeque::new();
     let mut reachable = BTreeSet::new();
@@ -31,7 +56,7 @@ pub(super) async fn repair(member: Arc<Member>) {
         due.extend(now_reachable.difference(&reachable));
         reachable = now_reachable;
         if let Some(with) = due.pop_front() {
-            compare(&member, with).await;
+            what(member.clone(), with).await;
             continue;
         }
         tokio::select! {
@@ -48,10 +73,7 @@ fn others(member: &Member) -> Vec<MemberId> {
     let me = member.core.life().member;
     let record = member.core.record();
     let members = record.iter().flat_map(RingRecord::members);
-    members
-        .map(|other| other.id)
-        .filter(|id| *id != me)
-        .collect()
+    members.map(|other| other.id).filter(|id| *id != me).collect()
 }
 
 /// Compares with one member, and repairs, until nothing is left that differs or cannot be repaired now.
@@ -85,11 +107,6 @@ async fn compare(member: &Arc<Member>, with: MemberId) {
             return;
         }
     }
-}
-
-/// A while that no two members share, so that they do not all compare at once.
-fn jittered() -> std::time::Duration {
-    REPAIR_INTERVAL.mul_f64(rand::random_range(0.75..1.25))
 }
 
 /// Notes for ever, each second, how many commits this member's disk has, in a file beside it, and now and then

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    limits::{ANNOUNCED_ADDRS_MAX, ANNOUNCED_SWARMS_MAX},
+    limits::{ANNOUNCED_ADDRS_MAX, ANNOUNCED_SWARMS_MAX, ANNOUNCEMENT_NUMBER_MAX},
     wire::tracker::{Announcement, Holder, Holding, SwarmEntry},
 };
 
@@ -103,14 +103,17 @@ async fn announcements_have_bounds() {
     for beyond in [
         announcement(1, ANNOUNCED_ADDRS_MAX + 1, 0),
         announcement(1, 0, ANNOUNCED_SWARMS_MAX + 1),
-        announcement(u64::MAX, 0, 1),
+        announcement(ANNOUNCEMENT_NUMBER_MAX + 1, 0, 1),
     ] {
         let refusal = bob.refused(Request::Announce(beyond)).await;
         assert_eq!(refusal, Refusal::BadRequest);
     }
-    // The highest number that there is ends by one that is higher.
-    let highest = u64::MAX - 1;
-    let request = Request::Announce(announcement(highest, ANNOUNCED_ADDRS_MAX, 1));
+    // Also what has the highest number that there is ends.
+    let request = Request::Announce(announcement(
+        ANNOUNCEMENT_NUMBER_MAX,
+        ANNOUNCED_ADDRS_MAX,
+        1,
+    ));
     let announced = bob.ask(request).await;
     assert!(
         matches!(announced, Response::Announced { .. }),

@@ -57,6 +57,11 @@ impl MemoryDisk {
         }
     }
 
+    /// Whether a store is open over it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().open
+    }
+
     /// Opens the disk, which only one store at a time may do.
     pub(super) fn open(&self) -> Result<OpenMemory, StoreError> {
         let mut state = self.lock();

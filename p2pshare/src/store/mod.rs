@@ -15,6 +15,8 @@ mod error;
 mod format;
 #[cfg(test)]
 mod memory;
+#[cfg(any(test, feature = "__internals", feature = "__sim"))]
+mod model;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -33,6 +35,8 @@ pub(crate) use backend::{KeyRange, Page, PageLimit};
 pub use error::{ShutdownError, StoreError};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
+#[cfg(any(test, feature = "__internals", feature = "__sim"))]
+pub(crate) use model::ModelDisk;
 pub(crate) use transaction::Transaction;
 
 /// A handle of an open store; clones are the same store.
@@ -193,6 +197,15 @@ impl Store {
     /// then. Pending for ever on a healthy store. Cancel-safe.
     pub(crate) async fn failed(&self) -> StoreError {
         self.inner.failed().await
+    }
+
+    /// Whether it can still keep its promises.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Poisoned`], [`StoreError::Closed`].
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.inner.engine().map(drop)
     }
 
     /// Takes no more jobs, finishes those handed in, syncs, and releases the folder. May be called

@@ -569,7 +569,7 @@ proptest! {
             let page = transaction.range(Table::Rows, &range, limit).unwrap();
             let expected: Vec<_> = model
                 .iter()
-                .filter(|(key, _)| (start..end.max(start)).contains(key))
+                .filter(|(key, _)| (start..end.max(start)).contains(*key))
                 .map(|(key, value)| (vec![key + 1], vec![*value]))
                 .collect();
             assert_eq!(page.more, expected.len() > rows);

@@ -290,7 +290,7 @@ impl Inner {
         }
     }
 
-    fn engine(&self) -> Result<Arc<dyn Backend>, StoreError> {
+    pub(super) fn engine(&self) -> Result<Arc<dyn Backend>, StoreError> {
         if self.failure.borrow().is_some() {
             return Err(self.why());
         }

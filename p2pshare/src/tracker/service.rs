@@ -304,8 +304,10 @@ impl Service {
                 let standing = groups.standing(user, &group).await?;
                 let page = files.list(&standing, after.as_ref()).await?;
                 let mut files = page.files;
-                for file in &mut files {
-                    file.holders_online = self.swarms.count(&standing.name, file.id).await;
+                let ids: Vec<_> = files.iter().map(|file| file.id).collect();
+                let counts = self.swarms.counts(&standing.name, &ids).await;
+                for (file, count) in files.iter_mut().zip(counts) {
+                    file.holders_online = count;
                 }
                 Ok(Response::Files {
                     files,
@@ -316,7 +318,8 @@ impl Service {
             Request::FindFile { group, name } => {
                 let standing = groups.standing(user, &group).await?;
                 let mut file = files.find(&standing, &name).await?;
-                file.holders_online = self.swarms.count(&standing.name, file.id).await;
+                let counts = self.swarms.counts(&standing.name, &[file.id]).await;
+                file.holders_online = counts.into_iter().sum();
                 Ok(Response::File(file))
             }
             Request::AddSharer {

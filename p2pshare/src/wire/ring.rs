@@ -20,8 +20,10 @@ pub(crate) use calls::{
     ReplicaRow, Sum, TreeNode,
 };
 pub(crate) use hello::{Hello, Life, RingMember, RingRecord, Standing, Welcome};
-pub(crate) use lease::LeaseEntry;
-pub use lease::LeaseKey;
+pub(crate) use lease::{
+    LeaseEntry, LeaseOwner, LeasePlace, SessionVector, SliceNews, SlotEntry,
+};
+pub use lease::{LeaseKey, LeaseNews};
 
 /// One of the 2^14 fixed parts of the key circle, the unit of placement, repair and movement.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]

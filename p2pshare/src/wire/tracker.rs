@@ -25,7 +25,8 @@ use crate::{
     },
     limits::{
         ANNOUNCED_ADDRS_MAX, ANNOUNCED_BITFIELD_BYTES_MAX, ANNOUNCED_SWARMS_MAX,
-        PASSWORD_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX, TRACKER_RESPONSE_BYTES_MAX,
+        ANNOUNCEMENT_NUMBER_MAX, PASSWORD_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX,
+        TRACKER_RESPONSE_BYTES_MAX,
     },
     time::Timestamp,
 };
@@ -322,8 +323,8 @@ pub struct FileSummary {
 /// what was known, and the others without.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Announcement {
-    /// Higher than in any announcement of this peer before it; an older one changes nothing. There is one
-    /// above it, by which the tracker ends what was announced.
+    /// Higher than in any announcement of this peer before it, to whichever tracker; an older one changes
+    /// nothing. At most [`ANNOUNCEMENT_NUMBER_MAX`].
     pub(crate) number: u64,
     /// At most [`ANNOUNCED_ADDRS_MAX`].
     pub(crate) addrs: Vec<SocketAddr>,
@@ -652,7 +653,7 @@ impl Welcome {
 impl Announcement {
     /// Whether it keeps its bounds.
     pub(crate) fn is_within_bounds(&self) -> bool {
-        self.number < u64::MAX
+        self.number <= ANNOUNCEMENT_NUMBER_MAX
             && self.addrs.len() <= ANNOUNCED_ADDRS_MAX
             && self.swarms.len() <= ANNOUNCED_SWARMS_MAX
             && self.swarms.iter().all(|entry| match &entry.holding {

@@ -11,9 +11,11 @@ use tokio::time::Instant;
 
 use super::greeting::check;
 use super::lane::Wire;
-use super::{Host, News, Shared, Trouble};
+use super::{Host, Shared, Trouble};
 use crate::identity::{MemberId, TrackerAddr};
-use crate::limits::{RING_HELLO_TIMEOUT, RING_LINK_STEADY, RING_REDIAL_FIRST, RING_REDIAL_LONGEST};
+use crate::limits::{
+    RING_HELLO_TIMEOUT, RING_LINK_STEADY, RING_REDIAL_FIRST, RING_REDIAL_LONGEST,
+};
 use crate::transport::{Alpn, CloseCode, Connection, Endpoint, Expect};
 use crate::wire::ring::Welcome;
 
@@ -120,7 +122,7 @@ impl<H: Host> Dialer<H> {
         if let Some(host) = self.shared.host() {
             host.welcomed(self.addr.clone(), welcome).await;
         }
-        self.shared.tell(News::Met(found));
+        self.shared.meet(found);
         let mut up: Option<Arc<Wire>> = None;
         loop {
             let place = self.place.borrow_and_update().clone();

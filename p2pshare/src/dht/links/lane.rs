@@ -13,7 +13,7 @@ use super::{Host, Shared};
 use crate::dht::machine::Input;
 use crate::identity::MemberId;
 use crate::limits::{
-    REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX, REPLICA_BATCH_TIMEOUT,
+    LEASE_MESSAGE_BYTES_MAX, REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX, REPLICA_BATCH_TIMEOUT,
     REPLICA_BATCHES_UNDER_WAY, REPLICA_PAGE_BYTES, REPLICA_QUEUE_MAX,
 };
 use crate::transport::{CloseCode, Connection, RequestError};
@@ -94,7 +94,12 @@ impl Lanes {
     }
 
     /// Queues a request, or says at once that it failed.
-    pub(super) fn ask(&self, from: MemberId, request: ReplicaRequest, reply: &mpsc::Sender<Input>) {
+    pub(super) fn ask(
+        &self,
+        from: MemberId,
+        request: ReplicaRequest,
+        reply: &mpsc::Sender<Input>,
+    ) {
         let lane = match is_write(&request.call) {
             true => &self.writes,
             false => &self.reads,
@@ -190,10 +195,8 @@ struct Carrier<H> {
 impl<H: Host> Carrier<H> {
     async fn run(self, queue: Arc<Queue>) {
         while let Some(batch) = queue.next_batch().await {
-            let (requests, waiting): (Vec<_>, Vec<_>) = batch
-                .into_iter()
-                .map(|ask| (ask.request, ask.reply))
-                .unzip();
+            let (requests, waiting): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|ask| (ask.request, ask.reply)).unzip();
             let from = self.member;
             match self.carry(requests).await {
                 Some(answers) => {
@@ -237,10 +240,7 @@ impl<H: Host> Carrier<H> {
             }
         };
         let right = answers.len() == fitting.len()
-            && fitting
-                .iter()
-                .zip(&answers)
-                .all(|(fits, answer)| fits(answer));
+            && fitting.iter().zip(&answers).all(|(fits, answer)| fits(answer));
         if !right {
             tracing::warn!(member = %self.member, "closing a link: the answers do not fit what was asked");
             connection.close_with(CloseCode::ProtocolError, "the answers do not fit");
@@ -275,7 +275,11 @@ fn is_write(call: &ReplicaCall) -> bool {
         | ReplicaCall::TreeGroups { .. }
         | ReplicaCall::TreeSlices { .. }
         | ReplicaCall::TreeLeaves { .. }
-        | ReplicaCall::TreeRows { .. } => false,
+        | ReplicaCall::TreeRows { .. }
+        | ReplicaCall::LeasePut(_)
+        | ReplicaCall::LeaseGet { .. }
+        | ReplicaCall::LeaseVectors { .. }
+        | ReplicaCall::LeaseLacking { .. } => false,
     }
 }
 
@@ -302,6 +306,10 @@ fn fits(call: &ReplicaCall) -> Fits {
         | ReplicaCall::TreeSlices { .. }
         | ReplicaCall::TreeLeaves { .. } => one_of!(Answer::Sums { .. }),
         ReplicaCall::TreeRows { .. } => one_of!(Answer::Stamps { .. }),
+        ReplicaCall::LeasePut(_) => one_of!(Answer::LeasesTaken { .. }),
+        ReplicaCall::LeaseGet { .. } => one_of!(Answer::Leases { .. }),
+        ReplicaCall::LeaseVectors { .. } => one_of!(Answer::LeaseVectors { .. }),
+        ReplicaCall::LeaseLacking { .. } => one_of!(Answer::LeasesLacking { .. }),
     }
 }
 
@@ -319,6 +327,10 @@ fn answer_bytes_max(call: &ReplicaCall) -> usize {
         ReplicaCall::TreeGroups { .. }
         | ReplicaCall::TreeSlices { .. }
         | ReplicaCall::TreeLeaves { .. } => SUMS_BYTES_MAX,
+        ReplicaCall::LeasePut(_)
+        | ReplicaCall::LeaseGet { .. }
+        | ReplicaCall::LeaseVectors { .. }
+        | ReplicaCall::LeaseLacking { .. } => LEASE_MESSAGE_BYTES_MAX,
     }
 }
 

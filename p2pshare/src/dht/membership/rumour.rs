@@ -26,6 +26,8 @@ pub(crate) struct Rumours {
     foca: Foca<Who, PostcardCodec, StdRng, NoCustomBroadcast>,
     me: Life,
     members: BTreeSet<MemberId>,
+    /// Lives that said hello before they were known to be members'.
+    met: BTreeMap<MemberId, Life>,
     outbox: Outbox,
     garbage: u64,
 }
@@ -93,6 +95,7 @@ impl Rumours {
             foca: Foca::new(Who::of(me), config(1), dice, PostcardCodec),
             me,
             members: BTreeSet::new(),
+            met: BTreeMap::new(),
             outbox: Outbox::default(),
             garbage: 0,
         }
@@ -105,11 +108,20 @@ impl Rumours {
         // It fails only where a period changes, and those are the same for any number.
         complain(self.foca.set_config(config(members.len())));
         self.members = members;
+        for life in std::mem::take(&mut self.met).into_values() {
+            self.meet(now, life);
+        }
     }
 
     /// Hears that a member lives, from itself, on a connection.
     pub(crate) fn meet(&mut self, now: Instant, life: Life) {
-        if !self.is_member(life.member) || life.member == self.me.member {
+        if life.member == self.me.member {
+            return;
+        }
+        if !self.is_member(life.member) {
+            if self.met.len() < FOUNDERS_MAX {
+                self.met.insert(life.member, life);
+            }
             return;
         }
         self.outbox.now = Some(now);

@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::{
+    self, LeaseEntry, LeaseKey, LeaseNews, LeaseOwner, LeasePlace, SessionVector,
+};
 use super::{Ballot, Epoch, RowKey, RowState, Slice};
 use crate::identity::MemberId;
 use crate::limits::{REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX};
@@ -131,6 +134,40 @@ pub(crate) enum ReplicaCall {
         leaves: u64,
         after: Option<RowKey>,
     },
+    /// Take these leases. [`ReplicaAnswer::LeasesTaken`].
+    LeasePut(#[serde(deserialize_with = "lease::lists")] Vec<LeaseNews>),
+    /// What is said under these keys, under the first of them behind a session? [`ReplicaAnswer::Leases`].
+    LeaseGet {
+        #[serde(deserialize_with = "lease::keys")]
+        keys: Vec<LeaseKey>,
+        after: Option<LeaseOwner>,
+    },
+    /// What numbers have the slots, behind one, in the slices that you and `with` hold?
+    /// [`ReplicaAnswer::LeaseVectors`].
+    LeaseVectors {
+        with: MemberId,
+        after: Option<LeasePlace>,
+    },
+    /// The slots, behind one, that have higher numbers than those that are known, whole.
+    /// [`ReplicaAnswer::LeasesLacking`].
+    LeaseLacking {
+        #[serde(deserialize_with = "lease::lists")]
+        known: Vec<SessionVector>,
+        after: Option<LeasePlace>,
+    },
+}
+
+impl ReplicaCall {
+    /// Whether it is about leases: it is answered from memory, in any epoch and by whoever has any.
+    pub(crate) const fn is_about_leases(&self) -> bool {
+        matches!(
+            self,
+            Self::LeasePut(_)
+                | Self::LeaseGet { .. }
+                | Self::LeaseVectors { .. }
+                | Self::LeaseLacking { .. }
+        )
+    }
 }
 
 /// What a replica answers.
@@ -180,6 +217,35 @@ pub(crate) enum ReplicaAnswer {
     },
     /// It had never heard of this epoch, and refuses every lower one from now on.
     Fenced { epoch: Epoch },
+    /// It took the leases of the message that ends with the slice `last`, but for those of slots whose
+    /// numbers it gives, since it lacks what came before, and for those that it has no room for.
+    LeasesTaken {
+        last: Option<Slice>,
+        #[serde(deserialize_with = "lease::lists")]
+        gaps: Vec<SessionVector>,
+        refused: u32,
+    },
+    /// A page of what is said, of a question for so many keys behind `after`: under the first of them, and
+    /// with `more` not all that is said under the last of these.
+    Leases {
+        keys: u16,
+        after: Option<LeaseOwner>,
+        #[serde(deserialize_with = "lease::found")]
+        found: Vec<Vec<LeaseEntry>>,
+        more: bool,
+    },
+    /// A page of numbers, up to `next`, behind which there may be more.
+    LeaseVectors {
+        #[serde(deserialize_with = "lease::lists")]
+        sessions: Vec<SessionVector>,
+        next: Option<LeasePlace>,
+    },
+    /// A page of slots, up to `next`, behind which there may be more.
+    LeasesLacking {
+        #[serde(deserialize_with = "lease::lists")]
+        news: Vec<LeaseNews>,
+        next: Option<LeasePlace>,
+    },
 }
 
 /// A place in the rows that two members hold: a slice, and in it the row behind which it is.

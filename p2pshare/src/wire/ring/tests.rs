@@ -1,11 +1,11 @@
 use serde::de::DeserializeOwned;
 
 use super::*;
-use crate::golden::{Golden, assert_every_variant, variants};
 use crate::identity::key::SigningKey;
 use crate::identity::token::{Signed, TrackerCertificate};
-use crate::identity::{PeerId, SessionId};
+use crate::identity::PeerId;
 use crate::time::Timestamp;
+use crate::golden::{Golden, assert_every_variant, variants};
 use crate::wire::frame::encode;
 
 variants!(ReplicaCall {
@@ -21,6 +21,10 @@ variants!(ReplicaCall {
     TreeSlices,
     TreeLeaves,
     TreeRows,
+    LeasePut,
+    LeaseGet,
+    LeaseVectors,
+    LeaseLacking,
 });
 variants!(ReplicaAnswer {
     Promised,
@@ -36,6 +40,10 @@ variants!(ReplicaAnswer {
     Pulled,
     Stamps,
     Fenced,
+    LeasesTaken,
+    Leases,
+    LeaseVectors,
+    LeasesLacking,
 });
 variants!(StoredRegister { V1 });
 
@@ -89,7 +97,7 @@ fn requests() -> Vec<(&'static str, ReplicaBatch)> {
         key: key.clone(),
         ballot,
     };
-    let calls = vec![
+    let mut calls = vec![
         ("prepare", prepare),
         ("accept", accept),
         ("read", ReplicaCall::Read { key: key.clone() }),
@@ -113,6 +121,7 @@ fn requests() -> Vec<(&'static str, ReplicaBatch)> {
             },
         ),
     ];
+    calls.extend(lease::tests::calls());
     assert_every_variant(calls.iter().map(|(_, call)| call));
     let request = |(name, call)| {
         let epoch = Epoch {
@@ -173,7 +182,7 @@ fn answers() -> Vec<(&'static str, ReplicaAnswers)> {
     };
     let (accepted, state, rows) = (ballot, state(), vec![row()]);
     let next = Some(key());
-    let answers = vec![
+    let mut answers = vec![
         ("promised", promised),
         ("accepted", ReplicaAnswer::Accepted { ballot }),
         ("refused", refused),
@@ -194,6 +203,7 @@ fn answers() -> Vec<(&'static str, ReplicaAnswers)> {
         ("stamps", stamps),
         ("fenced", ReplicaAnswer::Fenced { epoch: highest }),
     ];
+    answers.extend(lease::tests::answers());
     assert_every_variant(answers.iter().map(|(_, answer)| answer));
     let answered = |(name, answer)| {
         let answers = ReplicaAnswers {
@@ -231,9 +241,7 @@ fn hello(standing: Standing) -> Hello {
 fn founded() -> Standing {
     let member = |id| RingMember {
         id: MemberId::from_bytes([id; 16]),
-        addr: format!("127.0.0.1:{}", 9000 + u16::from(id))
-            .parse()
-            .unwrap(),
+        addr: format!("127.0.0.1:{}", 9000 + u16::from(id)).parse().unwrap(),
     };
     Standing::Founded {
         record: RingRecord::new(Epoch::FOUNDING, vec![member(2), member(1)]).unwrap(),
@@ -243,13 +251,7 @@ fn founded() -> Standing {
 
 #[test]
 fn golden_bytes() {
-    let entry = |payload| LeaseEntry {
-        peer: PeerId::from_bytes([0xee; 32]),
-        session: SessionId::from_bytes([0xdd; 16]),
-        number: 300,
-        expires_in: 60_000,
-        payload,
-    };
+    let entry = lease::tests::entry;
     let register = StoredRegister::V1(Register {
         promised: ballot(8),
         accepted: ballot(7),

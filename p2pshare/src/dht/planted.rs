@@ -1,0 +1,122 @@
+//! Mistakes that can be planted in the ring, to see that its tests find each of them.
+//!
+//! Each place that could be wrong asks [`planted`], which the product answers with a constant `false`; only in
+//! tests and in the simulator is there a switch, one for each thread.
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $fault:ident,)*) => {
+        /// A mistake.
+        #[derive(Copy, Clone, Debug, Eq, PartialEq)]
+        #[cfg_attr(
+            not(any(test, feature = "__sim")),
+            expect(dead_code, reason = "no mistake is made outside of tests")
+        )]
+        pub(crate) enum Fault {
+            $($(#[$doc])* $fault,)*
+        }
+
+        #[cfg(any(test, feature = "__sim"))]
+        impl Fault {
+            /// Every mistake, with its name.
+            pub(crate) const ALL: &[(Self, &str)] = &[$((Self::$fault, stringify!($fault)),)*];
+        }
+    };
+}
+
+faults! {
+    /// An answer goes out before what it says is on disk.
+    AckBeforeSync,
+    /// Whoever speaks in an epoch that is over is heard all the same.
+    NoFence,
+    /// Only promises look at the epoch.
+    StaleEpochAccepted,
+    /// The highest epoch is forgotten at a restart.
+    FenceNotKept,
+    /// A read of replicas that differ does not write back.
+    NoWriteBack,
+    /// One replica is enough for a read.
+    ReadFromOne,
+    /// One replica less than a majority is enough.
+    QuorumTooSmall,
+    /// Of the states that were accepted, any is taken for the newest.
+    AnyAcceptedState,
+    /// The incarnation does not rise at a restart.
+    BallotReused,
+    /// A round is handed out twice.
+    RoundReused,
+    /// A request that made a version is not recognised.
+    RequestForgotten,
+    /// A retry counts as a first try.
+    RetryAsFirst,
+    /// A change that was proposed is called certainly not made.
+    CertainAfterExposure,
+    /// A replica takes what is below its promise.
+    AcceptBelowPromise,
+    /// A replica promises below its promise.
+    PromiseBelowPromise,
+    /// The ceiling of promises is not written.
+    CeilingNotKept,
+    /// Promises that are too many are forgotten.
+    FloorNotRaised,
+    /// A deletion removes the row.
+    DeleteRemovesRow,
+    /// Repair copies an accepted state without a round.
+    RepairCopies,
+    /// The leaf of a row that changes stays as it is.
+    LeafNotUpdated,
+    /// A listing believes one replica where they differ.
+    ListingIgnoresDisputes,
+    /// Who returns does not raise the epoch.
+    ReturnWithoutFence,
+    /// Who returns pulls from one replica.
+    PullFromOne,
+    /// Who has forgotten votes at once.
+    AmnesiacVotes,
+    /// A founder does not wait for the others.
+    FoundingAlone,
+    /// An older lease replaces a newer one.
+    LeaseNumbersIgnored,
+    /// A lease is kept for ever.
+    LeaseNeverExpires,
+}
+
+#[cfg(not(any(test, feature = "__sim")))]
+#[inline(always)]
+pub(crate) const fn planted(_fault: Fault) -> bool {
+    false
+}
+
+#[cfg(any(test, feature = "__sim"))]
+pub(crate) use switch::{plant, planted};
+
+#[cfg(any(test, feature = "__sim"))]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Fault;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    /// Whether this mistake is made in this thread.
+    pub(crate) fn planted(fault: Fault) -> bool {
+        PLANTED.get() == Some(fault)
+    }
+
+    /// Makes a mistake, or none, until the guard is dropped.
+    pub(crate) fn plant(fault: Option<Fault>) -> Planted {
+        PLANTED.set(fault);
+        Planted
+    }
+
+    /// As long as it lives, the mistake is made.
+    #[must_use]
+    pub(crate) struct Planted;
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            PLANTED.set(None);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What has to be true of every world at its end.
+//!
+//! The order of operations on each row is looked for by search; beside that stand simple rules that take one
+//! look at each operation, so that a mistake of the search cannot hide one of the ring.
+
+use std::collections::BTreeMap;
+
+use super::client::keys;
+use super::history::{Operation, Seen};
+use super::host::{Host, Life};
+use super::world::World;
+use crate::dht::sim::{HashTree, Replica, hash, leaf_of, register, slice_of_row};
+use crate::store::ModelDisk;
+use crate::wire::ring::{Register, RequestKey, RowKey, Slice, Sum};
+
+impl World {
+    /// Looks at what clients were told and at what the members have, and notes what must not be.
+    pub(super) fn judge(&mut self) {
+        let mut found = self.history.check();
+        for key in keys() {
+            let copies = self.copies(&key);
+            if copies.iter().any(|(_, copy)| *copy != copies[0].1) {
+                let copies = copies.iter().map(|(host, copy)| {
+                    format!("\n  member {host} has {:?} version {:?}", copy.accepted, copy.state.version())
+                });
+                found.push(format!("{key:?}: replicas differ after quiet:{}", copies.collect::<String>()));
+            }
+            let newest = copies.into_iter().map(|(_, copy)| copy).max_by_key(|copy| copy.accepted);
+            let last = newest.map(|copy| Seen::from(copy.state));
+            found.extend(self.broken_rules(&key, last.as_ref()));
+        }
+        for (host, there) in self.hosts.iter().enumerate() {
+            let serving = there.life.as_ref().and_then(|life| life.serving.as_ref());
+            match serving.filter(|serving| serving.replica.votes()) {
+                Some(serving) => found.extend(wrong_tree(&there.disk, &serving.replica).map(|why| format!("member {host}: {why}"))),
+                None => found.push(format!("member {host} has no say after quiet: {}", there.life.as_ref().map_or("dead".to_owned(), Life::describe))),
+            }
+        }
+        self.tally.violations.extend(found);
+    }
+
+    /// What the replicas of a row have on disk.
+    fn copies(&self, key: &RowKey) -> Vec<(usize, Register)> {
+        let copy = |host: usize| {
+            let Host { disk, id, life, .. } = &self.hosts[host];
+            let serving = life.as_ref()?.serving.as_ref()?;
+            let holders = serving.placement.preference_list(slice_of_row(key));
+            holders.contains(&(*id)?).then(|| {
+                let row = disk.read(|view| register(view, key)).unwrap_or_default();
+                (host, row)
+            })
+        };
+        (0..self.hosts.len()).filter_map(copy).collect()
+    }
+
+    /// The rules that this row breaks, of which `last` is what the replicas have.
+    fn broken_rules(&self, key: &RowKey, last: Option<&Seen>) -> Vec<String> {
+        let Some((_, row)) = self.history.rows().find(|(known, _)| *known == key) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        let mut makers: BTreeMap<u64, RequestKey> = BTreeMap::new();
+        let mut made: BTreeMap<RequestKey, u64> = BTreeMap::new();
+        for span in row {
+            let Operation::Made(change, version) = &span.operation else {
+                continue;
+            };
+            let maker = makers.entry(*version).or_insert(change.request);
+            if *maker != change.request {
+                found.push(format!("{key:?}: version {version} was made twice"));
+            }
+            let earlier = made.entry(change.request).or_insert(*version);
+            if earlier != version {
+                found.push(format!("{key:?}: one request made versions {earlier} and {version}"));
+            }
+            match last {
+                Some(last) if last.version >= *version => {}
+                _ => found.push(format!("{key:?}: version {version} was acknowledged and is missing")),
+            }
+            let is_last = last.is_some_and(|last| last.version == *version);
+            if is_last && last.is_some_and(|last| last.value != change.value) {
+                found.push(format!("{key:?}: version {version} does not have the value that it was given"));
+            }
+        }
+        found
+    }
+}
+
+/// How the hash tree of a replica differs from its rows, if it does.
+fn wrong_tree(disk: &ModelDisk, replica: &Replica) -> Option<&'static str> {
+    let mut sums: BTreeMap<(Slice, u8), Sum> = BTreeMap::new();
+    for key in keys() {
+        let row = disk.read(|view| register(view, &key)).unwrap_or_default();
+        let leaf = sums.entry((slice_of_row(&key), leaf_of(&key))).or_default();
+        *leaf = leaf.wrapping_add(hash(&key, row.accepted));
+    }
+    let on_disk = disk.read(HashTree::load).unwrap_or_default();
+    let differs = |tree: &HashTree| sums.iter().any(|((slice, leaf), sum)| tree.leaves(*slice)[usize::from(*leaf)] != *sum);
+    if differs(&on_disk) {
+        Some("its hash tree on disk is not that of its rows")
+    } else if differs(replica.tree()) {
+        Some("its hash tree in memory is not that of its rows")
+    } else {
+        None
+    }
+}

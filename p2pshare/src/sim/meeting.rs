@@ -1,0 +1,301 @@
+//! How members of the world meet: each says hello to the others until it knows what it is, founds the ring with
+//! them, joins it again, or returns to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::host::{Ended, For, Life, Serving};
+use super::world::{Event, World};
+use crate::dht::sim::{
+    Beginning, Fault, Placement, Proposer, Remembered, Replica, Return, Step, begin, planted, remember,
+    remembered, set_ahead, set_life, set_record, set_returning,
+};
+use crate::identity::key::SigningKey;
+use crate::identity::token::{Signed, TrackerCertificate};
+use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
+use crate::store::{StoreError, Transaction};
+use crate::time::Timestamp;
+use crate::wire::ring::{Epoch, Hello, Life as LifeOf, RingRecord, Standing, Welcome};
+
+impl World {
+    /// A member starts a new life.
+    pub(super) fn started(&mut self, host: usize) {
+        let founders: Vec<TrackerAddr> = self.hosts.iter().map(|host| host.addr.clone()).collect();
+        let newcomer = self.newcomer(host);
+        let there = &mut self.hosts[host];
+        if there.life.is_some() {
+            return;
+        }
+        there.lives += 1;
+        let (number, own, commits) = (there.lives, there.addr.clone(), there.disk.commits());
+        let forgot = there.kept > commits;
+        let begun = there.disk.write(|tx| begin(tx, RING, newcomer, &own));
+        there.disk.sync();
+        let Ok(Ok(identity)) = begun else {
+            self.tally.violations.push(format!("member {host} cannot begin: {begun:?}"));
+            return;
+        };
+        let founders = match planted(Fault::FoundingAlone) {
+            true => vec![own.clone()],
+            false => founders,
+        };
+        let beginning = Beginning::new(&identity, own, founders, commits, forgot);
+        let (known, returning) = ((identity.record.clone(), identity.life), beginning.is_returning());
+        let ahead = identity.ahead;
+        self.hosts[host].ahead = ahead;
+        self.hosts[host].life = Some(Life::new(number, identity, beginning, ahead + commits));
+        if let (Some(record), life) = known {
+            self.become_member(host, record, life, returning, ahead);
+        }
+        self.step(host);
+        self.plan(Duration::from_millis(50), Event::Looked { host, life: number });
+    }
+
+    /// The id that a member takes if it finds its disk empty: another one each time.
+    fn newcomer(&self, host: usize) -> MemberId {
+        let mut id = [host as u8 + 1; 16];
+        id[8..].copy_from_slice(&self.hosts[host].lives.to_be_bytes());
+        MemberId::from_bytes(id)
+    }
+
+    /// Says hello to those whom a member has to hear, as long as it does not know what it is.
+    pub(super) fn greet(&mut self, host: usize) {
+        let Some(life) = &self.hosts[host].life else {
+            return;
+        };
+        if life.begun {
+            return;
+        }
+        let (number, others) = (life.number, life.beginning.others());
+        let hello = self.hello(host, life);
+        for addr in others {
+            let Some(to) = self.hosts.iter().position(|other| other.addr == addr) else {
+                continue;
+            };
+            for after in self.network.fate(&mut self.rng, host, to).arrives {
+                let hello = Box::new(hello.clone());
+                let from = (host, number);
+                self.plan(after, Event::Greeted { host: to, from, hello });
+            }
+        }
+    }
+
+    /// A member is greeted, and welcomes.
+    pub(super) fn greeted(&mut self, host: usize, from: (usize, u64), hello: Hello) {
+        let Some(life) = &self.hosts[host].life else {
+            return;
+        };
+        let record = life.record().cloned();
+        let member = hello.life.member;
+        let former = record
+            .as_ref()
+            .and_then(|record| record.member_at(&hello.addr))
+            .map_or(member, |former| former.id);
+        let in_memory = life.heard.get(&former).copied().unwrap_or_default();
+        let news = Remembered {
+            incarnation: hello.life.incarnation,
+            commits: hello.commits,
+        };
+        let job = |tx: &mut Transaction<'_>| match former == member {
+            true => remember(tx, former, news),
+            false => remembered(tx, former),
+        };
+        let known: Result<Remembered, StoreError> = self.hosts[host].disk.write(job);
+        let known = known.unwrap_or_default();
+        let Some(life) = &mut self.hosts[host].life else {
+            return;
+        };
+        life.note(member, news);
+        let Some(life) = &self.hosts[host].life else {
+            return;
+        };
+        let welcome = Welcome {
+            hello: self.hello(host, life),
+            incarnation: known.incarnation.max(in_memory.incarnation),
+            commits: known.commits.max(in_memory.commits),
+        };
+        for after in self.network.fate(&mut self.rng, host, from.0).arrives {
+            let (host, life, welcome) = (from.0, from.1, Box::new(welcome.clone()));
+            self.plan(after, Event::Welcomed { host, life, welcome });
+        }
+    }
+
+    /// A member is welcomed, and goes a step on.
+    pub(super) fn welcomed(&mut self, host: usize, number: u64, welcome: Welcome) {
+        let Some(life) = self.life(host, number) else {
+            return;
+        };
+        let hello = &welcome.hello;
+        let news = Remembered {
+            incarnation: hello.life.incarnation,
+            commits: hello.commits,
+        };
+        life.note(hello.life.member, news);
+        if !life.begun {
+            life.beginning.hear(hello.addr.clone(), welcome);
+            self.step(host);
+        }
+    }
+
+    /// Does what follows from whom a member has heard.
+    fn step(&mut self, host: usize) {
+        let Some(life) = &self.hosts[host].life else {
+            return;
+        };
+        let known = life.identity.life;
+        match life.beginning.step() {
+            Step::Wait(_) => {}
+            Step::Join(record) => {
+                let epoch = record.epoch;
+                let ahead = self.hosts[host].ahead;
+                self.become_member(host, record, known, false, ahead);
+                self.begin_to_vote(host, epoch);
+            }
+            Step::Return { record, life, ahead } => {
+                let epoch = record.epoch;
+                // As in the product: whatever others know of earlier lives, this one is later.
+                let incarnation = life.incarnation + u64::from(self.rng.random::<u32>());
+                self.become_member(host, record, LifeOf { incarnation, ..life }, true, ahead);
+                self.tally.broke("return");
+                match planted(Fault::AmnesiacVotes) {
+                    true => self.begin_to_vote(host, epoch),
+                    false => self.begin_return(host),
+                }
+            }
+            Step::NotAMember(_) => {
+                self.tally.violations.push(format!("member {host} is told that it is none"));
+            }
+        }
+    }
+
+    fn become_member(&mut self, host: usize, record: RingRecord, as_life: LifeOf, returning: bool, ahead: u64) {
+        let placement = placement_of(&record);
+        let there = &mut self.hosts[host];
+        let opened = there.disk.write(|tx| {
+            set_life(tx, RING, as_life)?;
+            set_record(tx, &record)?;
+            set_returning(tx, returning)?;
+            set_ahead(tx, ahead)?;
+            let mut replica = Replica::open(tx, as_life.member, placement.clone())?;
+            replica.raise_epoch(tx, record.epoch)?;
+            Ok(replica)
+        });
+        there.disk.sync();
+        there.kept = there.disk.commits();
+        there.ahead = ahead;
+        let replica = match opened {
+            Ok(replica) => replica,
+            Err(error) => {
+                self.tally.violations.push(format!("member {host} cannot open its replica: {error}"));
+                return;
+            }
+        };
+        there.id = Some(as_life.member);
+        let Some(life) = &mut there.life else {
+            return;
+        };
+        life.identity.life = as_life;
+        life.identity.record = Some(record);
+        life.serving = Some(Serving {
+            replica,
+            placement,
+            proposer: Proposer {
+                member: as_life.member,
+                incarnation: match planted(Fault::BallotReused) {
+                    true => 1,
+                    false => as_life.incarnation,
+                },
+                rounds: Arc::default(),
+            },
+        });
+    }
+
+    /// A member has a say from now on, in this epoch or a later one.
+    pub(super) fn begin_to_vote(&mut self, host: usize, epoch: Epoch) {
+        let there = &mut self.hosts[host];
+        there.forgetful = false;
+        let Some(life) = &mut there.life else {
+            return;
+        };
+        life.begun = true;
+        let Some(serving) = &mut life.serving else {
+            return;
+        };
+        let begun = there.disk.write(|tx| {
+            serving.replica.raise_epoch(tx, epoch)?;
+            set_returning(tx, false)
+        });
+        there.disk.sync();
+        there.kept = there.disk.commits();
+        serving.replica.begin_to_vote();
+        if let Err(error) = begun {
+            self.tally.violations.push(format!("member {host} cannot begin to vote: {error}"));
+        }
+    }
+
+    /// A member learns again what it may have forgotten.
+    fn begin_return(&mut self, host: usize) {
+        let (now, seed) = (self.now, self.rng.random());
+        let Some(life) = &mut self.hosts[host].life else {
+            return;
+        };
+        life.begun = true;
+        let Some(serving) = &life.serving else {
+            return;
+        };
+        let epoch = serving.replica.epoch();
+        let machine = Return::new(now, &serving.placement, life.identity.life, epoch, seed);
+        self.begin(host, machine, Ended::Returned, For::Ring { host });
+    }
+
+    fn hello(&self, host: usize, life: &Life) -> Hello {
+        let there = &self.hosts[host];
+        let standing = match life.record() {
+            None => Standing::Empty,
+            Some(record) => Standing::Founded {
+                record: record.clone(),
+                votes: false,
+            },
+        };
+        Hello {
+            certificate: certificate(),
+            life: life.identity.life,
+            addr: there.addr.clone(),
+            standing,
+            commits: there.told_commits(),
+            clock: Timestamp::from_millis(0),
+        }
+    }
+}
+
+/// Where the members of a list stand; the same lists come again and again.
+fn placement_of(record: &RingRecord) -> Arc<Placement> {
+    static KNOWN: Mutex<BTreeMap<BTreeSet<MemberId>, Arc<Placement>>> = Mutex::new(BTreeMap::new());
+    let ids: BTreeSet<MemberId> = record.members().iter().map(|member| member.id).collect();
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let placed = known.entry(ids).or_insert_with_key(|ids| Arc::new(Placement::new(ids)));
+    placed.clone()
+}
+
+/// What every member shows: nobody looks at it here.
+fn certificate() -> Signed<TrackerCertificate> {
+    thread_local! {
+        static SHOWN: Signed<TrackerCertificate> = {
+            let key = SigningKey::from_seed(&[7; 32]);
+            let claims = TrackerCertificate::V1 {
+                ring: RING,
+                member: MemberId::from_bytes([0; 16]),
+                peer: PeerId::from_bytes([0; 32]),
+                token_key: key.verifying_key(),
+                issued: Timestamp::from_millis(0),
+            };
+            Signed::sign(&claims, &key)
+        };
+    }
+    SHOWN.with(Clone::clone)
+}
+
+const RING: RingId = RingId::from_bytes([7; 32]);

@@ -1,0 +1,224 @@
+//! What breaks in a world, and when.
+//!
+//! Each world has troubles of a few kinds, now and then of all, so that some see one alone and some all of
+//! them together. Never more than the ring is made to survive: a member forgets what it knew only while
+//! all others have their memory.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom as _;
+
+use super::host::Death;
+use super::world::{Event, World};
+
+/// The troubles of one world.
+#[derive(Clone, Debug)]
+pub(super) struct Troubles {
+    kinds: Vec<Kind>,
+    /// The longest between two.
+    pause: Duration,
+    /// Whether they are over.
+    over: bool,
+}
+
+/// Something that breaks.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+enum Kind {
+    Loss,
+    Doubles,
+    Late,
+    Slow,
+    Partition,
+    OneWay,
+    Bridge,
+    Crash,
+    CrashAtSync,
+    AllCrash,
+    SlowDisk,
+    Pause,
+    Wipe,
+    LoseTail,
+    Clock,
+}
+
+impl Kind {
+    const ALL: [Self; 15] = [
+        Self::Loss,
+        Self::Doubles,
+        Self::Late,
+        Self::Slow,
+        Self::Partition,
+        Self::OneWay,
+        Self::Bridge,
+        Self::Crash,
+        Self::CrashAtSync,
+        Self::AllCrash,
+        Self::SlowDisk,
+        Self::Pause,
+        Self::Wipe,
+        Self::LoseTail,
+        Self::Clock,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::Doubles => "duplicates",
+            Self::Late => "late messages",
+            Self::Slow => "slow network",
+            Self::Partition => "partition",
+            Self::OneWay => "one-way partition",
+            Self::Bridge => "bridge partition",
+            Self::Crash => "crash",
+            Self::CrashAtSync => "crash at a sync",
+            Self::AllCrash => "crash of all",
+            Self::SlowDisk => "slow disk",
+            Self::Pause => "pause",
+            Self::Wipe => "wiped disk",
+            Self::LoseTail => "lost log tail",
+            Self::Clock => "clock jump",
+        }
+    }
+}
+
+impl Troubles {
+    /// Those of a new world.
+    pub(super) fn new(rng: &mut SmallRng) -> Self {
+        let count = match rng.random_range(0..4) {
+            0 => Kind::ALL.len(),
+            1 => rng.random_range(0..2),
+            _ => rng.random_range(2..6),
+        };
+        Self {
+            kinds: Kind::ALL.sample(rng, count).copied().collect(),
+            pause: Duration::from_millis([300, 1000, 4000][rng.random_range(0..3)]),
+            over: false,
+        }
+    }
+}
+
+impl Troubles {
+    /// Whether nothing breaks any more.
+    pub(super) fn are_over(&self) -> bool {
+        self.over
+    }
+}
+
+impl World {
+    /// Something breaks, or all that can be mended is.
+    pub(super) fn trouble(&mut self) {
+        if self.troubles.over {
+            return;
+        }
+        if self.rng.random_bool(0.3) {
+            self.network.heal();
+            for host in &mut self.hosts {
+                host.disk_delay = DISK_DELAY;
+            }
+        } else if let Some(kind) = self.troubles.kinds.choose(&mut self.rng).copied() {
+            let host = self.rng.random_range(0..self.hosts.len());
+            if self.breaks(kind, host) {
+                self.tally.broke(kind.name());
+            }
+        }
+        let after = self.between(Duration::from_millis(50), self.troubles.pause);
+        self.plan(after, Event::Trouble);
+    }
+
+    /// Lets one thing break. Returns whether it could.
+    fn breaks(&mut self, kind: Kind, host: usize) -> bool {
+        match kind {
+            Kind::Loss => self.network.lost = self.rng.random_range(10..300),
+            Kind::Doubles => self.network.doubled = self.rng.random_range(10..300),
+            Kind::Late => self.network.late = self.rng.random_range(10..300),
+            Kind::Slow => self.network.delay = Duration::from_millis(self.rng.random_range(20..600)),
+            Kind::Partition | Kind::OneWay | Kind::Bridge => return self.divide(kind, host),
+            Kind::Crash => {
+                if self.hosts[host].life.is_none() {
+                    return false;
+                }
+                self.crash(host);
+            }
+            Kind::AllCrash => {
+                for host in 0..self.hosts.len() {
+                    self.crash(host);
+                }
+            }
+            Kind::CrashAtSync => {
+                let deaths = [Death::Before, Death::Unsaid, Death::After];
+                self.hosts[host].dies = deaths.choose(&mut self.rng).copied();
+            }
+            Kind::SlowDisk => self.hosts[host].disk_delay = Duration::from_millis(self.rng.random_range(20..900)),
+            Kind::Pause => {
+                let pause = self.between(Duration::from_millis(100), Duration::from_secs(20));
+                self.hosts[host].asleep_until = Some(self.now + pause);
+            }
+            Kind::Wipe | Kind::LoseTail => return self.forget(kind, host),
+            Kind::Clock => {
+                let jump = self.rng.random_range(-3_600_000..=3_600_000);
+                self.hosts[host].clock_ahead = jump;
+            }
+        }
+        true
+    }
+
+    /// Cuts the network: one group from the rest, one direction only, or all but one member in the middle.
+    fn divide(&mut self, kind: Kind, host: usize) -> bool {
+        let members = self.hosts.len();
+        if members == 1 {
+            return false;
+        }
+        self.network.join();
+        let side: Vec<bool> = match kind {
+            Kind::Bridge => (0..members).map(|other| other % 2 == 0).collect(),
+            _ if members > 3 && self.rng.random() => {
+                (0..members).map(|other| other == host || other == (host + 1) % members).collect()
+            }
+            _ => (0..members).map(|other| other == host).collect(),
+        };
+        let inward: bool = self.rng.random();
+        for a in 0..members {
+            for b in 0..members {
+                let spared = kind == Kind::Bridge && (a == host || b == host);
+                let wrong_way = kind == Kind::OneWay && side[a] != inward;
+                if side[a] != side[b] && !spared && !wrong_way {
+                    self.network.cut(a, b);
+                }
+            }
+        }
+        true
+    }
+
+    /// A member loses its disk, or the newest part of it, unless another one has lost its memory too.
+    fn forget(&mut self, kind: Kind, host: usize) -> bool {
+        if self.hosts.len() < 3 || self.hosts.iter().any(|host| host.forgetful) || self.hosts.iter().any(|host| host.id.is_none()) {
+            return false;
+        }
+        self.crash(host);
+        self.hosts[host].forgetful = true;
+        match kind {
+            Kind::Wipe => self.hosts[host].disk = Default::default(),
+            _ => {
+                let batches = self.rng.random_range(1..20);
+                return self.hosts[host].disk.lose_tail(batches) > 0;
+            }
+        }
+        true
+    }
+
+    /// Mends everything, and lets nothing break any more.
+    pub(super) fn heal(&mut self) {
+        self.troubles.over = true;
+        self.network.heal();
+        for host in &mut self.hosts {
+            host.disk_delay = DISK_DELAY;
+            host.asleep_until = None;
+            host.dies = None;
+        }
+    }
+}
+
+/// The longest that a healthy disk takes.
+pub(super) const DISK_DELAY: Duration = Duration::from_millis(3);
