@@ -110,6 +110,7 @@ impl Member {
             members,
             rows: self.core.rows(),
             behind: self.core.behind(),
+            votes: self.core.votes(),
         }
     }
 
