@@ -371,7 +371,8 @@ pub(crate) const LEASE_TABLE_BYTES_MAX: usize = 512 << 20;
 /// Bytes in one message about leases, more or less one slot.
 pub(crate) const LEASE_PAGE_BYTES: usize = 128 * 1024;
 /// Bytes in one message about leases, at most.
-pub(crate) const LEASE_MESSAGE_BYTES_MAX: usize = LEASE_PAGE_BYTES + LEASE_SLOT_BYTES_MAX + 32 * 1024;
+pub(crate) const LEASE_MESSAGE_BYTES_MAX: usize =
+    LEASE_PAGE_BYTES + LEASE_SLOT_BYTES_MAX + 32 * 1024;
 /// How often a member compares its leases with each other member's.
 pub(crate) const LEASE_EXCHANGE_INTERVAL: Duration = Duration::from_secs(20);
 /// Slots that are looked at for one page of their numbers.

@@ -20,10 +20,10 @@ use std::time::Instant;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::machine::{Action, Input, Machine};
 use super::planted::{Fault, planted};
 use super::quorum::{Count, Quorum, majority};
 use super::register::{Attempt, Change, Decision};
-use super::machine::{Action, Input, Machine};
 use super::task::{Failure, Intent, Outcome, Proposer, Task};
 use crate::identity::MemberId;
 use crate::limits::{
@@ -463,6 +463,7 @@ impl Machine for Coordinator {
                 ReplicaAnswer::Accepted { ballot } => self.on_accepted(from, ballot),
                 ReplicaAnswer::Refused { ballot, promised } => {
                     self.task.round = self.task.round.max(promised.round);
+                    self.proposer.rounds.pass(promised.round);
                     let heard = Heard {
                         contended: true,
                         epoch: None,

@@ -164,10 +164,7 @@ pub(crate) fn set_ahead(tx: &mut Transaction<'_>, ahead: u64) -> Result<(), Stor
 }
 
 /// What is remembered of a member.
-pub(crate) fn remembered(
-    tx: &Transaction<'_>,
-    member: MemberId,
-) -> Result<Remembered, StoreError> {
+pub(crate) fn remembered(tx: &Transaction<'_>, member: MemberId) -> Result<Remembered, StoreError> {
     match tx.get(Table::Meta, &peer_key(member))? {
         None => Ok(Remembered::default()),
         Some(row) => decode(Table::Meta, &row),

@@ -253,7 +253,9 @@ impl Core {
     pub(super) fn own_time(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let millis = since.unwrap_or_default().as_millis();
-        let millis = i64::try_from(millis).unwrap_or(i64::MAX).saturating_add(self.skew);
+        let millis = i64::try_from(millis)
+            .unwrap_or(i64::MAX)
+            .saturating_add(self.skew);
         Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
@@ -436,7 +438,10 @@ impl Host for Core {
     }
 
     async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
-        if !requests.iter().any(|request| request.call.is_about_leases()) {
+        if !requests
+            .iter()
+            .any(|request| request.call.is_about_leases())
+        {
             return self.answer_of_rows(from, requests).await;
         }
         let mut answers = Vec::new();

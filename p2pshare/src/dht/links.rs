@@ -139,7 +139,8 @@ impl<H: Host> Links<H> {
         }
         if let Some(endpoint) = self.shared.endpoint.clone() {
             let crowd = Crowd::new(RING_CONNECTIONS_MAX, RING_CONNECTIONS_MAX);
-            self.shared.spawn(serve::accept(self.shared.clone(), endpoint, crowd));
+            self.shared
+                .spawn(serve::accept(self.shared.clone(), endpoint, crowd));
         }
         let waiting = std::mem::take(&mut self.shared.change().waiting);
         for (addr, place) in waiting {
@@ -238,9 +239,16 @@ impl<H: Host> Links<H> {
         for (member, incarnation) in &self.shared.table().met {
             let (member, incarnation) = (*member, *incarnation);
             // There is room for all of them.
-            _ = sender.try_send(News::Met(Life { member, incarnation }));
+            _ = sender.try_send(News::Met(Life {
+                member,
+                incarnation,
+            }));
         }
-        *self.shared.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        *self
+            .shared
+            .news
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(sender);
         receiver
     }
 
@@ -258,7 +266,9 @@ impl<H: Host> Links<H> {
 impl<H> fmt::Debug for Links<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoint = &self.shared.endpoint;
-        f.debug_struct("Links").field("endpoint", endpoint).finish_non_exhaustive()
+        f.debug_struct("Links")
+            .field("endpoint", endpoint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -351,7 +361,10 @@ impl<H: Host> Shared<H> {
             if addr == table.me.addr || table.places.contains_key(&addr) {
                 continue;
             }
-            let place = Place { member, era: table.era };
+            let place = Place {
+                member,
+                era: table.era,
+            };
             let sender = match before.remove(&addr) {
                 Some(sender) => {
                     sender.send_replace(place);
@@ -389,13 +402,18 @@ impl<H: Host> Shared<H> {
     /// Puts the connection of a life in the place of an earlier one of the member; false if that was of a later
     /// life.
     fn enter(&self, life: Life, connection: &Connection) -> bool {
-        let Life { member, incarnation } = life;
+        let Life {
+            member,
+            incarnation,
+        } = life;
         let mut table = self.change();
         let later = |(before, _): &(u64, Connection)| *before > incarnation;
         if table.served.get(&member).is_some_and(later) {
             return false;
         }
-        let before = table.served.insert(member, (incarnation, connection.clone()));
+        let before = table
+            .served
+            .insert(member, (incarnation, connection.clone()));
         drop(table);
         if let Some((_, before)) = before {
             before.close_with(CloseCode::Superseded, "a newer connection takes its place");
@@ -486,7 +504,9 @@ impl Trouble {
 impl From<RequestError> for Trouble {
     fn from(error: RequestError) -> Self {
         let lost = match &error {
-            RequestError::NotSent(lost) | RequestError::Unanswered(ReceiveError::Lost(lost)) => lost,
+            RequestError::NotSent(lost) | RequestError::Unanswered(ReceiveError::Lost(lost)) => {
+                lost
+            }
             _ => return Self::unreachable(error),
         };
         match (lost.code(), lost) {

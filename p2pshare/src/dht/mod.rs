@@ -53,8 +53,8 @@ pub use crate::wire::ring::{KeyError, LeaseKey, LeaseNews, RequestKey, RowKey, V
 pub(crate) mod sim {
     pub(crate) use super::coordinator::Coordinator;
     pub(crate) use super::founding::{
-        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_ahead, set_life, set_record,
-        set_returning,
+        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_ahead, set_life,
+        set_record, set_returning,
     };
     pub(crate) use super::hash_tree::{HashTree, hash, leaf_of};
     pub(crate) use super::machine::{Action, Input, Machine};

@@ -120,7 +120,10 @@ mod tests {
         }
         assert!(promises.made.len() <= PROMISES_MAX);
         for name in 0..many {
-            assert!(promises.of(&key(name)) >= ballot(u64::from(name) + 1), "{name}");
+            assert!(
+                promises.of(&key(name)) >= ballot(u64::from(name) + 1),
+                "{name}"
+            );
         }
     }
 }

@@ -76,7 +76,8 @@ impl Node {
     /// What is on its disk in a table.
     pub(crate) fn table(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
         let rows = self.disk.rows(table);
-        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+        rows.map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect()
     }
 }
 
@@ -129,7 +130,11 @@ impl SmallRing {
 
     /// Makes a member accept a state for a row under a ballot of its own.
     pub(crate) fn accept(&mut self, at: u8, key: &RowKey, round: u64) -> Result<(), StoreError> {
-        let epoch = self.node(at).replica.as_ref().map_or(Epoch::FOUNDING, Replica::epoch);
+        let epoch = self
+            .node(at)
+            .replica
+            .as_ref()
+            .map_or(Epoch::FOUNDING, Replica::epoch);
         let call = ReplicaCall::Accept {
             key: key.clone(),
             ballot: ballot(round),
@@ -185,7 +190,9 @@ impl SmallRing {
     /// Lets time pass up to the next timeout of a machine.
     pub(crate) fn pass_time<M: Machine>(&mut self, machine: &mut M) {
         let next = machine.poll_timeout();
-        self.now = next.unwrap_or(self.now + Duration::from_secs(1)).max(self.now);
+        self.now = next
+            .unwrap_or(self.now + Duration::from_secs(1))
+            .max(self.now);
         machine.handle_timeout(self.now);
     }
 }

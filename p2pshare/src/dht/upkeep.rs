@@ -73,7 +73,10 @@ fn others(member: &Member) -> Vec<MemberId> {
     let me = member.core.life().member;
     let record = member.core.record();
     let members = record.iter().flat_map(RingRecord::members);
-    members.map(|other| other.id).filter(|id| *id != me).collect()
+    members
+        .map(|other| other.id)
+        .filter(|id| *id != me)
+        .collect()
 }
 
 /// Compares with one member, and repairs, until nothing is left that differs or cannot be repaired now.

@@ -12,6 +12,7 @@ use rand::seq::IndexedRandom as _;
 
 use super::host::Death;
 use super::world::{Event, World};
+use crate::store::ModelDisk;
 
 /// The troubles of one world.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Troubles {
     pause: Duration,
     /// Whether they are over.
     over: bool,
+    /// The longest that a client thinks.
+    thinking: Duration,
 }
 
 /// Something that breaks.
@@ -95,11 +98,17 @@ impl Troubles {
             kinds: Kind::ALL.sample(rng, count).copied().collect(),
             pause: Duration::from_millis([300, 1000, 4000][rng.random_range(0..3)]),
             over: false,
+            thinking: Duration::from_millis([10, 60, 400][rng.random_range(0..3)]),
         }
     }
 }
 
 impl Troubles {
+    /// The longest that a client thinks.
+    pub(super) fn thinking(&self) -> Duration {
+        self.thinking
+    }
+
     /// Whether nothing breaks any more.
     pub(super) fn are_over(&self) -> bool {
         self.over
@@ -133,7 +142,9 @@ impl World {
             Kind::Loss => self.network.lost = self.rng.random_range(10..300),
             Kind::Doubles => self.network.doubled = self.rng.random_range(10..300),
             Kind::Late => self.network.late = self.rng.random_range(10..300),
-            Kind::Slow => self.network.delay = Duration::from_millis(self.rng.random_range(20..600)),
+            Kind::Slow => {
+                self.network.delay = Duration::from_millis(self.rng.random_range(20..600))
+            }
             Kind::Partition | Kind::OneWay | Kind::Bridge => return self.divide(kind, host),
             Kind::Crash => {
                 if self.hosts[host].life.is_none() {
@@ -141,6 +152,7 @@ impl World {
                 }
                 self.crash(host);
             }
+            Kind::AllCrash if self.rng.random_bool(0.8) => return false,
             Kind::AllCrash => {
                 for host in 0..self.hosts.len() {
                     self.crash(host);
@@ -150,7 +162,9 @@ impl World {
                 let deaths = [Death::Before, Death::Unsaid, Death::After];
                 self.hosts[host].dies = deaths.choose(&mut self.rng).copied();
             }
-            Kind::SlowDisk => self.hosts[host].disk_delay = Duration::from_millis(self.rng.random_range(20..900)),
+            Kind::SlowDisk => {
+                self.hosts[host].disk_delay = Duration::from_millis(self.rng.random_range(20..900))
+            }
             Kind::Pause => {
                 let pause = self.between(Duration::from_millis(100), Duration::from_secs(20));
                 self.hosts[host].asleep_until = Some(self.now + pause);
@@ -173,9 +187,9 @@ impl World {
         self.network.join();
         let side: Vec<bool> = match kind {
             Kind::Bridge => (0..members).map(|other| other % 2 == 0).collect(),
-            _ if members > 3 && self.rng.random() => {
-                (0..members).map(|other| other == host || other == (host + 1) % members).collect()
-            }
+            _ if members > 3 && self.rng.random() => (0..members)
+                .map(|other| other == host || other == (host + 1) % members)
+                .collect(),
             _ => (0..members).map(|other| other == host).collect(),
         };
         let inward: bool = self.rng.random();
@@ -193,19 +207,24 @@ impl World {
 
     /// A member loses its disk, or the newest part of it, unless another one has lost its memory too.
     fn forget(&mut self, kind: Kind, host: usize) -> bool {
-        if self.hosts.len() < 3 || self.hosts.iter().any(|host| host.forgetful) || self.hosts.iter().any(|host| host.id.is_none()) {
+        if self.hosts.len() < 3
+            || self.hosts.iter().any(|host| host.forgetful)
+            || self.hosts.iter().any(|host| host.id.is_none())
+        {
             return false;
         }
         self.crash(host);
-        self.hosts[host].forgetful = true;
+        let there = &mut self.hosts[host];
         match kind {
-            Kind::Wipe => self.hosts[host].disk = Default::default(),
-            _ => {
-                let batches = self.rng.random_range(1..20);
-                return self.hosts[host].disk.lose_tail(batches) > 0;
-            }
+            Kind::Wipe => there.disk = ModelDisk::default(),
+            _ => _ = there.disk.lose_tail(self.rng.random_range(1..20)),
         }
-        true
+        // What nobody was told of is no loss.
+        there.forgetful = there.disk.commits() < there.kept;
+        if there.forgetful {
+            there.word.forget();
+        }
+        there.forgetful
     }
 
     /// Mends everything, and lets nothing break any more.

@@ -63,7 +63,10 @@ fn every_majority_of_a_slice_has_one_that_was_heard() {
             let replicas = others.len() + 1;
             assert!(needed <= others.len());
             // So few of the others are left out that even with the member itself they are no majority.
-            assert!(others.len() - needed + 1 < majority(replicas), "of {members}");
+            assert!(
+                others.len() - needed + 1 < majority(replicas),
+                "of {members}"
+            );
         }
     }
 }
@@ -84,7 +87,10 @@ fn a_wiped_member_knows_every_row_again_in_a_new_epoch() {
     assert!((4000..=6000).contains(&returned.rows), "{returned:?}");
     for member in 1..=3 {
         ring.restart(member).unwrap();
-        assert_eq!(ring.node(member).replica.as_ref().unwrap().epoch(), RETURNED);
+        assert_eq!(
+            ring.node(member).replica.as_ref().unwrap().epoch(),
+            RETURNED
+        );
     }
 }
 
@@ -120,7 +126,10 @@ fn both_create(fence: bool) -> bool {
             accepted: ballot(0),
             state: RowState::default(),
         };
-        assert!(matches!(promised, ReplicaAnswer::Promised { .. }), "{nothing:?}");
+        assert!(
+            matches!(promised, ReplicaAnswer::Promised { .. }),
+            "{nothing:?}"
+        );
     }
     ring.wipe(1).unwrap();
     let mut epoch = Epoch::FOUNDING;
@@ -272,7 +281,10 @@ fn two_that_drive_each_other_on_pause_longer_and_longer() {
     }
     assert_eq!(pauses.len(), 19);
     assert!(pauses[0] <= Duration::from_secs(1), "{pauses:?}");
-    assert!(*pauses.last().unwrap() >= RETURN_PAUSE_LONGEST / 2, "{pauses:?}");
+    assert!(
+        *pauses.last().unwrap() >= RETURN_PAUSE_LONGEST / 2,
+        "{pauses:?}"
+    );
 }
 
 /// Answers are lost, come twice and late, replicas stop and go on, epochs rise and rows change meanwhile: it ends
@@ -314,7 +326,11 @@ fn run_among_troubles(ring: &mut SmallRing, machine: &mut Return, rng: &mut Smal
         let calm = round > 40;
         let done = ring.run(1, machine, |ring, from, request, answer| {
             let mine = from == id(1);
-            let trouble = if calm || mine { 100 } else { rng.random_range(0..100) };
+            let trouble = if calm || mine {
+                100
+            } else {
+                rng.random_range(0..100)
+            };
             if trouble == 0 {
                 let epoch = request.epoch.next_return();
                 let read = ReplicaCall::Read { key: key(1) };
