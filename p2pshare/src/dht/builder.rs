@@ -177,6 +177,7 @@ pub(super) async fn start(
     }
     tasks.spawn(upkeep::repair(member.clone()));
     tasks.spawn(upkeep::exchange_leases(member.clone()));
+    tasks.spawn(upkeep::scrub(member.clone()));
     tasks.spawn(upkeep::note(member.clone(), noted));
     Ok(DhtNode::new(member, tasks))
 }

@@ -51,14 +51,23 @@ impl Replica {
         placement: Arc<Placement>,
     ) -> Result<Self, StoreError> {
         let ceiling = decode_number(tx.get(Table::Meta, CEILING_KEY)?)?;
+        let counted = tx.get(Table::Meta, ROWS_KEY)?;
+        let (tree, rows) = if counted.is_some() {
+            (HashTree::load(tx)?, decode_number(counted)?)
+        } else {
+            // The disk is empty, or older than the tree, and the count with it.
+            let (tree, rows) = HashTree::build(tx)?;
+            tx.put(Table::Meta, ROWS_KEY, rows.to_be_bytes())?;
+            (tree, rows)
+        };
         Ok(Self {
             me,
             placement,
             epoch: decode_fence(tx.get(Table::Meta, FENCE_KEY)?)?,
             votes: false,
             promises: Promises::after_restart(ceiling),
-            tree: HashTree::load(tx)?,
-            rows: decode_number(tx.get(Table::Meta, ROWS_KEY)?)?,
+            tree,
+            rows,
         })
     }
 
@@ -78,8 +87,18 @@ impl Replica {
     }
 
     /// The hash tree over its rows.
+    #[cfg(any(test, feature = "__sim"))]
     pub(crate) fn tree(&self) -> &HashTree {
         &self.tree
+    }
+
+    /// Holds the rows of a slice against the hash tree, and mends that. Says how many leaves were wrong.
+    pub(crate) fn scrub(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        slice: Slice,
+    ) -> Result<u32, StoreError> {
+        Ok(self.tree.scrub(tx, slice)?.count_ones())
     }
 
     /// How many rows it has, the deleted ones among them.
@@ -539,7 +558,7 @@ fn decode_register(row: Option<Vec<u8>>) -> Result<Register, StoreError> {
     Ok(register)
 }
 
-fn decode_row((key, value): (Vec<u8>, Vec<u8>)) -> Result<ReplicaRow, StoreError> {
+pub(crate) fn decode_row((key, value): (Vec<u8>, Vec<u8>)) -> Result<ReplicaRow, StoreError> {
     let damaged = StoreError::Corrupt {
         table: Table::Rows.name(),
         what: "a key is none of a row",

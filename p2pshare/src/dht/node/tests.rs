@@ -14,6 +14,8 @@ use crate::identity::{PeerId, RequestId, SessionId};
 use crate::store::{MemoryDisk, StoreKind};
 use crate::wire::ring::RowState;
 
+mod leases;
+
 const RING: RingId = RingId::from_bytes([1; 32]);
 
 fn key(partition: &str, sort: &str) -> RowKey {
@@ -321,17 +323,22 @@ async fn what_was_answered_survives_a_power_cut() {
             .create(&key("p", &i.to_string()), "x", request(i), Attempt::First)
             .await;
         assert_eq!(made.unwrap(), applied(1));
-        drop(node);
-        // What it did by itself ends when the runtime comes to it.
-        while disk.is_open() {
-            tokio::task::yield_now().await;
-        }
+        gone(node, &disk).await;
         disk.lose_power();
         let node = in_memory(&disk).await;
         assert_eq!(
             node.list(b"p", None, 100).await.unwrap().rows.len() as u64,
             i + 1
         );
+        gone(node, &disk).await;
+    }
+}
+
+/// Drops a member: what it did by itself ends when the runtime comes to it.
+async fn gone(node: DhtNode, disk: &MemoryDisk) {
+    drop(node);
+    while disk.is_open() {
+        tokio::task::yield_now().await;
     }
 }
 
