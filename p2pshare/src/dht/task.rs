@@ -36,6 +36,12 @@ impl Rounds {
         self.0.fetch_max(floor, Ordering::Relaxed);
         self.0.fetch_add(1, Ordering::Relaxed) + 1
     }
+
+    /// Hands out only rounds above `refused` from now on, so that what begins next is not refused for the same
+    /// reason: a repair that a majority takes would never reach the one who refuses it.
+    pub(crate) fn pass(&self, refused: u64) {
+        self.0.fetch_max(refused, Ordering::Relaxed);
+    }
 }
 
 /// What is wanted of a row.
