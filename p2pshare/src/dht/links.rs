@@ -213,6 +213,7 @@ impl<H: Host> Links<H> {
     }
 
     /// Whether there is a connection to the member. True of this one.
+    #[cfg(test)]
     pub(crate) fn is_up(&self, member: MemberId) -> bool {
         let table = self.shared.table();
         let link = table.links.get(&member);
@@ -301,6 +302,9 @@ struct Table {
     met: BTreeMap<MemberId, u64>,
 }
 
+/// An address that is to be dialed, and the member that belongs there, once that is known.
+type Wanted = (TrackerAddr, Option<(MemberId, Arc<Wire>)>);
+
 /// The link to another member.
 struct Link {
     addr: TrackerAddr,
@@ -354,7 +358,7 @@ impl<H: Host> Shared<H> {
     fn place(
         self: &Arc<Self>,
         table: &mut Table,
-        wanted: Vec<(TrackerAddr, Option<(MemberId, Arc<Wire>)>)>,
+        wanted: Vec<Wanted>,
     ) {
         let mut before = std::mem::take(&mut table.places);
         for (addr, member) in wanted {

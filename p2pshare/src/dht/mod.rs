@@ -40,6 +40,8 @@ mod upkeep;
 pub(crate) use builder::Together;
 pub use builder::{DhtBindError, DhtNodeBuilder};
 pub(crate) use host::Authority;
+#[cfg(any(feature = "__internals", test))]
+pub(crate) use membership::Rumours;
 pub use lease::session::LeaseSession;
 pub use lease::{Lease, LeaseError, LeasesPut};
 pub use node::DhtNode;

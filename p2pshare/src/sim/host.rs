@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use super::trouble::DISK_DELAY;
 use super::world::{Event, World};
+use super::trouble::DISK_DELAY;
 use crate::dht::sim::{
-    Action, Beginning, Coordinator, Exchange, Exchanged, Failure, Fault, Identity, Input, Intent,
-    Machine, Outcome, Page, Paging, Placement, Proposer, Remembered, Replica, Returned, Task,
-    planted, slice_of, slice_of_row,
+    Action, Beginning, Coordinator, Exchange, Exchanged, Failure, Fault, Identity, Input, Intent, Machine,
+    Outcome, Page, Paging, Placement, Proposer, Remembered, Replica, Returned, Task, planted, register, slice_of,
+    slice_of_row,
 };
 use crate::identity::{MemberId, TrackerAddr};
 use crate::store::ModelDisk;
-use crate::wire::ring::{ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, RowKey};
+use crate::wire::ring::{Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RingRecord, RowKey};
 
 /// A member of the world.
 pub(super) struct Host {
@@ -73,10 +73,7 @@ impl Host {
         let Some(life) = &self.life else {
             return commits;
         };
-        let votes = life
-            .serving
-            .as_ref()
-            .is_some_and(|serving| serving.replica.votes());
+        let votes = life.serving.as_ref().is_some_and(|serving| serving.replica.votes());
         if votes { commits } else { life.commits }
     }
 }
@@ -144,16 +141,8 @@ impl Life {
     /// How far it has come, in words.
     pub(super) fn describe(&self) -> String {
         let step = self.beginning.step();
-        let machines = self
-            .running
-            .values()
-            .map(|running| running.machine.poll_timeout());
-        format!(
-            "life {} begun {} running {:?} step {step:?}",
-            self.number,
-            self.begun,
-            machines.collect::<Vec<_>>()
-        )
+        let machines = self.running.values().map(|running| running.machine.poll_timeout());
+        format!("life {} begun {} running {:?} step {step:?}", self.number, self.begun, machines.collect::<Vec<_>>())
     }
 
     pub(super) fn record(&self) -> Option<&RingRecord> {
@@ -241,10 +230,7 @@ impl World {
     }
 
     pub(super) fn life(&mut self, host: usize, life: u64) -> Option<&mut Life> {
-        self.hosts[host]
-            .life
-            .as_mut()
-            .filter(|there| there.number == life)
+        self.hosts[host].life.as_mut().filter(|there| there.number == life)
     }
 
     fn host_of(&self, id: MemberId) -> Option<usize> {
@@ -254,22 +240,12 @@ impl World {
     /// Begins a read or a change of a row at a member.
     pub(super) fn begin_row(&mut self, host: usize, key: &RowKey, intent: Intent, whom: For) {
         let (now, seed) = (self.now, self.rng.random());
-        let Some((life, serving)) = self.hosts[host]
-            .life
-            .as_ref()
-            .and_then(|life| Some((life, life.serving.as_ref()?)))
+        let Some((life, serving)) = self.hosts[host].life.as_ref().and_then(|life| Some((life, life.serving.as_ref()?)))
         else {
             return;
         };
-        let replicas = serving
-            .placement
-            .preference_list(slice_of_row(key))
-            .to_vec();
-        let alive = |id: &&MemberId| {
-            life.alive
-                .iter()
-                .any(|other| self.hosts[*other].id == Some(**id))
-        };
+        let replicas = serving.placement.preference_list(slice_of_row(key)).to_vec();
+        let alive = |id: &&MemberId| life.alive.iter().any(|other| self.hosts[*other].id == Some(**id));
         let task = Task {
             key: key.clone(),
             intent,
@@ -286,20 +262,13 @@ impl World {
     /// Begins to list a page of a partition at a member.
     pub(super) fn begin_page(&mut self, host: usize, call: ReplicaCall, whom: For) {
         let now = self.now;
-        let Some(serving) = self.hosts[host]
-            .life
-            .as_ref()
-            .and_then(|life| life.serving.as_ref())
-        else {
+        let Some(serving) = self.hosts[host].life.as_ref().and_then(|life| life.serving.as_ref()) else {
             return;
         };
         let ReplicaCall::List { partition, .. } = &call else {
             return;
         };
-        let replicas = serving
-            .placement
-            .preference_list(slice_of(partition))
-            .to_vec();
+        let replicas = serving.placement.preference_list(slice_of(partition)).to_vec();
         let machine = Paging::new(now, call, serving.replica.epoch(), replicas);
         self.begin(host, machine, Ended::Page, whom);
     }
@@ -307,13 +276,8 @@ impl World {
     /// Begins to compare what a member and another one have.
     fn begin_exchange(&mut self, host: usize, with: usize) {
         let now = self.now;
-        let serving = self.hosts[host]
-            .life
-            .as_ref()
-            .and_then(|life| life.serving.as_ref());
-        let (Some(serving), Some(me), Some(other)) =
-            (serving, self.hosts[host].id, self.hosts[with].id)
-        else {
+        let serving = self.hosts[host].life.as_ref().and_then(|life| life.serving.as_ref());
+        let (Some(serving), Some(me), Some(other)) = (serving, self.hosts[host].id, self.hosts[with].id) else {
             return;
         };
         let machine = Exchange::new(now, me, other, serving.replica.epoch());
@@ -323,18 +287,30 @@ impl World {
     /// Repairs the rows that were found to differ.
     fn exchanged(&mut self, host: usize, found: &Exchanged) {
         for key in &found.rows {
+            if planted(Fault::RepairCopies) {
+                self.copy(host, key);
+                continue;
+            }
             self.begin_row(host, key, Intent::Repair, For::Ring { host });
         }
     }
 
+    /// What repair must not do: takes the newest that anybody has accepted, without asking.
+    fn copy(&mut self, host: usize, key: &RowKey) {
+        let copies = self.hosts.iter().filter_map(|other| other.disk.read(|view| register(view, key)).ok());
+        let Some(Register { accepted, state, .. }) = copies.max_by_key(|copy| copy.accepted) else {
+            return;
+        };
+        let Host { disk, life, .. } = &mut self.hosts[host];
+        if let Some(serving) = life.as_mut().and_then(|life| life.serving.as_mut()) {
+            let row = ReplicaRow { key: key.clone(), accepted, state };
+            _ = disk.write(|tx| serving.replica.install(tx, row));
+        }
+    }
+
     /// Begins to run a machine at a member.
-    pub(super) fn begin<M>(
-        &mut self,
-        host: usize,
-        machine: M,
-        end: fn(M::Outcome) -> Ended,
-        whom: For,
-    ) where
+    pub(super) fn begin<M>(&mut self, host: usize, machine: M, end: fn(M::Outcome) -> Ended, whom: For)
+    where
         M: Machine + 'static,
     {
         let Some(life) = &mut self.hosts[host].life else {
@@ -392,22 +368,11 @@ impl World {
         };
         match running.machine.poll_timeout() {
             None if running.finished => _ = life.running.remove(&machine),
-            Some(timeout)
-                if running
-                    .woken
-                    .is_none_or(|woken| woken <= now || timeout < woken) =>
-            {
+            Some(timeout) if running.woken.is_none_or(|woken| woken <= now || timeout < woken) => {
                 running.woken = Some(timeout);
                 let life = number;
                 let after = timeout.saturating_duration_since(now);
-                self.plan(
-                    after,
-                    Event::Woken {
-                        host,
-                        life,
-                        machine,
-                    },
-                );
+                self.plan(after, Event::Woken { host, life, machine });
             }
             Some(_) | None => {}
         }
@@ -415,16 +380,10 @@ impl World {
 
     fn ended(&mut self, whom: For, ended: Ended) {
         match (whom, ended) {
-            (For::Client { client, called }, Ended::Row(result)) => {
-                self.told(client, called, Some(result))
-            }
-            (For::Client { client, called }, Ended::Page(result)) => {
-                self.told_page(client, called, result)
-            }
+            (For::Client { client, called }, Ended::Row(result)) => self.told(client, called, Some(result)),
+            (For::Client { client, called }, Ended::Page(result)) => self.told_page(client, called, result),
             (For::Ring { host }, Ended::Exchanged(exchanged)) => self.exchanged(host, &exchanged),
-            (For::Ring { host }, Ended::Returned(returned)) => {
-                self.begin_to_vote(host, returned.epoch)
-            }
+            (For::Ring { host }, Ended::Returned(returned)) => self.begin_to_vote(host, returned.epoch),
             (For::Ring { .. }, Ended::Row(_) | Ended::Page(_)) | (For::Client { .. }, _) => {}
         }
     }
@@ -440,15 +399,7 @@ impl World {
         for after in fate.arrives {
             let request = request.clone();
             if is_up {
-                self.plan(
-                    after,
-                    Event::Asked {
-                        host,
-                        life,
-                        asker,
-                        request,
-                    },
-                );
+                self.plan(after, Event::Asked { host, life, asker, request });
             } else {
                 self.fail(after, asker, host);
             }
@@ -459,14 +410,7 @@ impl World {
     }
 
     fn fail(&mut self, after: Duration, asker: Asker, from: usize) {
-        self.plan(
-            after,
-            Event::Answered {
-                asker,
-                from,
-                answer: None,
-            },
-        );
+        self.plan(after, Event::Answered { asker, from, answer: None });
     }
 
     /// Sends an answer on its way.
@@ -475,14 +419,7 @@ impl World {
         let fate = self.network.fate(&mut self.rng, host, asker.host);
         for after in fate.arrives {
             let answer = Some((answer.clone(), commits));
-            self.plan(
-                after,
-                Event::Answered {
-                    asker,
-                    from: host,
-                    answer,
-                },
-            );
+            self.plan(after, Event::Answered { asker, from: host, answer });
         }
         if let Some(after) = fate.failed {
             self.fail(after, asker, host);
@@ -490,13 +427,7 @@ impl World {
     }
 
     /// A request arrives.
-    pub(super) fn asked(
-        &mut self,
-        host: usize,
-        number: u64,
-        asker: Asker,
-        request: ReplicaRequest,
-    ) {
+    pub(super) fn asked(&mut self, host: usize, number: u64, asker: Asker, request: ReplicaRequest) {
         if self.life(host, number).is_none() {
             // It was sent to a life that is over.
             let after = self.between(Duration::from_millis(1), Duration::from_millis(50));
@@ -515,10 +446,7 @@ impl World {
         }
         match disk.read(|view| serving.replica.read(view, request)) {
             Ok(answer) => self.answer(host, asker, &answer),
-            Err(error) => self
-                .tally
-                .violations
-                .push(format!("a replica cannot read: {error}")),
+            Err(error) => self.tally.violations.push(format!("a replica cannot read: {error}")),
         }
     }
 
@@ -542,10 +470,7 @@ impl World {
             };
             match disk.write(|tx| serving.replica.write(tx, from, request)) {
                 Ok(answer) => written.push((asker, answer)),
-                Err(error) => self
-                    .tally
-                    .violations
-                    .push(format!("a replica cannot write: {error}")),
+                Err(error) => self.tally.violations.push(format!("a replica cannot write: {error}")),
             }
         }
         let is_dirty = disk.is_dirty();
@@ -558,11 +483,7 @@ impl World {
             life.written = Some(written);
         }
         let least = Duration::from_micros(5);
-        let most = if is_dirty {
-            self.hosts[host].disk_delay
-        } else {
-            least
-        };
+        let most = if is_dirty { self.hosts[host].disk_delay } else { least };
         let after = self.between(least, most);
         self.plan(after, Event::Synced { host, life: number });
     }
@@ -599,31 +520,16 @@ impl World {
     }
 
     /// An answer arrives, or the news that none will.
-    pub(super) fn answered(
-        &mut self,
-        asker: Asker,
-        from: usize,
-        answer: Option<(ReplicaAnswer, u64)>,
-    ) {
+    pub(super) fn answered(&mut self, asker: Asker, from: usize, answer: Option<(ReplicaAnswer, u64)>) {
         let (now, Some(from)) = (self.now, self.hosts[from].id) else {
             return;
         };
-        let Asker {
-            host,
-            life,
-            machine,
-        } = asker;
+        let Asker { host, life, machine } = asker;
         let Some(there) = self.life(host, life) else {
             return;
         };
         if let Some((_, commits)) = answer {
-            there.note(
-                from,
-                Remembered {
-                    incarnation: 0,
-                    commits,
-                },
-            );
+            there.note(from, Remembered { incarnation: 0, commits });
         }
         let Some(running) = there.running.get_mut(&machine) else {
             return;
@@ -639,10 +545,7 @@ impl World {
     /// A machine is woken.
     pub(super) fn woken(&mut self, host: usize, life: u64, machine: u64) {
         let now = self.now;
-        let Some(running) = self
-            .life(host, life)
-            .and_then(|life| life.running.get_mut(&machine))
-        else {
+        let Some(running) = self.life(host, life).and_then(|life| life.running.get_mut(&machine)) else {
             return;
         };
         running.machine.handle_timeout(now);
@@ -685,11 +588,7 @@ impl World {
         let with = self.rng.random_range(0..self.hosts.len());
         let often = if self.troubles.are_over() { 0.5 } else { 0.05 };
         let compares = self.rng.random_bool(often) && with != host && self.serves(host);
-        if compares
-            && self
-                .life(host, number)
-                .is_some_and(|life| life.alive.contains(&with))
-        {
+        if compares && self.life(host, number).is_some_and(|life| life.alive.contains(&with)) {
             self.begin_exchange(host, with);
         }
         self.plan(LOOKS, Event::Looked { host, life: number });

@@ -40,10 +40,6 @@ impl World {
                 .push(format!("member {host} cannot begin: {begun:?}"));
             return;
         };
-        let founders = match planted(Fault::FoundingAlone) {
-            true => vec![own.clone()],
-            false => founders,
-        };
         let beginning = Beginning::new(&identity, own, founders, commits, forgot);
         let (known, returning) = (
             (identity.record.clone(), identity.life),
@@ -250,10 +246,7 @@ impl World {
             placement,
             proposer: Proposer {
                 member: as_life.member,
-                incarnation: match planted(Fault::BallotReused) {
-                    true => 1,
-                    false => as_life.incarnation,
-                },
+                incarnation: as_life.incarnation,
                 rounds: Arc::default(),
             },
         });

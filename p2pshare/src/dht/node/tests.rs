@@ -14,6 +14,8 @@ use crate::identity::{PeerId, RequestId, SessionId};
 use crate::store::{MemoryDisk, StoreKind};
 use crate::wire::ring::RowState;
 
+mod leases;
+
 const RING: RingId = RingId::from_bytes([1; 32]);
 
 fn key(partition: &str, sort: &str) -> RowKey {
