@@ -4,10 +4,7 @@
 //! cargo run --release -p p2pshare --features __sim --example ring_sim -- --seeds 1000
 //! ```
 
-#![expect(
-    clippy::print_stdout,
-    reason = "it is a program that prints a report"
-)]
+#![expect(clippy::print_stdout, reason = "it is a program that prints a report")]
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -102,7 +99,10 @@ fn worlds(options: &Options) -> Result<bool, String> {
 fn print(sum: &Report, seeds: u64, elapsed: Duration) {
     let hours = sum.simulated().as_secs_f64() / 3600.0;
     let rate = seeds as f64 / elapsed.as_secs_f64();
-    println!("seeds            {seeds} in {:.1} s ({rate:.0} per second)", elapsed.as_secs_f64());
+    println!(
+        "seeds            {seeds} in {:.1} s ({rate:.0} per second)",
+        elapsed.as_secs_f64()
+    );
     println!("simulated hours  {hours:.1}");
     for (what, counts) in [("operations", sum.told()), ("faults", sum.broken())] {
         println!("{what:<16} {}", counts.values().sum::<u64>());
@@ -132,13 +132,20 @@ fn table(options: &Options) -> Result<bool, String> {
 
 fn run(seed: u64, fault: Option<&str>) -> Result<Report, String> {
     sim::run(seed, fault).map_err(|name| {
-        format!("no mistake is called {name}; there are {}", sim::faults().join(", "))
+        format!(
+            "no mistake is called {name}; there are {}",
+            sim::faults().join(", ")
+        )
     })
 }
 
 fn command(seed: u64, fault: Option<&str>) -> String {
-    let fault = fault.map(|fault| format!(" --fault {fault}")).unwrap_or_default();
-    format!("cargo run --release -p p2pshare --features __sim --example ring_sim -- --seed {seed}{fault}")
+    let fault = fault
+        .map(|fault| format!(" --fault {fault}"))
+        .unwrap_or_default();
+    format!(
+        "cargo run --release -p p2pshare --features __sim --example ring_sim -- --seed {seed}{fault}"
+    )
 }
 
 /// After so many, more are no news.

@@ -332,6 +332,8 @@ const SEEDS: &[(&str, &str, &str, usize)] = &[
     ("peer_message", "peer", "swarm_request/", HEADER_BYTES),
     ("ring_message", "ring", "request/", HEADER_BYTES),
     ("ring_message", "ring", "answer/", HEADER_BYTES),
+    ("ring_message", "ring", "hello/", HEADER_BYTES),
+    ("ring_message", "ring", "welcome/", HEADER_BYTES),
     ("ring_message", "ring", "lease_entry", 0),
     ("token", "token", "signed/", 0),
 ];

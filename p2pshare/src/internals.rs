@@ -3,16 +3,22 @@
 //! It exists only with the private feature `__internals`, lives inside the crate so that nothing else has to be public
 //! for it, and promises nothing to anybody else. A fuzz target panics when a promise of the library is broken.
 
+mod bench_ring;
 mod benches;
 mod decoders;
+mod replicas;
+mod ring_ops;
 
 use std::collections::BTreeSet;
 
+pub use bench_ring::ring_of;
 pub use benches::{ArrivedPage, ChunkStream, Frames, TwoBitfields, hash_chunk};
 pub use decoders::{
-    fuzz_chunk_stream, fuzz_frame, fuzz_peer_message, fuzz_ring_key, fuzz_ring_message, fuzz_token,
-    fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
+    fuzz_chunk_stream, fuzz_frame, fuzz_gossip, fuzz_peer_message, fuzz_ring_key,
+    fuzz_ring_message, fuzz_token, fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
 };
+pub use replicas::{Rows, Traffic, TwoReplicas};
+pub use ring_ops::{fuzz_anti_entropy, fuzz_row_ops};
 
 use serde::{Deserialize, Serialize};
 

@@ -85,9 +85,9 @@ mod wire;
 
 pub use content::{CHUNK_SIZE, Digest, FileId, ParseDigestError};
 pub use dht::{
-    Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey, LeaseNews,
-    LeaseSession, LeasesPut, Listing, RequestKey, Row, RowChange, RowError, RowKey, ScanCursor,
-    ScanPage, Version,
+    Attempt, DhtBindError, DhtNode, DhtNodeBuilder, KeyError, Lease, LeaseError, LeaseKey,
+    LeaseNews, LeaseSession, LeasesPut, Listing, RequestKey, Row, RowChange, RowError, RowKey,
+    ScanCursor, ScanPage, Version,
 };
 pub use identity::{
     FileName, GroupName, IdError, LineProblem, MemberId, NameError, PeerId, RequestId, RingId,

@@ -299,6 +299,8 @@ pub(crate) const DISPUTED_AT_ONCE: usize = 16;
 pub(crate) const REPAIRS_AT_ONCE: usize = 32;
 /// How often a member compares what it has with another.
 pub(crate) const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a member holds a slice of its disk against the hash tree: all of them in about a day.
+pub(crate) const SCRUB_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a member notes how far its disk and the others' are.
 pub(crate) const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 /// By how much a member that returned tells of more commits than anybody remembers of it: more than it can have
@@ -371,7 +373,8 @@ pub(crate) const LEASE_TABLE_BYTES_MAX: usize = 512 << 20;
 /// Bytes in one message about leases, more or less one slot.
 pub(crate) const LEASE_PAGE_BYTES: usize = 128 * 1024;
 /// Bytes in one message about leases, at most.
-pub(crate) const LEASE_MESSAGE_BYTES_MAX: usize = LEASE_PAGE_BYTES + LEASE_SLOT_BYTES_MAX + 32 * 1024;
+pub(crate) const LEASE_MESSAGE_BYTES_MAX: usize =
+    LEASE_PAGE_BYTES + LEASE_SLOT_BYTES_MAX + 32 * 1024;
 /// How often a member compares its leases with each other member's.
 pub(crate) const LEASE_EXCHANGE_INTERVAL: Duration = Duration::from_secs(20);
 /// Slots that are looked at for one page of their numbers.

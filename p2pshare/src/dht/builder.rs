@@ -116,7 +116,11 @@ pub(super) async fn start(
     };
     let forgot = remembered.is_some_and(|remembered| remembered > commits);
     if forgot {
-        tracing::error!(commits, ?remembered, "the disk of this tracker has lost what it had");
+        tracing::error!(
+            commits,
+            ?remembered,
+            "the disk of this tracker has lost what it had"
+        );
     }
     let together = match together {
         Some(together) => Parts::of(together),
@@ -144,7 +148,9 @@ pub(super) async fn start(
     };
     let beginning = Beginning::new(&identity, own.clone(), founders.clone(), commits, forgot);
     let (welcomed, welcomes) = mpsc::channel(WELCOMES_WAITING_MAX);
-    let core = Arc::new(Core::new(identity, own, store, commits, authority, skew, welcomed));
+    let core = Arc::new(Core::new(
+        identity, own, store, commits, authority, skew, welcomed,
+    ));
     let links = Links::new(endpoint, ring, me);
     let member = Arc::new(Member::new(core.clone(), links, founders.len()));
     match core.record() {
@@ -171,6 +177,7 @@ pub(super) async fn start(
     }
     tasks.spawn(upkeep::repair(member.clone()));
     tasks.spawn(upkeep::exchange_leases(member.clone()));
+    tasks.spawn(upkeep::scrub(member.clone()));
     tasks.spawn(upkeep::note(member.clone(), noted));
     Ok(DhtNode::new(member, tasks))
 }

@@ -7,16 +7,23 @@
 //! The members trust each other, so that nobody has to be kept from making two rows that cancel out.
 //!
 //! **Invariant.** A leaf is changed in the batch of the row, so that on disk the tree is always that of the rows.
+//! Since a disk may err all the same, the two are held against each other now and then, a slice at a time (the
+//! *scrub*); a leaf that is not that of its rows becomes it, and the next comparison with another replica shows what
+//! is missing.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
 use super::placement::slice_of_row;
+use super::replica::decode_row;
 use super::row_key;
 use crate::limits::TREE_LEAVES_PER_SLICE;
 use crate::store::{KeyRange, PageLimit, StoreError, Table, Transaction};
-use crate::wire::ring::{Ballot, RowKey, Slice, Sum};
+use crate::wire::ring::{Ballot, ReplicaRow, RowKey, Slice, Sum};
 
 /// All leaves, in memory; those that are zero are left out.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -33,10 +40,7 @@ impl HashTree {
         loop {
             let page = tx.range(Table::HashTree, &range, LOADED_AT_ONCE)?;
             for (key, value) in &page.rows {
-                let (slice, leaf, sum) = decode(key, value).ok_or(StoreError::Corrupt {
-                    table: Table::HashTree.name(),
-                    what: "a leaf is none",
-                })?;
+                let (slice, leaf, sum) = decode(key, value).ok_or(NO_LEAF)?;
                 tree.set(slice, leaf, sum);
             }
             match page.rows.last().filter(|_| page.more) {
@@ -44,6 +48,48 @@ impl HashTree {
                 None => return Ok(tree),
             }
         }
+    }
+
+    /// Makes the tree of the rows on disk, for a disk that has none, and says how many rows there are.
+    pub(crate) fn build(tx: &mut Transaction<'_>) -> Result<(Self, u64), StoreError> {
+        let (mut tree, mut count) = (Self::default(), 0);
+        let last = Slice::new(Slice::COUNT - 1).unwrap_or(Slice::FIRST);
+        each_row(tx, (Slice::FIRST, last), |key, accepted| {
+            let (slice, leaf) = (slice_of_row(&key), leaf_of(&key));
+            let sum = tree.leaves(slice)[usize::from(leaf)];
+            tree.set(slice, leaf, sum.wrapping_add(hash(&key, accepted)));
+            count += 1;
+        })?;
+        for (slice, leaves) in &tree.slices {
+            for (leaf, sum) in (0..).zip(leaves).filter(|(_, sum)| **sum != 0) {
+                tx.put(Table::HashTree, disk_key(*slice, leaf), sum.to_be_bytes())?;
+            }
+        }
+        Ok((tree, count))
+    }
+
+    /// Makes the leaves of a slice, in memory and on disk, those of its rows. Says which were not: bit `i` stands
+    /// for leaf `i`.
+    pub(crate) fn scrub(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        slice: Slice,
+    ) -> Result<u64, StoreError> {
+        let (sums, remembered, stored) = (
+            sums_of_rows(tx, slice)?,
+            self.leaves(slice),
+            stored(tx, slice)?,
+        );
+        let mut mended = 0;
+        for (leaf, sum) in (0..TREE_LEAVES_PER_SLICE).zip(sums) {
+            let at = usize::from(leaf);
+            if (remembered[at], stored[at]) != (sum, sum) {
+                tx.put(Table::HashTree, disk_key(slice, leaf), sum.to_be_bytes())?;
+                self.set(slice, leaf, sum);
+                mended |= 1 << leaf;
+            }
+        }
+        Ok(mended)
     }
 
     /// Notes that a row has accepted `new` where it had `old` before; [`Ballot::ZERO`] is nothing.
@@ -87,6 +133,54 @@ impl HashTree {
     }
 }
 
+/// Whether the leaves of a slice on disk are those of its rows. A change between the looks at both can make it seem
+/// that they are not, which [`HashTree::scrub`] then decides.
+pub(crate) fn is_sound(view: &Transaction<'_>, slice: Slice) -> Result<bool, StoreError> {
+    Ok(sums_of_rows(view, slice)? == stored(view, slice)?)
+}
+
+/// The leaves of a slice as its rows add up to them.
+fn sums_of_rows(view: &Transaction<'_>, slice: Slice) -> Result<Leaves, StoreError> {
+    let mut sums = NO_LEAVES;
+    each_row(view, (slice, slice), |key, accepted| {
+        let sum = &mut sums[usize::from(leaf_of(&key))];
+        *sum = sum.wrapping_add(hash(&key, accepted));
+    })?;
+    Ok(sums)
+}
+
+/// The leaves of a slice as they are on disk.
+fn stored(view: &Transaction<'_>, slice: Slice) -> Result<Leaves, StoreError> {
+    let mut leaves = NO_LEAVES;
+    let range = KeyRange::prefix(slice.index().to_be_bytes());
+    for (key, value) in &view.range(Table::HashTree, &range, LOADED_AT_ONCE)?.rows {
+        let (_, leaf, sum) = decode(key, value).ok_or(NO_LEAF)?;
+        leaves[usize::from(leaf)] = sum;
+    }
+    Ok(leaves)
+}
+
+/// Shows keys and accepted ballots of all rows of some slices.
+fn each_row(
+    view: &Transaction<'_>,
+    (first, last): (Slice, Slice),
+    mut show: impl FnMut(RowKey, Ballot),
+) -> Result<(), StoreError> {
+    let mut range = row_key::slices(first, last);
+    loop {
+        let page = view.range(Table::Rows, &range, LOADED_AT_ONCE)?;
+        let behind = page.rows.last().map(|(key, _)| key.clone());
+        for stored in page.rows {
+            let ReplicaRow { key, accepted, .. } = decode_row(stored)?;
+            show(key, accepted);
+        }
+        match behind.filter(|_| page.more) {
+            Some(last) => range = range.after(&last),
+            None => return Ok(()),
+        }
+    }
+}
+
 /// The node above `sums`.
 pub(crate) fn add(sums: impl Iterator<Item = Sum>) -> Sum {
     sums.fold(0, Sum::wrapping_add)
@@ -112,24 +206,15 @@ pub(crate) fn hash(key: &RowKey, accepted: Ballot) -> Sum {
         member,
         incarnation,
     } = accepted;
-    let digest: [u8; 32] = Sha256::new()
+    let digest = Sha256::new()
         .chain_update(ROW_LABEL)
         .chain_update(round.to_be_bytes())
         .chain_update(member.as_bytes())
         .chain_update(incarnation.to_be_bytes())
         .chain_update(row_key::encode_within(key))
-        .finalize()
-        .into();
-    let [high, _] = halves(digest);
-    high
-}
-
-fn halves(digest: [u8; 32]) -> [Sum; 2] {
-    let mut halves = [0; 2];
-    for (index, byte) in digest.into_iter().enumerate() {
-        halves[index / 16] = halves[index / 16] << 8 | Sum::from(byte);
-    }
-    halves
+        .finalize();
+    let half = digest.iter().take(size_of::<Sum>());
+    half.fold(0, |sum, byte| sum << 8 | Sum::from(*byte))
 }
 
 fn disk_key(slice: Slice, leaf: u8) -> [u8; 3] {
@@ -144,6 +229,10 @@ fn decode(key: &[u8], value: &[u8]) -> Option<(Slice, u8, Sum)> {
     (leaf < TREE_LEAVES_PER_SLICE).then_some((slice, leaf, sum))
 }
 
+const NO_LEAF: StoreError = StoreError::Corrupt {
+    table: Table::HashTree.name(),
+    what: "a leaf is none",
+};
 const NO_LEAVES: Leaves = [0; TREE_LEAVES_PER_SLICE as usize];
 const LEAF_LABEL: &[u8] = b"p2pshare/leaf/1\0";
 const ROW_LABEL: &[u8] = b"p2pshare/leaf-row/1\0";

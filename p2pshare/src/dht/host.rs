@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::clock::RingTime;
 use super::founding::{self, Identity, Remembered};
+use super::hash_tree;
 use super::lease::table::LeaseTable;
 use super::links::{Host, Refusal, Trouble};
 use super::placement::Placement;
@@ -20,10 +21,11 @@ use crate::identity::key::{SigningKey, VerifyingKey};
 use crate::identity::token::{Signed, TrackerCertificate};
 use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
 use crate::limits::REMEMBERED_COMMITS_APART;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Transaction};
 use crate::time::Timestamp;
 use crate::wire::ring::{
-    Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Standing, Welcome,
+    Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Slice, Standing,
+    Welcome,
 };
 
 /// By what a member proves that it is one: it signs its own certificate with the ring's key.
@@ -173,6 +175,33 @@ impl Core {
         self.set_waiting_for(addrs.map(|member| member.addr.clone()).collect());
     }
 
+    /// Holds the rows of a slice on disk against the hash tree, and mends that where it is wrong.
+    pub(super) async fn scrub(&self, slice: Slice) -> Result<(), StoreError> {
+        if self
+            .store
+            .view(move |view| hash_tree::is_sound(view, slice))
+            .await?
+        {
+            return Ok(());
+        }
+        let replica = self.replica.clone();
+        let mend = move |tx: &mut Transaction<'_>| {
+            let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
+            replica
+                .as_mut()
+                .map_or(Ok(0), |replica| replica.scrub(tx, slice))
+        };
+        let mended = self.store.write(mend).await?;
+        if mended > 0 {
+            tracing::error!(
+                ?slice,
+                leaves = mended,
+                "rows on disk are not what they were"
+            );
+        }
+        Ok(())
+    }
+
     /// How many rows its replica has.
     pub(super) fn rows(&self) -> u64 {
         self.with_replica(Replica::rows).unwrap_or(0)
@@ -253,7 +282,9 @@ impl Core {
     pub(super) fn own_time(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let millis = since.unwrap_or_default().as_millis();
-        let millis = i64::try_from(millis).unwrap_or(i64::MAX).saturating_add(self.skew);
+        let millis = i64::try_from(millis)
+            .unwrap_or(i64::MAX)
+            .saturating_add(self.skew);
         Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
@@ -267,7 +298,7 @@ impl Core {
     /// What others told of themselves and is not on disk yet, as far as it matters.
     pub(super) async fn remember_others(&self, all: bool) -> Result<(), StoreError> {
         let heard = self.state().heard.clone();
-        let job = move |tx: &mut crate::store::Transaction<'_>| {
+        let job = move |tx: &mut Transaction<'_>| {
             for (member, news) in heard {
                 let known = founding::remembered(tx, member)?;
                 let apart = news.commits.saturating_sub(known.commits);
@@ -337,7 +368,7 @@ impl Core {
         };
         let replica = self.replica.clone();
         let answers = if writes {
-            let job = move |tx: &mut crate::store::Transaction<'_>| {
+            let job = move |tx: &mut Transaction<'_>| {
                 let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
                 let answer = |request| match replica.as_mut() {
                     Some(replica) => replica.write(tx, from, request),
@@ -436,7 +467,10 @@ impl Host for Core {
     }
 
     async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
-        if !requests.iter().any(|request| request.call.is_about_leases()) {
+        if !requests
+            .iter()
+            .any(|request| request.call.is_about_leases())
+        {
             return self.answer_of_rows(from, requests).await;
         }
         let mut answers = Vec::new();

@@ -139,7 +139,8 @@ impl<H: Host> Links<H> {
         }
         if let Some(endpoint) = self.shared.endpoint.clone() {
             let crowd = Crowd::new(RING_CONNECTIONS_MAX, RING_CONNECTIONS_MAX);
-            self.shared.spawn(serve::accept(self.shared.clone(), endpoint, crowd));
+            self.shared
+                .spawn(serve::accept(self.shared.clone(), endpoint, crowd));
         }
         let waiting = std::mem::take(&mut self.shared.change().waiting);
         for (addr, place) in waiting {
@@ -212,6 +213,7 @@ impl<H: Host> Links<H> {
     }
 
     /// Whether there is a connection to the member. True of this one.
+    #[cfg(test)]
     pub(crate) fn is_up(&self, member: MemberId) -> bool {
         let table = self.shared.table();
         let link = table.links.get(&member);
@@ -238,9 +240,16 @@ impl<H: Host> Links<H> {
         for (member, incarnation) in &self.shared.table().met {
             let (member, incarnation) = (*member, *incarnation);
             // There is room for all of them.
-            _ = sender.try_send(News::Met(Life { member, incarnation }));
+            _ = sender.try_send(News::Met(Life {
+                member,
+                incarnation,
+            }));
         }
-        *self.shared.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        *self
+            .shared
+            .news
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(sender);
         receiver
     }
 
@@ -258,7 +267,9 @@ impl<H: Host> Links<H> {
 impl<H> fmt::Debug for Links<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoint = &self.shared.endpoint;
-        f.debug_struct("Links").field("endpoint", endpoint).finish_non_exhaustive()
+        f.debug_struct("Links")
+            .field("endpoint", endpoint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -290,6 +301,9 @@ struct Table {
     /// The last incarnation of each that said hello or welcome.
     met: BTreeMap<MemberId, u64>,
 }
+
+/// An address that is to be dialed, and the member that belongs there, once that is known.
+type Wanted = (TrackerAddr, Option<(MemberId, Arc<Wire>)>);
 
 /// The link to another member.
 struct Link {
@@ -344,14 +358,17 @@ impl<H: Host> Shared<H> {
     fn place(
         self: &Arc<Self>,
         table: &mut Table,
-        wanted: Vec<(TrackerAddr, Option<(MemberId, Arc<Wire>)>)>,
+        wanted: Vec<Wanted>,
     ) {
         let mut before = std::mem::take(&mut table.places);
         for (addr, member) in wanted {
             if addr == table.me.addr || table.places.contains_key(&addr) {
                 continue;
             }
-            let place = Place { member, era: table.era };
+            let place = Place {
+                member,
+                era: table.era,
+            };
             let sender = match before.remove(&addr) {
                 Some(sender) => {
                     sender.send_replace(place);
@@ -389,13 +406,18 @@ impl<H: Host> Shared<H> {
     /// Puts the connection of a life in the place of an earlier one of the member; false if that was of a later
     /// life.
     fn enter(&self, life: Life, connection: &Connection) -> bool {
-        let Life { member, incarnation } = life;
+        let Life {
+            member,
+            incarnation,
+        } = life;
         let mut table = self.change();
         let later = |(before, _): &(u64, Connection)| *before > incarnation;
         if table.served.get(&member).is_some_and(later) {
             return false;
         }
-        let before = table.served.insert(member, (incarnation, connection.clone()));
+        let before = table
+            .served
+            .insert(member, (incarnation, connection.clone()));
         drop(table);
         if let Some((_, before)) = before {
             before.close_with(CloseCode::Superseded, "a newer connection takes its place");
@@ -486,7 +508,9 @@ impl Trouble {
 impl From<RequestError> for Trouble {
     fn from(error: RequestError) -> Self {
         let lost = match &error {
-            RequestError::NotSent(lost) | RequestError::Unanswered(ReceiveError::Lost(lost)) => lost,
+            RequestError::NotSent(lost) | RequestError::Unanswered(ReceiveError::Lost(lost)) => {
+                lost
+            }
             _ => return Self::unreachable(error),
         };
         match (lost.code(), lost) {

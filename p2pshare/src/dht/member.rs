@@ -38,11 +38,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(
-        core: Arc<Core>,
-        links: Links<Core>,
-        founders: usize,
-    ) -> Self {
+    pub(super) fn new(core: Arc<Core>, links: Links<Core>, founders: usize) -> Self {
         Self {
             core,
             links,
@@ -61,8 +57,13 @@ impl Member {
     }
 
     fn seems_alive(&self, member: MemberId) -> bool {
-        let membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        membership.as_ref().is_none_or(|membership| membership.alive(member))
+        let membership = self
+            .membership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        membership
+            .as_ref()
+            .is_none_or(|membership| membership.alive(member))
     }
 
     /// Begins to gossip as the member that this is now.
@@ -79,7 +80,10 @@ impl Member {
                 core.changed();
             }
         });
-        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut membership = self
+            .membership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *membership = Some(started);
     }
 
@@ -148,13 +152,19 @@ impl Member {
         }
     }
 
-    async fn run(&self, key: &RowKey, intent: Intent) -> Result<Result<Outcome, Failure>, RowError> {
+    async fn run(
+        &self,
+        key: &RowKey,
+        intent: Intent,
+    ) -> Result<Result<Outcome, Failure>, RowError> {
         let placement = self.core.placement();
         let replicas = placement.preference_list(slice_of_row(key)).to_vec();
         if replicas.is_empty() {
             return Err(self.not_founded());
         }
-        let reachable = replicas.iter().filter(|replica| self.is_reachable(**replica));
+        let reachable = replicas
+            .iter()
+            .filter(|replica| self.is_reachable(**replica));
         let life = self.core.life();
         let task = Task {
             key: key.clone(),
@@ -314,7 +324,8 @@ impl Member {
                 Some(Err(_)) => return Err(RowError::Contended),
             }
         }
-        page.rows.sort_by_cached_key(|row| super::row_key::encode(&row.key));
+        page.rows
+            .sort_by_cached_key(|row| super::row_key::encode(&row.key));
         Ok(page)
     }
 
@@ -379,7 +390,9 @@ impl Member {
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").field("core", &self.core).finish_non_exhaustive()
+        f.debug_struct("Member")
+            .field("core", &self.core)
+            .finish_non_exhaustive()
     }
 }
 

@@ -92,7 +92,8 @@ impl<H: Host> Driver<H> {
                     Some(News::Met(life)) => self.rumours.meet(now(), life),
                     Some(News::Datagram { from, bytes }) => {
                         if let Err(garbage) = self.rumours.receive(now(), from, &bytes) {
-                            tracing::debug!(member = %from, %garbage, "ignoring a datagram");
+                            let ignored = self.rumours.garbage();
+                            tracing::debug!(member = %from, %garbage, ignored, "ignoring a datagram");
                         }
                     }
                     // Another has taken its place.

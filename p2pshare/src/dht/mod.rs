@@ -32,7 +32,7 @@ mod replica;
 mod row;
 mod row_key;
 #[cfg(any(test, feature = "__internals"))]
-pub(crate) mod small_ring;
+mod small_ring;
 mod startup;
 mod task;
 mod upkeep;
@@ -40,6 +40,8 @@ mod upkeep;
 pub(crate) use builder::Together;
 pub use builder::{DhtBindError, DhtNodeBuilder};
 pub(crate) use host::Authority;
+#[cfg(any(feature = "__internals", test))]
+pub(crate) use membership::Rumours;
 pub use lease::session::LeaseSession;
 pub use lease::{Lease, LeaseError, LeasesPut};
 pub use node::DhtNode;
@@ -48,13 +50,24 @@ pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 
 pub use crate::wire::ring::{KeyError, LeaseKey, LeaseNews, RequestKey, RowKey, Version};
 
+/// What the measurements and the fuzz targets run.
+#[cfg(feature = "__internals")]
+pub(crate) mod parts {
+    pub(crate) use super::coordinator::Coordinator;
+    pub(crate) use super::machine::Input;
+    pub(crate) use super::placement::slice_of_row;
+    pub(crate) use super::repair::{End, Exchange};
+    pub(crate) use super::small_ring::{SmallRing, ballot, faithful, id, key, state};
+    pub(crate) use super::task::{Intent, Proposer, Rounds, Task};
+}
+
 /// What the simulator runs and looks at.
 #[cfg(any(test, feature = "__sim"))]
 pub(crate) mod sim {
     pub(crate) use super::coordinator::Coordinator;
     pub(crate) use super::founding::{
-        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_ahead, set_life, set_record,
-        set_returning,
+        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_ahead, set_life,
+        set_record, set_returning,
     };
     pub(crate) use super::hash_tree::{HashTree, hash, leaf_of};
     pub(crate) use super::machine::{Action, Input, Machine};

@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::identity::{MemberId, RingId};
-use crate::time::Timestamp;
 use crate::store::StoreError;
+use crate::time::Timestamp;
 use crate::wire::ring::{LeaseKey, LeaseNews, RequestKey, RowKey, Version};
 use crate::wire::tracker::RingStatus;
 

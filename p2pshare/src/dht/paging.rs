@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::machine::{Action, Input, Machine};
+use super::planted::{Fault, planted};
 use super::quorum::{Count, Quorum, majority};
 use super::row_key;
 use super::task::Failure;
@@ -123,7 +124,10 @@ impl Paging {
         let next = ends.min_by_key(row_key::encode);
         let horizon = next.as_ref().map(row_key::encode);
         let mut found: BTreeMap<Vec<u8>, Vec<ReplicaRow>> = BTreeMap::new();
-        for row in std::mem::take(&mut self.pages).into_values().flat_map(|p| p.rows) {
+        for row in std::mem::take(&mut self.pages)
+            .into_values()
+            .flat_map(|p| p.rows)
+        {
             let place = row_key::encode(&row.key);
             if horizon.as_ref().is_none_or(|horizon| place <= *horizon) {
                 found.entry(place).or_default().push(row);
@@ -153,7 +157,7 @@ impl Paging {
                 .cloned();
             let newest = versions.pop();
             match (agreed, newest) {
-                (None, Some(newest)) if !stale => page.disputed.push(newest.key),
+                (None, Some(newest)) if !stale && !planted(Fault::ListingIgnoresDisputes) => page.disputed.push(newest.key),
                 (agreed, newest) => page.rows.extend(agreed.or(newest)),
             }
         }

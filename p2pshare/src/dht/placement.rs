@@ -63,7 +63,9 @@ impl Placement {
     /// all when there are fewer. The first of them is where coordinators meet.
     pub(crate) fn preference_list(&self, slice: Slice) -> &[MemberId] {
         let first = usize::from(slice.index()) * self.replicas;
-        self.holders.get(first..first + self.replicas).unwrap_or(&[])
+        self.holders
+            .get(first..first + self.replicas)
+            .unwrap_or(&[])
     }
 
     /// The last slice from `first` on, without a gap, that the same members hold.

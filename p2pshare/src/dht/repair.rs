@@ -296,7 +296,11 @@ impl Machine for Exchange {
         let Input::Answer { answer, .. } = input else {
             return self.finish(End::Silent(from));
         };
-        let bytes = if side == OTHER { encoded_len(&answer) } else { 0 };
+        let bytes = if side == OTHER {
+            encoded_len(&answer)
+        } else {
+            0
+        };
         let counts = match answer {
             ReplicaAnswer::Sums { of, sums } => self.on_sums(side, of, sums),
             ReplicaAnswer::Stamps {
@@ -351,7 +355,9 @@ fn differing(sides: &mut [Side; 2]) -> impl Iterator<Item = RowKey> {
                 Ordering::Greater => other.rows.pop_front(),
                 Ordering::Equal => {
                     let other = other.rows.pop_front();
-                    mine.rows.pop_front().filter(|mine| other.as_ref() != Some(mine))
+                    mine.rows
+                        .pop_front()
+                        .filter(|mine| other.as_ref() != Some(mine))
                 }
             };
             if let Some((key, _)) = first {

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::hash_tree::{self, HashTree, leaf_of};
 use super::placement::{Placement, slice_of_row};
+use super::planted::{Fault, planted};
 use super::promises::Promises;
 use super::row_key;
 use crate::identity::MemberId;
@@ -50,14 +51,23 @@ impl Replica {
         placement: Arc<Placement>,
     ) -> Result<Self, StoreError> {
         let ceiling = decode_number(tx.get(Table::Meta, CEILING_KEY)?)?;
+        let counted = tx.get(Table::Meta, ROWS_KEY)?;
+        let (tree, rows) = if counted.is_some() {
+            (HashTree::load(tx)?, decode_number(counted)?)
+        } else {
+            // The disk is empty, or older than the tree, and the count with it.
+            let (tree, rows) = HashTree::build(tx)?;
+            tx.put(Table::Meta, ROWS_KEY, rows.to_be_bytes())?;
+            (tree, rows)
+        };
         Ok(Self {
             me,
             placement,
             epoch: decode_fence(tx.get(Table::Meta, FENCE_KEY)?)?,
             votes: false,
             promises: Promises::after_restart(ceiling),
-            tree: HashTree::load(tx)?,
-            rows: decode_number(tx.get(Table::Meta, ROWS_KEY)?)?,
+            tree,
+            rows,
         })
     }
 
@@ -77,8 +87,18 @@ impl Replica {
     }
 
     /// The hash tree over its rows.
+    #[cfg(any(test, feature = "__sim"))]
     pub(crate) fn tree(&self) -> &HashTree {
         &self.tree
+    }
+
+    /// Holds the rows of a slice against the hash tree, and mends that. Says how many leaves were wrong.
+    pub(crate) fn scrub(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        slice: Slice,
+    ) -> Result<u32, StoreError> {
+        Ok(self.tree.scrub(tx, slice)?.count_ones())
     }
 
     /// How many rows it has, the deleted ones among them.
@@ -106,7 +126,7 @@ impl Replica {
         request: ReplicaRequest,
     ) -> Result<ReplicaAnswer, StoreError> {
         let before = self.epoch;
-        if request.epoch < before {
+        if self.is_over(&request) {
             return Ok(ReplicaAnswer::StaleEpoch { highest: before });
         }
         let is_fence = matches!(request.call, ReplicaCall::Fence { .. });
@@ -141,12 +161,19 @@ impl Replica {
         view: &Transaction<'_>,
         request: ReplicaRequest,
     ) -> Result<ReplicaAnswer, StoreError> {
-        if request.epoch < self.epoch {
+        if self.is_over(&request) {
             return Ok(ReplicaAnswer::StaleEpoch {
                 highest: self.epoch,
             });
         }
         self.answer(view, request.epoch, request.call)
+    }
+
+    /// Whether it is asked in an epoch that is over.
+    fn is_over(&self, request: &ReplicaRequest) -> bool {
+        let unasked = planted(Fault::StaleEpochAccepted)
+            && matches!(request.call, ReplicaCall::Accept { .. });
+        request.epoch < self.epoch && !unasked && !planted(Fault::NoFence)
     }
 
     /// Remembers an epoch if it is the highest seen.
@@ -156,7 +183,9 @@ impl Replica {
         epoch: Epoch,
     ) -> Result<(), StoreError> {
         if epoch > self.epoch {
-            tx.put(Table::Meta, FENCE_KEY, encode_fence(epoch))?;
+            if !planted(Fault::FenceNotKept) {
+                tx.put(Table::Meta, FENCE_KEY, encode_fence(epoch))?;
+            }
             self.epoch = epoch;
         }
         Ok(())
@@ -193,7 +222,8 @@ impl Replica {
         if let Err(promised) = register.prepare(ballot) {
             return Ok(ReplicaAnswer::Refused { ballot, promised });
         }
-        if let Some(ceiling) = self.promises.make(key, ballot) {
+        let ceiling = self.promises.make(key, ballot);
+        if let Some(ceiling) = ceiling.filter(|_| !planted(Fault::CeilingNotKept)) {
             tx.put(Table::Meta, CEILING_KEY, ceiling.to_be_bytes())?;
         }
         Ok(ReplicaAnswer::Promised {
@@ -221,9 +251,9 @@ impl Replica {
     }
 
     /// Takes what another replica has accepted, if it is newer.
-    fn install(&mut self, tx: &mut Transaction<'_>, row: ReplicaRow) -> Result<(), StoreError> {
+    pub(crate) fn install(&mut self, tx: &mut Transaction<'_>, row: ReplicaRow) -> Result<(), StoreError> {
         let before = register(tx, &row.key)?.accepted;
-        if row.accepted <= before {
+        if row.accepted <= before && !planted(Fault::InstallOverwrites) {
             return Ok(());
         }
         let register = Register {
@@ -242,7 +272,12 @@ impl Replica {
         before: Ballot,
         register: Register,
     ) -> Result<(), StoreError> {
-        self.tree.change(tx, key, before, register.accepted)?;
+        if !planted(Fault::LeafNotUpdated) {
+            self.tree.change(tx, key, before, register.accepted)?;
+        }
+        if planted(Fault::DeleteRemovesRow) && register.state.value().is_none() {
+            return tx.remove(Table::Rows, row_key::encode(key));
+        }
         if before == Ballot::ZERO {
             self.rows += 1;
             tx.put(Table::Meta, ROWS_KEY, self.rows.to_be_bytes())?;
@@ -519,7 +554,7 @@ fn decode_register(row: Option<Vec<u8>>) -> Result<Register, StoreError> {
     Ok(register)
 }
 
-fn decode_row((key, value): (Vec<u8>, Vec<u8>)) -> Result<ReplicaRow, StoreError> {
+pub(crate) fn decode_row((key, value): (Vec<u8>, Vec<u8>)) -> Result<ReplicaRow, StoreError> {
     let damaged = StoreError::Corrupt {
         table: Table::Rows.name(),
         what: "a key is none of a row",

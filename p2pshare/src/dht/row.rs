@@ -121,9 +121,7 @@ impl ScanCursor {
             [] => None,
             within => Some(row_key::decode_within(within)?),
         };
-        let fits = after
-            .as_ref()
-            .is_none_or(|key| slice_of_row(key) == slice);
+        let fits = after.as_ref().is_none_or(|key| slice_of_row(key) == slice);
         fits.then_some(Self(PullPlace { slice, after }))
     }
 

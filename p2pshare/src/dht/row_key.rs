@@ -24,7 +24,10 @@ pub(crate) fn encode_partition(partition: &[u8]) -> Vec<u8> {
 
 /// The keys on disk of the slices from `first` to `last`.
 pub(crate) fn slices(first: Slice, last: Slice) -> KeyRange {
-    let (first, end) = (first.index().to_be_bytes(), (last.index() + 1).to_be_bytes());
+    let (first, end) = (
+        first.index().to_be_bytes(),
+        (last.index() + 1).to_be_bytes(),
+    );
     KeyRange::new(first, end)
 }
 

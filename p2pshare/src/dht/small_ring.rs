@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::machine::{Action, Input, Machine};
-use super::placement::Placement;
+use super::placement::{Placement, slice_of_row};
 use super::replica::Replica;
+use super::row_key;
 use crate::identity::{MemberId, PeerId, RequestId};
 use crate::store::{ModelDisk, StoreError, Table};
 use crate::wire::ring::{
-    Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RequestKey, RowKey, RowState,
+    Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RequestKey, RowKey, RowState, Slice,
 };
 
 /// The members.
@@ -73,10 +74,18 @@ impl Node {
         Some(answer)
     }
 
+    /// The slices of the rows on its disk.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = Slice> {
+        let rows = self.disk.rows(Table::Rows);
+        rows.filter_map(|(key, _)| Some(slice_of_row(&row_key::decode(key)?)))
+    }
+
     /// What is on its disk in a table.
+    #[cfg(test)]
     pub(crate) fn table(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
         let rows = self.disk.rows(table);
-        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+        rows.map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect()
     }
 }
 
@@ -129,7 +138,11 @@ impl SmallRing {
 
     /// Makes a member accept a state for a row under a ballot of its own.
     pub(crate) fn accept(&mut self, at: u8, key: &RowKey, round: u64) -> Result<(), StoreError> {
-        let epoch = self.node(at).replica.as_ref().map_or(Epoch::FOUNDING, Replica::epoch);
+        let epoch = self
+            .node(at)
+            .replica
+            .as_ref()
+            .map_or(Epoch::FOUNDING, Replica::epoch);
         let call = ReplicaCall::Accept {
             key: key.clone(),
             ballot: ballot(round),
@@ -185,7 +198,9 @@ impl SmallRing {
     /// Lets time pass up to the next timeout of a machine.
     pub(crate) fn pass_time<M: Machine>(&mut self, machine: &mut M) {
         let next = machine.poll_timeout();
-        self.now = next.unwrap_or(self.now + Duration::from_secs(1)).max(self.now);
+        self.now = next
+            .unwrap_or(self.now + Duration::from_secs(1))
+            .max(self.now);
         machine.handle_timeout(self.now);
     }
 }

@@ -37,7 +37,9 @@ pub(super) async fn begin(
                     "the ring has been founded without this tracker"
                 );
                 let members = record.members().iter();
-                member.core.set_waiting_for(members.map(|m| m.addr.clone()).collect());
+                member
+                    .core
+                    .set_waiting_for(members.map(|m| m.addr.clone()).collect());
             }
         }
         match welcomes.recv().await {
@@ -56,7 +58,10 @@ async fn join(member: &Arc<Member>, record: RingRecord) -> Result<(), StoreError
     member.gossip();
     core.begin_to_vote(epoch).await?;
     core.set_waiting_for(Vec::new());
-    tracing::info!(members = record.members().len(), "this tracker takes part in its ring");
+    tracing::info!(
+        members = record.members().len(),
+        "this tracker takes part in its ring"
+    );
     Ok(())
 }
 
@@ -69,11 +74,17 @@ async fn come_back(
     let core = &member.core;
     // Whatever others know of earlier lives, this one is later.
     let life = Life {
-        incarnation: life.incarnation.saturating_add(u64::from(rand::random::<u32>())),
+        incarnation: life
+            .incarnation
+            .saturating_add(u64::from(rand::random::<u32>())),
         ..life
     };
-    tracing::warn!(?life, "this tracker may have forgotten something, and learns it again");
-    core.become_member(record.clone(), life, true, ahead).await?;
+    tracing::warn!(
+        ?life,
+        "this tracker may have forgotten something, and learns it again"
+    );
+    core.become_member(record.clone(), life, true, ahead)
+        .await?;
     member.links.become_member(life.member);
     member.links.set_members(record.members());
     member.gossip();
@@ -85,6 +96,9 @@ async fn come_back(
     let epoch = returned.await.epoch;
     core.begin_to_vote(epoch).await?;
     core.set_waiting_for(Vec::new());
-    tracing::info!(?epoch, "this tracker has learnt again what it had forgotten");
+    tracing::info!(
+        ?epoch,
+        "this tracker has learnt again what it had forgotten"
+    );
     Ok(())
 }

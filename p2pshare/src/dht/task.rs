@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::planted::{Fault, planted};
 use super::register::Change;
 use crate::identity::MemberId;
 use crate::wire::ring::{Epoch, RowKey, RowState, Version};
@@ -29,6 +30,9 @@ pub(crate) struct Rounds(AtomicU64);
 impl Rounds {
     /// A round above `floor` that was never handed out before.
     pub(crate) fn above(&self, floor: u64) -> u64 {
+        if planted(Fault::RoundReused) {
+            return floor + 1;
+        }
         self.0.fetch_max(floor, Ordering::Relaxed);
         self.0.fetch_add(1, Ordering::Relaxed) + 1
     }

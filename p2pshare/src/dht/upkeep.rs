@@ -14,8 +14,11 @@ use super::lease::exchange::LeaseExchange;
 use super::member::Member;
 use super::repair::{End, Exchange};
 use crate::identity::MemberId;
-use crate::limits::{LEASE_EXCHANGE_INTERVAL, NOTE_INTERVAL, REPAIR_INTERVAL, REPAIRS_AT_ONCE};
-use crate::wire::ring::RingRecord;
+use crate::limits::{
+    LEASE_EXCHANGE_INTERVAL, NOTE_INTERVAL, REPAIR_INTERVAL, REPAIRS_AT_ONCE, SCRUB_INTERVAL,
+};
+use crate::store::StoreError;
+use crate::wire::ring::{RingRecord, Slice};
 
 /// Compares and repairs rows for ever.
 pub(super) async fn repair(member: Arc<Member>) {
@@ -73,7 +76,10 @@ fn others(member: &Member) -> Vec<MemberId> {
     let me = member.core.life().member;
     let record = member.core.record();
     let members = record.iter().flat_map(RingRecord::members);
-    members.map(|other| other.id).filter(|id| *id != me).collect()
+    members
+        .map(|other| other.id)
+        .filter(|id| *id != me)
+        .collect()
 }
 
 /// Compares with one member, and repairs, until nothing is left that differs or cannot be repaired now.
@@ -105,6 +111,22 @@ async fn compare(member: &Arc<Member>, with: MemberId) {
         }
         if found.end != End::More || failed > 0 {
             return;
+        }
+    }
+}
+
+/// Holds the rows on disk against the hash tree for ever, a slice at a time.
+pub(super) async fn scrub(member: Arc<Member>) {
+    let mut ticks = interval(SCRUB_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for slice in Slice::all().collect::<Vec<_>>().into_iter().cycle() {
+        ticks.tick().await;
+        match member.core.scrub(slice).await {
+            Ok(()) => {}
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%error, ?slice, "a row on disk is damaged");
+            }
+            Err(_) => return,
         }
     }
 }

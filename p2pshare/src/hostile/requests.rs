@@ -31,10 +31,8 @@ async fn before_a_login_nothing_is_done() {
     let connection = stranger.dial_tracker().await;
     let mut refusals = 0;
     for (name, request) in samples::requests() {
-        if let Request::Hello
-        | Request::Ring
-        | Request::CreateUser { .. }
-        | Request::Login { .. } = request
+        if let Request::Hello | Request::Ring | Request::CreateUser { .. } | Request::Login { .. } =
+            request
         {
             continue;
         }

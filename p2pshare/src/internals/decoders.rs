@@ -6,22 +6,28 @@
 
 use std::fmt::Debug;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::content::{Bitfield, Digest};
+use crate::dht::Rumours;
 use crate::identity::key::SigningKey;
 use crate::identity::ring_key::RingKey;
 use crate::identity::token::{Claims, Credential, Grant, Signed, TrackerCertificate};
-use crate::identity::{PeerId, TrackerList};
-use crate::limits::RING_KEY_FILE_BYTES_MAX;
+use crate::identity::{MemberId, PeerId, TrackerList};
+use crate::limits::{GOSSIP_BYTES_MAX, RING_KEY_FILE_BYTES_MAX};
 use crate::wire::frame::{HEADER_BYTES, Message, decode_body, decode_header, encode};
 use crate::wire::peer::{
     ChunkHeader, ChunkPart, ChunkReader, Open, PageAnswer, SwarmAnswer, SwarmRequest,
 };
-use crate::wire::ring::{LeaseEntry, ReplicaAnswers, ReplicaBatch, StoredRegister};
+use crate::wire::ring::{
+    Hello, LeaseEntry, Life, ReplicaAnswers, ReplicaBatch, StoredRegister, Welcome,
+};
 use crate::wire::tracker::{Holding, Request, Response};
 
 /// Of a stream of frames, each is of one kind, no longer than that allows, and comes back the same.
@@ -121,9 +127,51 @@ pub fn fuzz_peer_message(data: &[u8]) {
 pub fn fuzz_ring_message(data: &[u8]) {
     there_and_back::<ReplicaBatch>(data);
     there_and_back::<ReplicaAnswers>(data);
+    there_and_back::<Hello>(data);
+    there_and_back::<Welcome>(data);
     value_there_and_back::<LeaseEntry>(data);
     value_there_and_back::<StoredRegister>(data);
 }
+
+/// Datagrams of a member, each behind a byte with its length: what is not taken changes nothing, and what is
+/// leads to datagrams that others would take for no longer than they may be.
+pub fn fuzz_gossip(data: &[u8]) {
+    let mut rumours = listener();
+    let mut now = Instant::now();
+    let mut rest = data;
+    while let Some((&length, behind)) = rest.split_first() {
+        let (datagram, next) = behind.split_at(usize::from(length).min(behind.len()));
+        let before = rumours.garbage();
+        let taken = rumours.receive(now, GOSSIPER, datagram).is_ok();
+        assert_eq!(rumours.garbage() - before, u64::from(!taken));
+        assert!(taken || rumours.poll_send().is_none());
+        now += Duration::from_millis(700);
+        rumours.handle_timeout(now);
+        while let Some((_, said)) = rumours.poll_send() {
+            assert!(said.len() <= GOSSIP_BYTES_MAX);
+        }
+        assert!(
+            rumours.dead().len() <= 2,
+            "it thinks of itself, or of strangers"
+        );
+        rest = next;
+    }
+}
+
+/// One of three members, who knows of no others than those.
+fn listener() -> Rumours {
+    let life = Life {
+        member: MemberId::from_bytes([1; 16]),
+        incarnation: 1,
+    };
+    let mut rumours = Rumours::new(life, StdRng::seed_from_u64(1));
+    let members = (1..=3).map(|byte| MemberId::from_bytes([byte; 16]));
+    rumours.set_members(Instant::now(), members.collect());
+    rumours
+}
+
+/// Another of them.
+const GOSSIPER: MemberId = MemberId::from_bytes([2; 16]);
 
 /// A chunk stream is read the same wherever it is cut, and is what its headers and chunks are written as.
 ///
@@ -280,12 +328,13 @@ mod tests {
     #[test]
     fn what_fuzzing_starts_from_holds() {
         type Target = (&'static str, fn(&[u8]));
-        let targets: [Target; 9] = [
+        let targets: [Target; 10] = [
             ("frame", fuzz_frame),
             ("tracker_request", fuzz_tracker_request),
             ("tracker_response", fuzz_tracker_response),
             ("peer_message", fuzz_peer_message),
             ("ring_message", fuzz_ring_message),
+            ("gossip", fuzz_gossip),
             ("chunk_stream", fuzz_chunk_stream),
             ("token", fuzz_token),
             ("tracker_list", fuzz_tracker_list),
@@ -309,6 +358,15 @@ mod tests {
             std::fs::read(path).unwrap()
         };
         assert!(RingKey::decode(&seed("ring_key/file")).is_ok());
+        for name in ["announce", "ping", "gossip_of_a_death"] {
+            let seed = seed(&format!("gossip/{name}"));
+            let taken = listener().receive(Instant::now(), GOSSIPER, &seed[1..]);
+            assert_eq!(
+                (seed.len() - 1, taken),
+                (usize::from(seed[0]), Ok(())),
+                "{name}"
+            );
+        }
         let key = SigningKey::from_seed(&[7; 32]);
         assert!(opens::<Credential>(
             &seed("token/token-signed-credential"),

@@ -73,7 +73,11 @@ impl Client {
 impl World {
     /// A client does its next thing, or tries again.
     pub(super) fn client(&mut self, client: usize) {
-        if self.clients[client].doing.as_ref().is_some_and(|doing| doing.called.is_some()) {
+        if self.clients[client]
+            .doing
+            .as_ref()
+            .is_some_and(|doing| doing.called.is_some())
+        {
             return;
         }
         if self.clients[client].doing.is_none() {
@@ -83,7 +87,9 @@ impl World {
             self.clients[client].left -= 1;
             self.clients[client].doing = Some(self.next_thing(client));
         }
-        let up: Vec<usize> = (0..self.hosts.len()).filter(|host| self.serves(*host)).collect();
+        let up: Vec<usize> = (0..self.hosts.len())
+            .filter(|host| self.serves(*host))
+            .collect();
         if up.is_empty() {
             return self.think(client, Duration::from_secs(1));
         }
@@ -100,12 +106,20 @@ impl World {
                 expected: Version::from_u64(attempted.expected),
                 value: attempted.value.clone(),
                 request: attempted.request,
-                attempt: if doing.maybe { Attempt::Retry } else { Attempt::First },
+                attempt: if doing.maybe {
+                    Attempt::Retry
+                } else {
+                    Attempt::First
+                },
             }),
         };
         let key = doing.key.clone();
         if doing.lists {
-            let after = doing.change.is_none().then(|| key.sort().to_vec()).filter(|sort| !sort.is_empty());
+            let after = doing
+                .change
+                .is_none()
+                .then(|| key.sort().to_vec())
+                .filter(|sort| !sort.is_empty());
             let call = ReplicaCall::List {
                 partition: key.partition().to_vec(),
                 after,
@@ -138,7 +152,8 @@ impl World {
             Attempted {
                 request,
                 expected: if kind < 42 { 0 } else { known },
-                value: (kind < 92).then(|| format!("{}-{}", client.peer.as_bytes()[0], client.requests).into()),
+                value: (kind < 92)
+                    .then(|| format!("{}-{}", client.peer.as_bytes()[0], client.requests).into()),
             }
         });
         Doing {
@@ -162,7 +177,12 @@ impl World {
     }
 
     /// A client is told what came of a try; `None` if its connection broke.
-    pub(super) fn told(&mut self, client: usize, called: u64, result: Option<Result<Outcome, Failure>>) {
+    pub(super) fn told(
+        &mut self,
+        client: usize,
+        called: u64,
+        result: Option<Result<Outcome, Failure>>,
+    ) {
         let under_way = &mut self.clients[client].doing;
         let Some(mut doing) = under_way.take_if(|doing| doing.called == Some(called)) else {
             return;
@@ -180,7 +200,11 @@ impl World {
         }
         doing.maybe |= maybe;
         let again = !certain && doing.tries < TRIES && self.rng.random_bool(0.7);
-        if let Some(change) = doing.change.clone().filter(|_| !again && self.rng.random_bool(0.1)) {
+        if let Some(change) = doing
+            .change
+            .clone()
+            .filter(|_| !again && self.rng.random_bool(0.1))
+        {
             let due = self.now + self.between(Duration::from_secs(5), Duration::from_secs(20));
             self.clients[client].aside = Some((due, doing.key.clone(), change));
         }
@@ -204,7 +228,10 @@ impl World {
         };
         self.tally.tell("listed");
         let first = doing.key.sort();
-        for key in keys().into_iter().filter(|key| key.partition() == doing.key.partition()) {
+        for key in keys()
+            .into_iter()
+            .filter(|key| key.partition() == doing.key.partition())
+        {
             let before = !first.is_empty() && key.sort() <= first;
             let behind = page.next.as_ref().is_some_and(|next| key > *next);
             if before || behind || page.disputed.contains(&key) {
@@ -222,16 +249,21 @@ impl World {
 }
 
 /// What a client learns from an answer, in a word and as far as it can be seen.
-fn operation(doing: &Doing, result: Option<Result<Outcome, Failure>>) -> (&'static str, Option<Operation>) {
+fn operation(
+    doing: &Doing,
+    result: Option<Result<Outcome, Failure>>,
+) -> (&'static str, Option<Operation>) {
     let result = result.unwrap_or(Err(Failure::OutcomeUnknown));
     match (&doing.change, result) {
         (None, Ok(Outcome::Read(state))) => ("read", Some(Operation::Read(Seen::from(state)))),
-        (Some(change), Ok(Outcome::Applied(version) | Outcome::AlreadyApplied(version))) => {
-            ("made", Some(Operation::Made(change.clone(), version.as_u64())))
-        }
-        (Some(change), Ok(Outcome::Conflict(state))) => {
-            ("conflict", Some(Operation::Conflict(change.clone(), Seen::from(state))))
-        }
+        (Some(change), Ok(Outcome::Applied(version) | Outcome::AlreadyApplied(version))) => (
+            "made",
+            Some(Operation::Made(change.clone(), version.as_u64())),
+        ),
+        (Some(change), Ok(Outcome::Conflict(state))) => (
+            "conflict",
+            Some(Operation::Conflict(change.clone(), Seen::from(state))),
+        ),
         (Some(change), Err(Failure::OutcomeUnknown)) => {
             ("unknown", Some(Operation::Unknown(change.clone())))
         }
@@ -255,7 +287,9 @@ fn version(operation: &Operation) -> Option<u64> {
 /// The rows of the world.
 pub(super) fn keys() -> Vec<RowKey> {
     let rows = PARTITIONS.iter().flat_map(|partition| {
-        SORTS.iter().filter_map(|sort| RowKey::new(*partition, *sort).ok())
+        SORTS
+            .iter()
+            .filter_map(|sort| RowKey::new(*partition, *sort).ok())
     });
     rows.collect()
 }

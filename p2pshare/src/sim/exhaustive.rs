@@ -174,7 +174,8 @@ impl Model for Ring {
             Step::Wipe(r) => {
                 next.wipes -= 1;
                 next.replicas[r] = Replica {
-                    returning: (self.mistake != Some(Mistake::VotesAtOnce)).then(Returning::default),
+                    returning: (self.mistake != Some(Mistake::VotesAtOnce))
+                        .then(Returning::default),
                     ..Replica::default()
                 };
             }
@@ -186,7 +187,9 @@ impl Model for Ring {
                 }
             }
             Step::Pull(r, other) => {
-                let Replica { accepted, state, .. } = next.replicas[other];
+                let Replica {
+                    accepted, state, ..
+                } = next.replicas[other];
                 if let Some(returning) = &mut next.replicas[r].returning {
                     returning.pulled.insert(other as u8, (accepted, state));
                 }
@@ -195,11 +198,14 @@ impl Model for Ring {
                 let returning = next.replicas[r].returning.take().unwrap_or_default();
                 if let Some((accepted, state)) = returning.pulled.into_values().max() {
                     let replica = &mut next.replicas[r];
-                    (replica.accepted, replica.promised, replica.state) = (accepted, accepted, state);
+                    (replica.accepted, replica.promised, replica.state) =
+                        (accepted, accepted, state);
                 }
             }
         }
-        next.drop_what_is_void();
+        if self.mistake.is_none() {
+            next.drop_what_is_void();
+        }
         (next != *world).then_some(next)
     }
 
@@ -209,24 +215,38 @@ impl Model for Ring {
                 let made = |proposer: &&Proposer| proposer.phase == Phase::Done(Told::Made);
                 world.proposers.iter().filter(made).count() <= 1
             }),
-            Property::always("what was acknowledged is the newest of every majority", |_, world: &World| {
-                world.proposers.iter().enumerate().all(|(p, proposer)| {
-                    proposer.phase != Phase::Done(Told::Made) || world.is_kept(p as u8)
-                })
-            }),
+            Property::always(
+                "what was acknowledged is the newest of every majority",
+                |_, world: &World| {
+                    world.proposers.iter().enumerate().all(|(p, proposer)| {
+                        proposer.phase != Phase::Done(Told::Made) || world.is_kept(p as u8)
+                    })
+                },
+            ),
             Property::sometimes("both are told", |_, world: &World| {
-                let told = |told| world.proposers.iter().any(|proposer| proposer.phase == Phase::Done(told));
+                let told = |told| {
+                    world
+                        .proposers
+                        .iter()
+                        .any(|proposer| proposer.phase == Phase::Done(told))
+                };
                 told(Told::Made) && told(Told::Conflict)
             }),
-            Property::sometimes("what can happen happened, and a proposer goes on", |ring, world: &World| {
-                let spent = world.crashes == 0 && world.wipes == 0;
-                let whole = world.replicas.iter().all(|replica| replica.returning.is_none());
-                let epoch = u8::from(ring.wipes > 0);
-                let later = |proposer: &Proposer| {
-                    proposer.epoch == epoch && matches!(proposer.phase, Phase::Done(_))
-                };
-                spent && whole && world.proposers.iter().any(later)
-            }),
+            Property::sometimes(
+                "what can happen happened, and a proposer goes on",
+                |ring, world: &World| {
+                    let spent = world.crashes == 0 && world.wipes == 0;
+                    let whole = world
+                        .replicas
+                        .iter()
+                        .all(|replica| replica.returning.is_none());
+                    let epoch = u8::from(ring.wipes > 0);
+                    let later = |proposer: &Proposer| {
+                        proposer.epoch == epoch && matches!(proposer.phase, Phase::Done(_))
+                    };
+                    spent && whole && world.proposers.iter().any(later)
+                },
+            ),
         ]
     }
 }
@@ -234,7 +254,12 @@ impl Model for Ring {
 impl Ring {
     fn proposer_steps(&self, world: &World, p: usize, proposer: &Proposer, steps: &mut Vec<Step>) {
         if proposer.tries > 0 && !matches!(proposer.phase, Phase::Done(_)) {
-            let highest = world.replicas.iter().map(|replica| replica.epoch).max().unwrap_or(0);
+            let highest = world
+                .replicas
+                .iter()
+                .map(|replica| replica.epoch)
+                .max()
+                .unwrap_or(0);
             steps.extend((proposer.epoch..=highest).map(|epoch| Step::Begin(p, epoch)));
         }
         match &proposer.phase {
@@ -245,7 +270,9 @@ impl Ring {
                 let enough = choices.filter(|choice: &Vec<u8>| self.reached(choice.iter()));
                 steps.extend(enough.map(|choice| Step::Propose(p, choice)));
             }
-            Phase::Accepting(_, agreed, _) if self.reached(agreed.iter()) => steps.push(Step::Finish(p)),
+            Phase::Accepting(_, agreed, _) if self.reached(agreed.iter()) => {
+                steps.push(Step::Finish(p))
+            }
             _ => {}
         }
     }
@@ -260,7 +287,9 @@ impl Ring {
 
     fn return_steps(&self, r: usize, returning: &Returning, steps: &mut Vec<Step>) {
         let left = |done: &dyn Fn(&u8) -> bool| -> Vec<usize> {
-            (0..REPLICAS).filter(|other| *other != r && !done(&(*other as u8))).collect()
+            (0..REPLICAS)
+                .filter(|other| *other != r && !done(&(*other as u8)))
+                .collect()
         };
         let fences = self.mistake != Some(Mistake::ReturnsWithoutFence);
         let pulls = match self.mistake {
@@ -288,11 +317,15 @@ impl World {
         proposer.epoch = epoch;
         let number = (promised.unwrap_or(0) + 1, p as u8);
         proposer.phase = Phase::Preparing(number, BTreeMap::new());
-        self.requests.extend((0..REPLICAS as u8).map(|r| (p as u8, r, epoch, number, None)));
+        self.requests
+            .extend((0..REPLICAS as u8).map(|r| (p as u8, r, epoch, number, None)));
     }
 
     fn arrive(&mut self, (p, r, epoch, number, state): Request, mistake: Option<Mistake>) {
-        let (replica, proposer) = (&mut self.replicas[usize::from(r)], &mut self.proposers[usize::from(p)]);
+        let (replica, proposer) = (
+            &mut self.replicas[usize::from(r)],
+            &mut self.proposers[usize::from(p)],
+        );
         if replica.returning.is_some() || epoch < replica.epoch {
             return;
         }
@@ -330,7 +363,10 @@ impl World {
             return;
         };
         let number = *number;
-        let newest = promises.iter().filter_map(|r| answers.get(r)).max_by_key(|(accepted, _)| *accepted);
+        let newest = promises
+            .iter()
+            .filter_map(|r| answers.get(r))
+            .max_by_key(|(accepted, _)| *accepted);
         let newest = newest.and_then(|(_, state)| *state);
         let (state, told) = match create(p as u8, proposer.exposed).decide(&row(newest)) {
             Decision::Apply(_) => (Some(p as u8), Told::Made),
@@ -340,7 +376,8 @@ impl World {
         proposer.exposed |= told == Told::Made;
         proposer.phase = Phase::Accepting(number, BTreeSet::new(), told);
         let epoch = proposer.epoch;
-        self.requests.extend((0..REPLICAS as u8).map(|r| (p as u8, r, epoch, number, Some(state))));
+        self.requests
+            .extend((0..REPLICAS as u8).map(|r| (p as u8, r, epoch, number, Some(state))));
     }
 
     /// Requests that would be refused for ever are as good as lost.
@@ -365,21 +402,34 @@ impl World {
         order.sort_by_key(|r| (&self.replicas[usize::from(*r)], self.role_of(*r)));
         let place = |r: u8| order.iter().position(|other| *other == r).unwrap_or(0) as u8;
         let mut sorted = self.clone();
-        sorted.replicas = order.iter().map(|r| self.replicas[usize::from(*r)].clone()).collect();
+        sorted.replicas = order
+            .iter()
+            .map(|r| self.replicas[usize::from(*r)].clone())
+            .collect();
         let requests = self.requests.iter();
-        sorted.requests = requests.map(|(p, r, epoch, number, state)| (*p, place(*r), *epoch, *number, *state)).collect();
+        sorted.requests = requests
+            .map(|(p, r, epoch, number, state)| (*p, place(*r), *epoch, *number, *state))
+            .collect();
         for replica in &mut sorted.replicas {
             if let Some(Returning { fenced, pulled }) = &mut replica.returning {
                 *fenced = fenced.iter().map(|r| place(*r)).collect();
-                *pulled = std::mem::take(pulled).into_iter().map(|(r, had)| (place(r), had)).collect();
+                *pulled = std::mem::take(pulled)
+                    .into_iter()
+                    .map(|(r, had)| (place(r), had))
+                    .collect();
             }
         }
         for proposer in &mut sorted.proposers {
             match &mut proposer.phase {
                 Phase::Preparing(_, promises) => {
-                    *promises = std::mem::take(promises).into_iter().map(|(r, had)| (place(r), had)).collect();
+                    *promises = std::mem::take(promises)
+                        .into_iter()
+                        .map(|(r, had)| (place(r), had))
+                        .collect();
                 }
-                Phase::Accepting(_, agreed, _) => *agreed = agreed.iter().map(|r| place(*r)).collect(),
+                Phase::Accepting(_, agreed, _) => {
+                    *agreed = agreed.iter().map(|r| place(*r)).collect()
+                }
                 Phase::Idle | Phase::Done(_) => {}
             }
         }
@@ -387,22 +437,36 @@ impl World {
     }
 
     /// How the proposers and the network see a replica.
-    fn role_of(&self, r: u8) -> (Vec<Option<(Number, Made)>>, Vec<(u8, u8, Number, Option<Made>)>) {
+    fn role_of(
+        &self,
+        r: u8,
+    ) -> (
+        Vec<Option<(Number, Made)>>,
+        Vec<(u8, u8, Number, Option<Made>)>,
+    ) {
         let phase = |proposer: &Proposer| match &proposer.phase {
             Phase::Preparing(_, promises) => promises.get(&r).copied(),
             Phase::Accepting(_, agreed, _) => agreed.contains(&r).then_some((NOTHING, None)),
             Phase::Idle | Phase::Done(_) => None,
         };
         let to = self.requests.iter().filter(|request| request.1 == r);
-        let requests = to.map(|(p, _, epoch, number, state)| (*p, *epoch, *number, *state)).collect();
+        let requests = to
+            .map(|(p, _, epoch, number, state)| (*p, *epoch, *number, *state))
+            .collect();
         (self.proposers.iter().map(phase).collect(), requests)
     }
 
     /// Whether the newest state of every majority that votes was made by this proposer.
     fn is_kept(&self, p: u8) -> bool {
-        let voters: Vec<_> = self.replicas.iter().filter(|replica| replica.returning.is_none()).collect();
+        let voters: Vec<_> = self
+            .replicas
+            .iter()
+            .filter(|replica| replica.returning.is_none())
+            .collect();
         voters.iter().enumerate().all(|(i, a)| {
-            voters[i + 1..].iter().all(|b| a.max_accepted(b).state == Some(p))
+            voters[i + 1..]
+                .iter()
+                .all(|b| a.max_accepted(b).state == Some(p))
         })
     }
 }
@@ -417,7 +481,11 @@ impl Replica {
     }
 
     fn max_accepted<'a>(&'a self, other: &'a Self) -> &'a Self {
-        if self.accepted > other.accepted { self } else { other }
+        if self.accepted > other.accepted {
+            self
+        } else {
+            other
+        }
     }
 }
 
@@ -446,7 +514,11 @@ fn create(p: u8, exposed: bool) -> Change {
             peer: PeerId::from_bytes([p; 32]),
             request: RequestId::from_bytes([p; 16]),
         },
-        attempt: if exposed { Attempt::Retry } else { Attempt::First },
+        attempt: if exposed {
+            Attempt::Retry
+        } else {
+            Attempt::First
+        },
     }
 }
 
@@ -455,13 +527,22 @@ const NOTHING: Number = (0, 0);
 
 /// The properties that do not hold.
 fn broken(ring: Ring) -> Vec<&'static str> {
-    let checker = ring.checker().symmetry_fn(World::with_sorted_replicas).threads(2).spawn_dfs().join();
+    let checker = ring
+        .checker()
+        .symmetry_fn(World::with_sorted_replicas)
+        .threads(2)
+        .spawn_dfs()
+        .join();
     let properties = checker.model().properties();
     let broken = |property: &&Property<Ring>| {
         let found = checker.discovery(property.name).is_some();
         (property.expectation == Expectation::Sometimes) != found
     };
-    properties.iter().filter(broken).map(|property| property.name).collect()
+    properties
+        .iter()
+        .filter(broken)
+        .map(|property| property.name)
+        .collect()
 }
 
 fn ring(tries: [u8; 2], crashes: u8, wipes: u8, mistake: Option<Mistake>) -> Ring {

@@ -101,31 +101,51 @@ impl History {
 
     /// Looks at every row by itself for an order of what was done with it.
     pub(crate) fn check(&self) -> Vec<String> {
-        self.rows().filter_map(|(key, row)| check_row(row).err().map(|why| format!("{key:?}: {why}"))).collect()
+        self.rows()
+            .filter_map(|(key, row)| check_row(row).err().map(|why| format!("{key:?}: {why}")))
+            .collect()
     }
 }
 
 /// Looks for an order of the operations on one row; else says what cannot be ordered.
 pub(crate) fn check_row(row: &[Spanned<Operation>]) -> Result<(), String> {
     check(&Row, Vec::new(), row).map_err(|NoOrder { longest }| {
-        let ordered = longest.iter().map(|place| format!("\n  ordered {}", describe(&row[*place])));
+        let ordered = longest
+            .iter()
+            .map(|place| format!("\n  ordered {}", describe(&row[*place])));
         let others = (0..row.len()).filter(|place| !longest.contains(place));
         let others = others.map(|place| format!("\n  cannot follow {}", describe(&row[place])));
-        format!("not linearizable:{}{}", ordered.collect::<String>(), others.collect::<String>())
+        format!(
+            "not linearizable:{}{}",
+            ordered.collect::<String>(),
+            others.collect::<String>()
+        )
     })
 }
 
 fn describe(span: &Spanned<Operation>) -> String {
-    let returned = span.returned.map_or("never".to_owned(), |at| at.to_string());
+    let returned = span
+        .returned
+        .map_or("never".to_owned(), |at| at.to_string());
     let name = |request: &RequestKey| request.request.as_bytes()[15];
     let seen = |seen: &Seen| {
         let recent: Vec<_> = seen.recent.iter().map(name).collect();
-        let value = seen.value.as_ref().map(|value| value.escape_ascii().to_string());
+        let value = seen
+            .value
+            .as_ref()
+            .map(|value| value.escape_ascii().to_string());
         format!("version {} {value:?} by {recent:?}", seen.version)
     };
     let change = |change: &Attempted| {
-        let value = change.value.as_ref().map(|value| value.escape_ascii().to_string());
-        format!("request {} of {} to {value:?}", name(&change.request), change.expected)
+        let value = change
+            .value
+            .as_ref()
+            .map(|value| value.escape_ascii().to_string());
+        format!(
+            "request {} of {} to {value:?}",
+            name(&change.request),
+            change.expected
+        )
     };
     let what = match &span.operation {
         Operation::Read(row) => format!("read {}", seen(row)),
@@ -150,14 +170,23 @@ impl Sequential for Row {
 
     fn step(&self, state: &Changes, operation: &Operation) -> Option<Changes> {
         let version = state.len() as u64;
-        let made = |request| state.iter().position(|(maker, _)| *maker == request).map(|at| at as u64 + 1);
+        let made = |request| {
+            state
+                .iter()
+                .position(|(maker, _)| *maker == request)
+                .map(|at| at as u64 + 1)
+        };
         let unchanged = |holds: bool| holds.then(|| state.clone());
         match operation {
             Operation::Read(seen) => unchanged(is(state, seen)),
             Operation::Listed(Some(seen)) => unchanged(is(state, seen)),
-            Operation::Listed(None) => unchanged(state.last().is_none_or(|(_, value)| value.is_none())),
+            Operation::Listed(None) => {
+                unchanged(state.last().is_none_or(|(_, value)| value.is_none()))
+            }
             Operation::Conflict(attempted, seen) => unchanged(
-                is(state, seen) && version != attempted.expected && made(attempted.request).is_none(),
+                is(state, seen)
+                    && version != attempted.expected
+                    && made(attempted.request).is_none(),
             ),
             Operation::Made(attempted, told) => match made(attempted.request) {
                 Some(earlier) => unchanged(earlier == *told),
@@ -184,5 +213,8 @@ fn is(state: &Changes, seen: &Seen) -> bool {
     let known = RowState::RECENT_MAX.min(state.len());
     seen.version == state.len() as u64
         && seen.value.as_ref() == value
-        && seen.recent.iter().eq(state[state.len() - known..].iter().map(|(maker, _)| maker))
+        && seen
+            .recent
+            .iter()
+            .eq(state[state.len() - known..].iter().map(|(maker, _)| maker))
 }

@@ -14,12 +14,12 @@ use super::world::{Event, World};
 use super::trouble::DISK_DELAY;
 use crate::dht::sim::{
     Action, Beginning, Coordinator, Exchange, Exchanged, Failure, Fault, Identity, Input, Intent, Machine,
-    Outcome, Page, Paging, Placement, Proposer, Remembered, Replica, Returned, Task, planted, slice_of,
+    Outcome, Page, Paging, Placement, Proposer, Remembered, Replica, Returned, Task, planted, register, slice_of,
     slice_of_row,
 };
 use crate::identity::{MemberId, TrackerAddr};
 use crate::store::ModelDisk;
-use crate::wire::ring::{ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, RowKey};
+use crate::wire::ring::{Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RingRecord, RowKey};
 
 /// A member of the world.
 pub(super) struct Host {
@@ -287,7 +287,24 @@ impl World {
     /// Repairs the rows that were found to differ.
     fn exchanged(&mut self, host: usize, found: &Exchanged) {
         for key in &found.rows {
+            if planted(Fault::RepairCopies) {
+                self.copy(host, key);
+                continue;
+            }
             self.begin_row(host, key, Intent::Repair, For::Ring { host });
+        }
+    }
+
+    /// What repair must not do: takes the newest that anybody has accepted, without asking.
+    fn copy(&mut self, host: usize, key: &RowKey) {
+        let copies = self.hosts.iter().filter_map(|other| other.disk.read(|view| register(view, key)).ok());
+        let Some(Register { accepted, state, .. }) = copies.max_by_key(|copy| copy.accepted) else {
+            return;
+        };
+        let Host { disk, life, .. } = &mut self.hosts[host];
+        if let Some(serving) = life.as_mut().and_then(|life| life.serving.as_mut()) {
+            let row = ReplicaRow { key: key.clone(), accepted, state };
+            _ = disk.write(|tx| serving.replica.install(tx, row));
         }
     }
 

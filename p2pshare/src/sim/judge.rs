@@ -21,19 +21,38 @@ impl World {
             let copies = self.copies(&key);
             if copies.iter().any(|(_, copy)| *copy != copies[0].1) {
                 let copies = copies.iter().map(|(host, copy)| {
-                    format!("\n  member {host} has {:?} version {:?}", copy.accepted, copy.state.version())
+                    format!(
+                        "\n  member {host} has {:?} version {:?}",
+                        copy.accepted,
+                        copy.state.version()
+                    )
                 });
-                found.push(format!("{key:?}: replicas differ after quiet:{}", copies.collect::<String>()));
+                found.push(format!(
+                    "{key:?}: replicas differ after quiet:{}",
+                    copies.collect::<String>()
+                ));
             }
-            let newest = copies.into_iter().map(|(_, copy)| copy).max_by_key(|copy| copy.accepted);
+            let newest = copies
+                .into_iter()
+                .map(|(_, copy)| copy)
+                .max_by_key(|copy| copy.accepted);
             let last = newest.map(|copy| Seen::from(copy.state));
             found.extend(self.broken_rules(&key, last.as_ref()));
         }
         for (host, there) in self.hosts.iter().enumerate() {
             let serving = there.life.as_ref().and_then(|life| life.serving.as_ref());
             match serving.filter(|serving| serving.replica.votes()) {
-                Some(serving) => found.extend(wrong_tree(&there.disk, &serving.replica).map(|why| format!("member {host}: {why}"))),
-                None => found.push(format!("member {host} has no say after quiet: {}", there.life.as_ref().map_or("dead".to_owned(), Life::describe))),
+                Some(serving) => found.extend(
+                    wrong_tree(&there.disk, &serving.replica)
+                        .map(|why| format!("member {host}: {why}")),
+                ),
+                None => found.push(format!(
+                    "member {host} has no say after quiet: {}",
+                    there
+                        .life
+                        .as_ref()
+                        .map_or("dead".to_owned(), Life::describe)
+                )),
             }
         }
         self.tally.violations.extend(found);
@@ -71,15 +90,21 @@ impl World {
             }
             let earlier = made.entry(change.request).or_insert(*version);
             if earlier != version {
-                found.push(format!("{key:?}: one request made versions {earlier} and {version}"));
+                found.push(format!(
+                    "{key:?}: one request made versions {earlier} and {version}"
+                ));
             }
             match last {
                 Some(last) if last.version >= *version => {}
-                _ => found.push(format!("{key:?}: version {version} was acknowledged and is missing")),
+                _ => found.push(format!(
+                    "{key:?}: version {version} was acknowledged and is missing"
+                )),
             }
             let is_last = last.is_some_and(|last| last.version == *version);
             if is_last && last.is_some_and(|last| last.value != change.value) {
-                found.push(format!("{key:?}: version {version} does not have the value that it was given"));
+                found.push(format!(
+                    "{key:?}: version {version} does not have the value that it was given"
+                ));
             }
         }
         found
@@ -95,7 +120,10 @@ fn wrong_tree(disk: &ModelDisk, replica: &Replica) -> Option<&'static str> {
         *leaf = leaf.wrapping_add(hash(&key, row.accepted));
     }
     let on_disk = disk.read(HashTree::load).unwrap_or_default();
-    let differs = |tree: &HashTree| sums.iter().any(|((slice, leaf), sum)| tree.leaves(*slice)[usize::from(*leaf)] != *sum);
+    let differs = |tree: &HashTree| {
+        sums.iter()
+            .any(|((slice, leaf), sum)| tree.leaves(*slice)[usize::from(*leaf)] != *sum)
+    };
     if differs(&on_disk) {
         Some("its hash tree on disk is not that of its rows")
     } else if differs(replica.tree()) {

@@ -49,7 +49,10 @@ pub(crate) fn check<M: Sequential>(
         history,
         by_call,
         taken: vec![0; history.len().div_ceil(64)],
-        left: history.iter().filter(|span| span.returned.is_some()).count(),
+        left: history
+            .iter()
+            .filter(|span| span.returned.is_some())
+            .count(),
         order: Vec::new(),
         longest: Vec::new(),
         tried: HashSet::new(),
@@ -95,7 +98,8 @@ impl<M: Sequential> Search<'_, M> {
                 None => {}
             }
         }
-        next.into_iter().any(|(place, state)| self.found_after(place, &state))
+        next.into_iter()
+            .any(|(place, state)| self.found_after(place, &state))
     }
 
     fn found_after(&mut self, place: usize, state: &M::State) -> bool {
@@ -113,9 +117,14 @@ impl<M: Sequential> Search<'_, M> {
     /// The operations that may come next: those called before any other returned.
     fn candidates(&self) -> Vec<usize> {
         let open = || self.by_call.iter().filter(|place| !self.is_taken(**place));
-        let first_return = open().filter_map(|place| self.history[*place].returned).min();
+        let first_return = open()
+            .filter_map(|place| self.history[*place].returned)
+            .min();
         let first_return = first_return.unwrap_or(u64::MAX);
-        open().copied().take_while(|place| self.history[*place].called < first_return).collect()
+        open()
+            .copied()
+            .take_while(|place| self.history[*place].called < first_return)
+            .collect()
     }
 
     fn is_taken(&self, place: usize) -> bool {

@@ -10,8 +10,8 @@ use rand::RngExt as _;
 use super::host::{Ended, For, Life, Serving};
 use super::world::{Event, World};
 use crate::dht::sim::{
-    Beginning, Fault, Placement, Proposer, Remembered, Replica, Return, Step, begin, planted, remember,
-    remembered, set_ahead, set_life, set_record, set_returning,
+    Beginning, Fault, Placement, Proposer, Remembered, Replica, Return, Step, begin, planted,
+    remember, remembered, set_ahead, set_life, set_record, set_returning,
 };
 use crate::identity::key::SigningKey;
 use crate::identity::token::{Signed, TrackerCertificate};
@@ -35,15 +35,16 @@ impl World {
         let begun = there.disk.write(|tx| begin(tx, RING, newcomer, &own));
         there.disk.sync();
         let Ok(Ok(identity)) = begun else {
-            self.tally.violations.push(format!("member {host} cannot begin: {begun:?}"));
+            self.tally
+                .violations
+                .push(format!("member {host} cannot begin: {begun:?}"));
             return;
         };
-        let founders = match planted(Fault::FoundingAlone) {
-            true => vec![own.clone()],
-            false => founders,
-        };
         let beginning = Beginning::new(&identity, own, founders, commits, forgot);
-        let (known, returning) = ((identity.record.clone(), identity.life), beginning.is_returning());
+        let (known, returning) = (
+            (identity.record.clone(), identity.life),
+            beginning.is_returning(),
+        );
         let ahead = identity.ahead;
         self.hosts[host].ahead = ahead;
         self.hosts[host].life = Some(Life::new(number, identity, beginning, ahead + commits));
@@ -51,7 +52,10 @@ impl World {
             self.become_member(host, record, life, returning, ahead);
         }
         self.step(host);
-        self.plan(Duration::from_millis(50), Event::Looked { host, life: number });
+        self.plan(
+            Duration::from_millis(50),
+            Event::Looked { host, life: number },
+        );
     }
 
     /// The id that a member takes if it finds its disk empty: another one each time.
@@ -78,7 +82,14 @@ impl World {
             for after in self.network.fate(&mut self.rng, host, to).arrives {
                 let hello = Box::new(hello.clone());
                 let from = (host, number);
-                self.plan(after, Event::Greeted { host: to, from, hello });
+                self.plan(
+                    after,
+                    Event::Greeted {
+                        host: to,
+                        from,
+                        hello,
+                    },
+                );
             }
         }
     }
@@ -119,7 +130,14 @@ impl World {
         };
         for after in self.network.fate(&mut self.rng, host, from.0).arrives {
             let (host, life, welcome) = (from.0, from.1, Box::new(welcome.clone()));
-            self.plan(after, Event::Welcomed { host, life, welcome });
+            self.plan(
+                after,
+                Event::Welcomed {
+                    host,
+                    life,
+                    welcome,
+                },
+            );
         }
     }
 
@@ -154,11 +172,24 @@ impl World {
                 self.become_member(host, record, known, false, ahead);
                 self.begin_to_vote(host, epoch);
             }
-            Step::Return { record, life, ahead } => {
+            Step::Return {
+                record,
+                life,
+                ahead,
+            } => {
                 let epoch = record.epoch;
                 // As in the product: whatever others know of earlier lives, this one is later.
                 let incarnation = life.incarnation + u64::from(self.rng.random::<u32>());
-                self.become_member(host, record, LifeOf { incarnation, ..life }, true, ahead);
+                self.become_member(
+                    host,
+                    record,
+                    LifeOf {
+                        incarnation,
+                        ..life
+                    },
+                    true,
+                    ahead,
+                );
                 self.tally.broke("return");
                 match planted(Fault::AmnesiacVotes) {
                     true => self.begin_to_vote(host, epoch),
@@ -166,12 +197,21 @@ impl World {
                 }
             }
             Step::NotAMember(_) => {
-                self.tally.violations.push(format!("member {host} is told that it is none"));
+                self.tally
+                    .violations
+                    .push(format!("member {host} is told that it is none"));
             }
         }
     }
 
-    fn become_member(&mut self, host: usize, record: RingRecord, as_life: LifeOf, returning: bool, ahead: u64) {
+    fn become_member(
+        &mut self,
+        host: usize,
+        record: RingRecord,
+        as_life: LifeOf,
+        returning: bool,
+        ahead: u64,
+    ) {
         let placement = placement_of(&record);
         let there = &mut self.hosts[host];
         let opened = there.disk.write(|tx| {
@@ -189,7 +229,9 @@ impl World {
         let replica = match opened {
             Ok(replica) => replica,
             Err(error) => {
-                self.tally.violations.push(format!("member {host} cannot open its replica: {error}"));
+                self.tally
+                    .violations
+                    .push(format!("member {host} cannot open its replica: {error}"));
                 return;
             }
         };
@@ -204,10 +246,7 @@ impl World {
             placement,
             proposer: Proposer {
                 member: as_life.member,
-                incarnation: match planted(Fault::BallotReused) {
-                    true => 1,
-                    false => as_life.incarnation,
-                },
+                incarnation: as_life.incarnation,
                 rounds: Arc::default(),
             },
         });
@@ -232,7 +271,9 @@ impl World {
         there.kept = there.disk.commits();
         serving.replica.begin_to_vote();
         if let Err(error) = begun {
-            self.tally.violations.push(format!("member {host} cannot begin to vote: {error}"));
+            self.tally
+                .violations
+                .push(format!("member {host} cannot begin to vote: {error}"));
         }
     }
 
@@ -276,7 +317,9 @@ fn placement_of(record: &RingRecord) -> Arc<Placement> {
     static KNOWN: Mutex<BTreeMap<BTreeSet<MemberId>, Arc<Placement>>> = Mutex::new(BTreeMap::new());
     let ids: BTreeSet<MemberId> = record.members().iter().map(|member| member.id).collect();
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let placed = known.entry(ids).or_insert_with_key(|ids| Arc::new(Placement::new(ids)));
+    let placed = known
+        .entry(ids)
+        .or_insert_with_key(|ids| Arc::new(Placement::new(ids)));
     placed.clone()
 }
 

@@ -133,7 +133,9 @@ impl World {
             Kind::Loss => self.network.lost = self.rng.random_range(10..300),
             Kind::Doubles => self.network.doubled = self.rng.random_range(10..300),
             Kind::Late => self.network.late = self.rng.random_range(10..300),
-            Kind::Slow => self.network.delay = Duration::from_millis(self.rng.random_range(20..600)),
+            Kind::Slow => {
+                self.network.delay = Duration::from_millis(self.rng.random_range(20..600))
+            }
             Kind::Partition | Kind::OneWay | Kind::Bridge => return self.divide(kind, host),
             Kind::Crash => {
                 if self.hosts[host].life.is_none() {
@@ -150,7 +152,9 @@ impl World {
                 let deaths = [Death::Before, Death::Unsaid, Death::After];
                 self.hosts[host].dies = deaths.choose(&mut self.rng).copied();
             }
-            Kind::SlowDisk => self.hosts[host].disk_delay = Duration::from_millis(self.rng.random_range(20..900)),
+            Kind::SlowDisk => {
+                self.hosts[host].disk_delay = Duration::from_millis(self.rng.random_range(20..900))
+            }
             Kind::Pause => {
                 let pause = self.between(Duration::from_millis(100), Duration::from_secs(20));
                 self.hosts[host].asleep_until = Some(self.now + pause);
@@ -173,9 +177,9 @@ impl World {
         self.network.join();
         let side: Vec<bool> = match kind {
             Kind::Bridge => (0..members).map(|other| other % 2 == 0).collect(),
-            _ if members > 3 && self.rng.random() => {
-                (0..members).map(|other| other == host || other == (host + 1) % members).collect()
-            }
+            _ if members > 3 && self.rng.random() => (0..members)
+                .map(|other| other == host || other == (host + 1) % members)
+                .collect(),
             _ => (0..members).map(|other| other == host).collect(),
         };
         let inward: bool = self.rng.random();
@@ -193,7 +197,10 @@ impl World {
 
     /// A member loses its disk, or the newest part of it, unless another one has lost its memory too.
     fn forget(&mut self, kind: Kind, host: usize) -> bool {
-        if self.hosts.len() < 3 || self.hosts.iter().any(|host| host.forgetful) || self.hosts.iter().any(|host| host.id.is_none()) {
+        if self.hosts.len() < 3
+            || self.hosts.iter().any(|host| host.forgetful)
+            || self.hosts.iter().any(|host| host.id.is_none())
+        {
             return false;
         }
         self.crash(host);

@@ -134,7 +134,11 @@ impl Tables {
                 Change::Put(value) => rows.insert(key.clone(), value.clone()),
                 Change::Remove => rows.remove(key),
             };
-            undo.set(table, key.clone(), before.map_or(Change::Remove, Change::Put));
+            undo.set(
+                table,
+                key.clone(),
+                before.map_or(Change::Remove, Change::Put),
+            );
         }
         undo
     }
@@ -154,7 +158,10 @@ impl Backend for Tables {
         if range.is_empty() {
             return Ok(());
         }
-        let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let end = range
+            .end
+            .as_deref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
         let within = (Bound::Included(range.start.as_slice()), end);
         let rows = self.0.get(&table).into_iter();
         for (key, value) in rows.flat_map(|rows| rows.range::<[u8], _>(within)) {
@@ -186,7 +193,8 @@ mod tests {
     use crate::store::PageLimit;
 
     fn put(disk: &mut ModelDisk, key: u8, value: u8) {
-        disk.write(|tx| tx.put(Table::Rows, [key], [value])).unwrap();
+        disk.write(|tx| tx.put(Table::Rows, [key], [value]))
+            .unwrap();
     }
 
     fn seen(disk: &ModelDisk) -> Vec<(u8, u8)> {
@@ -195,7 +203,10 @@ mod tests {
             bytes: 1000,
         };
         let page = disk.read(|view| view.range(Table::Rows, &KeyRange::all(), limit).unwrap());
-        page.rows.iter().map(|(key, value)| (key[0], value[0])).collect()
+        page.rows
+            .iter()
+            .map(|(key, value)| (key[0], value[0]))
+            .collect()
     }
 
     #[test]

@@ -671,10 +671,9 @@ mod tests {
         ring.anew(0, 1, 1, some).await;
         // What was said in between reached nobody.
         for lost in [1, 2] {
-            let mut state = ring.swarms[0].state();
-            let said = &mut state.peers.get_mut(&PEER).unwrap().said;
-            drop(said.renew(lost, LEASE_LIFE));
-            drop(state);
+            if let Some(announced) = ring.swarms[0].state().peers.get_mut(&PEER) {
+                announced.said.renew(lost, LEASE_LIFE);
+            }
             pass(20).await;
         }
         ring.announce(0, 1, 3, vec![entry(2, Holding::Nothing)])

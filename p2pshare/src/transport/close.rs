@@ -166,10 +166,6 @@ pub(crate) enum ConnectionLost {
 
 impl ConnectionLost {
     /// What the other side said when it closed the connection, if it did and this version knows the code.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
     pub(crate) fn code(&self) -> Option<CloseCode> {
         match self {
             Self::ClosedByPeer { code, .. } => code.known(),

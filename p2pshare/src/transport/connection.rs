@@ -87,10 +87,6 @@ impl Connection {
     /// # Errors
     ///
     /// If it is too long, the connection carries none, or is lost.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
     pub(crate) fn send_datagram(&self, datagram: Bytes) -> Result<(), DatagramError> {
         use quinn::SendDatagramError as Quinn;
         self.quinn.send_datagram(datagram).map_err(|error| {
@@ -108,10 +104,6 @@ impl Connection {
     /// # Errors
     ///
     /// If the connection is lost.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
     pub(crate) async fn receive_datagram(&self) -> Result<Bytes, ConnectionLost> {
         Ok(self.quinn.read_datagram().await?)
     }

@@ -73,10 +73,6 @@ impl Responder {
     /// # Errors
     ///
     /// If the answer is too long, the one who asked no longer wants it, or the connection is lost.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
     pub(crate) async fn answer<A: Message>(self, answer: &A) -> Result<(), SendError> {
         match encode(answer) {
             Ok(frame) => self.answer_frame(frame).await,

@@ -20,9 +20,7 @@ pub(crate) use calls::{
     ReplicaRow, Sum, TreeNode,
 };
 pub(crate) use hello::{Hello, Life, RingMember, RingRecord, Standing, Welcome};
-pub(crate) use lease::{
-    LeaseEntry, LeaseOwner, LeasePlace, SessionVector, SliceNews, SlotEntry,
-};
+pub(crate) use lease::{LeaseEntry, LeaseOwner, LeasePlace, SessionVector, SliceNews, SlotEntry};
 pub use lease::{LeaseKey, LeaseNews};
 
 /// One of the 2^14 fixed parts of the key circle, the unit of placement, repair and movement.

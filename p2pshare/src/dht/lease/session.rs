@@ -190,7 +190,7 @@ impl Slot {
 fn by_slice(
     entries: impl IntoIterator<Item = (LeaseKey, Option<Arc<[u8]>>)>,
 ) -> Result<BTreeMap<Slice, Vec<SlotEntry>>, LeaseError> {
-    let mut slots: BTreeMap<Slice, BTreeMap<LeaseKey, Option<Arc<[u8]>>>> = BTreeMap::new();
+    let mut slots: BTreeMap<Slice, BTreeMap<LeaseKey, Option<_>>> = BTreeMap::new();
     for (key, payload) in entries {
         LeaseError::check(payload.as_ref().map_or(0, |payload| payload.len()))?;
         let slot = slots.entry(slice_of_lease(&key)).or_default();

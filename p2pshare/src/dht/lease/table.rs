@@ -277,10 +277,10 @@ impl LeaseTable {
             let Some(session) = self.sessions.get_mut(&owner) else {
                 continue;
             };
-            let ended: Vec<(Slice, Slot)> = session
-                .slots
-                .extract_if(.., |_, slot| slot.ends <= now)
-                .collect();
+            let ended = session.slots.iter().filter(|(_, slot)| slot.ends <= now);
+            let ended: Vec<Slice> = ended.map(|(slice, _)| *slice).collect();
+            let remove = |slice| session.slots.remove(&slice);
+            let ended: Vec<Slot> = ended.into_iter().filter_map(remove).collect();
             match session.slots.values().map(|slot| slot.ends).min() {
                 Some(next) => {
                     session.look = next;
@@ -288,7 +288,7 @@ impl LeaseTable {
                 }
                 None => drop(self.sessions.remove(&owner)),
             }
-            for (_, slot) in ended {
+            for slot in ended {
                 let content = self.content(owner, &slot);
                 self.bytes -= SLOT_MEMORY + content.iter().map(said_bytes).sum::<usize>();
                 for key in content.keys() {

@@ -622,8 +622,10 @@ fn a_read_takes_every_page() {
     assert_eq!(ring.read(&[]), Vec::<Vec<Lease>>::new());
 }
 
+type Held = (LeaseKey, Arc<[u8]>);
+
 /// A session that holds so many files.
-fn holder(i: u8, files: usize) -> (LeaseSession, Vec<(LeaseKey, Arc<[u8]>)>) {
+fn holder(i: u8, files: usize) -> (LeaseSession, Vec<Held>) {
     let payload: Arc<[u8]> = Arc::from([7; 24]);
     let key = |n| key(&format!("s/a group of some length/{n:064x}"));
     let all = (0..files).map(|n| (key(n), payload.clone())).collect();
@@ -707,13 +709,13 @@ fn an_exchange_ends_when_the_other_is_silent_and_strays_do_no_harm() {
 fn exchanges_keep_nothing_alive_whatever_the_clocks_say() {
     let mut ring = Ring::new(3);
     let (mut session, all) = holder(1, 20);
-    let news = vec![session.whole(1, LIFE, all).unwrap()];
+    let news = session.whole(1, LIFE, all).unwrap();
     let now = ring.now;
-    put(ring.table(0), now, &news[0]);
+    put(ring.table(0), now, &news);
     // The clock of the third is an hour ahead of the others': it counts from when it heard.
     let ahead = Duration::from_secs(3600);
     let (start, mut late) = (ring.now, LeaseTable::default());
-    put(&mut late, start + ahead, &news[0]);
+    put(&mut late, start + ahead, &news);
     assert_eq!(known(&mut late, start + ahead).len(), ring.known(0).len());
     for second in 0..200 {
         ring.now = start + Duration::from_secs(second);

@@ -13,9 +13,7 @@ use super::greeting::check;
 use super::lane::Wire;
 use super::{Host, Shared, Trouble};
 use crate::identity::{MemberId, TrackerAddr};
-use crate::limits::{
-    RING_HELLO_TIMEOUT, RING_LINK_STEADY, RING_REDIAL_FIRST, RING_REDIAL_LONGEST,
-};
+use crate::limits::{RING_HELLO_TIMEOUT, RING_LINK_STEADY, RING_REDIAL_FIRST, RING_REDIAL_LONGEST};
 use crate::transport::{Alpn, CloseCode, Connection, Endpoint, Expect};
 use crate::wire::ring::Welcome;
 

@@ -13,8 +13,8 @@ use super::{Host, Shared};
 use crate::dht::machine::Input;
 use crate::identity::MemberId;
 use crate::limits::{
-    LEASE_MESSAGE_BYTES_MAX, REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX, REPLICA_BATCH_TIMEOUT,
-    REPLICA_BATCHES_UNDER_WAY, REPLICA_PAGE_BYTES, REPLICA_QUEUE_MAX,
+    LEASE_MESSAGE_BYTES_MAX, REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX,
+    REPLICA_BATCH_TIMEOUT, REPLICA_BATCHES_UNDER_WAY, REPLICA_PAGE_BYTES, REPLICA_QUEUE_MAX,
 };
 use crate::transport::{CloseCode, Connection, RequestError};
 use crate::wire::frame::Message;
@@ -94,12 +94,7 @@ impl Lanes {
     }
 
     /// Queues a request, or says at once that it failed.
-    pub(super) fn ask(
-        &self,
-        from: MemberId,
-        request: ReplicaRequest,
-        reply: &mpsc::Sender<Input>,
-    ) {
+    pub(super) fn ask(&self, from: MemberId, request: ReplicaRequest, reply: &mpsc::Sender<Input>) {
         let lane = match is_write(&request.call) {
             true => &self.writes,
             false => &self.reads,
@@ -195,8 +190,10 @@ struct Carrier<H> {
 impl<H: Host> Carrier<H> {
     async fn run(self, queue: Arc<Queue>) {
         while let Some(batch) = queue.next_batch().await {
-            let (requests, waiting): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|ask| (ask.request, ask.reply)).unzip();
+            let (requests, waiting): (Vec<_>, Vec<_>) = batch
+                .into_iter()
+                .map(|ask| (ask.request, ask.reply))
+                .unzip();
             let from = self.member;
             match self.carry(requests).await {
                 Some(answers) => {
@@ -240,7 +237,10 @@ impl<H: Host> Carrier<H> {
             }
         };
         let right = answers.len() == fitting.len()
-            && fitting.iter().zip(&answers).all(|(fits, answer)| fits(answer));
+            && fitting
+                .iter()
+                .zip(&answers)
+                .all(|(fits, answer)| fits(answer));
         if !right {
             tracing::warn!(member = %self.member, "closing a link: the answers do not fit what was asked");
             connection.close_with(CloseCode::ProtocolError, "the answers do not fit");

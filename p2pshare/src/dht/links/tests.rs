@@ -349,7 +349,10 @@ async fn each_of_many_asks_gets_its_own_answer_from_others_and_from_itself() {
                 batches += 1;
             }
         }
-        assert!(batches <= 2 * REPLICA_BATCHES_UNDER_WAY, "{batches} batches");
+        assert!(
+            batches <= 2 * REPLICA_BATCHES_UNDER_WAY,
+            "{batches} batches"
+        );
     }
     // Its welcome and its batches.
     assert!(one.host.heard.load(Ordering::Relaxed) > 3);
@@ -376,7 +379,11 @@ async fn a_link_that_breaks_fails_what_waits_at_once_and_comes_back_after_a_rest
     for _ in 0..asks {
         assert!(is_failed(&answers.recv().await.unwrap()));
     }
-    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        began.elapsed()
+    );
     let (input, took) = one.ask(2, read()).await;
     assert!(is_failed(&input) && took.is_zero());
 
@@ -392,7 +399,11 @@ async fn a_link_that_breaks_fails_what_waits_at_once_and_comes_back_after_a_rest
     one.until(&Event::Welcomed(addr(2), reborn)).await;
     one.until(&Event::Link(id(2), true)).await;
     // The dial under way, and a pause.
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
     let (input, _) = one.ask(2, write(1)).await;
     assert!(!is_failed(&input));
 }
@@ -567,7 +578,9 @@ async fn nothing_is_taken_before_the_hello() {
     // Datagrams, and silence.
     let connection = rogue.dial(1).await;
     let news = one.links.news();
-    connection.send_datagram(Bytes::from_static(b"\x01x")).unwrap();
+    connection
+        .send_datagram(Bytes::from_static(b"\x01x"))
+        .unwrap();
     let began = Instant::now();
     let (code, _) = closed_with(&connection.closed().await);
     assert_eq!(code, CloseCode::TooSlow);
@@ -589,7 +602,10 @@ async fn who_is_no_member_is_told_who_is_and_nothing_else() {
         answers.await.map(|answers| answers.answers)
     };
     // Before there is a list, whoever holds the ring's key is answered.
-    assert_eq!(ask(&connection).await.unwrap(), [ReplicaAnswer::Unavailable]);
+    assert_eq!(
+        ask(&connection).await.unwrap(),
+        [ReplicaAnswer::Unavailable]
+    );
     one.links.set_members(&list(2));
     assert!(ask(&connection).await.is_err());
     let (code, said) = closed_with(&connection.closed().await);
@@ -618,17 +634,23 @@ async fn a_members_garbage_ends_its_connection_and_its_datagrams_are_passed_on()
     let rogue = Rogue(world.endpoint(9));
     let (connection, _) = rogue.greet(&world.hello(9, 1)).await.unwrap();
     for bytes in [b"".as_slice(), b"\x01garbage", &[7; 1100]] {
-        connection.send_datagram(Bytes::copy_from_slice(bytes)).unwrap();
+        connection
+            .send_datagram(Bytes::copy_from_slice(bytes))
+            .unwrap();
     }
     assert_eq!(news.recv().await, Some(News::Met(world.hello(9, 1).life)));
     for length in [0, 8, 1100] {
         match news.recv().await {
-            Some(News::Datagram { from, bytes }) => assert_eq!((from, bytes.len()), (id(9), length)),
+            Some(News::Datagram { from, bytes }) => {
+                assert_eq!((from, bytes.len()), (id(9), length))
+            }
             other => panic!("{other:?}"),
         }
     }
     let (mut send, _receive) = connection.open().await.unwrap();
-    send.send_bytes(Bytes::from_static(b"\x01\x03\x05\0\0\0abcde")).await.unwrap();
+    send.send_bytes(Bytes::from_static(b"\x01\x03\x05\0\0\0abcde"))
+        .await
+        .unwrap();
     send.finish();
     let (code, _) = closed_with(&connection.closed().await);
     assert_eq!(code, CloseCode::ProtocolError);
@@ -656,7 +678,10 @@ async fn a_dialer_says_what_is_wrong_where_a_member_belongs() {
         tokio::spawn(async move { while other.accept().await.is_some() {} })
     };
     let trouble = one.trouble().await.to_string();
-    assert!(trouble.contains("does not speak p2pshare-ring/1"), "{trouble}");
+    assert!(
+        trouble.contains("does not speak p2pshare-ring/1"),
+        "{trouble}"
+    );
     listening.abort();
     _ = listening.await;
     drop(other);
@@ -683,7 +708,10 @@ async fn another_member_than_the_lists_is_not_taken_for_it() {
     };
     one.links.set_members(&list(2));
     let (expected, found) = (id(2), id(7));
-    assert_eq!(one.trouble().await, Trouble::OtherMember { expected, found });
+    assert_eq!(
+        one.trouble().await,
+        Trouble::OtherMember { expected, found }
+    );
     assert!(!one.links.is_up(id(2)));
     // It takes its former place, and says so at once.
     *wiped.host.hello.lock().unwrap() = world.hello(2, 5);

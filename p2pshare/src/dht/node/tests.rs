@@ -14,6 +14,8 @@ use crate::identity::{PeerId, RequestId, SessionId};
 use crate::store::{MemoryDisk, StoreKind};
 use crate::wire::ring::RowState;
 
+mod leases;
+
 const RING: RingId = RingId::from_bytes([1; 32]);
 
 fn key(partition: &str, sort: &str) -> RowKey {
@@ -35,7 +37,9 @@ async fn on_disk(folder: &TempDir) -> DhtNode {
 
 async fn in_memory(disk: &MemoryDisk) -> DhtNode {
     let store = Store::open_memory(disk, StoreKind::Tracker).await.unwrap();
-    start(store, "memory".into(), RING, None, None).await.unwrap()
+    start(store, "memory".into(), RING, None, None)
+        .await
+        .unwrap()
 }
 
 fn applied(version: u64) -> RowChange {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::*;
 use crate::dht::small_ring::{SmallRing, ballot, faithful, id, key, state};
 use crate::store::Table;
-use crate::wire::ring::RowState;
 
 const RETURNED: Epoch = Epoch {
     list: 1,
@@ -63,7 +62,10 @@ fn every_majority_of_a_slice_has_one_that_was_heard() {
             let replicas = others.len() + 1;
             assert!(needed <= others.len());
             // So few of the others are left out that even with the member itself they are no majority.
-            assert!(others.len() - needed + 1 < majority(replicas), "of {members}");
+            assert!(
+                others.len() - needed + 1 < majority(replicas),
+                "of {members}"
+            );
         }
     }
 }
@@ -84,7 +86,10 @@ fn a_wiped_member_knows_every_row_again_in_a_new_epoch() {
     assert!((4000..=6000).contains(&returned.rows), "{returned:?}");
     for member in 1..=3 {
         ring.restart(member).unwrap();
-        assert_eq!(ring.node(member).replica.as_ref().unwrap().epoch(), RETURNED);
+        assert_eq!(
+            ring.node(member).replica.as_ref().unwrap().epoch(),
+            RETURNED
+        );
     }
 }
 
@@ -115,12 +120,10 @@ fn both_create(fence: bool) -> bool {
     };
     for member in [1, 2] {
         let promised = ring.ask(member, 2, Epoch::FOUNDING, prepare(5)).unwrap();
-        let nothing = ReplicaAnswer::Promised {
-            ballot: ballot(5),
-            accepted: ballot(0),
-            state: RowState::default(),
-        };
-        assert!(matches!(promised, ReplicaAnswer::Promised { .. }), "{nothing:?}");
+        assert!(
+            matches!(promised, ReplicaAnswer::Promised { .. }),
+            "{promised:?}"
+        );
     }
     ring.wipe(1).unwrap();
     let mut epoch = Epoch::FOUNDING;
@@ -213,7 +216,7 @@ fn an_answer_counts_only_in_the_epoch_in_which_it_was_asked() {
     };
     let answer = ReplicaAnswer::StaleEpoch { highest };
     machine.handle(now, Input::Answer { from, answer });
-    // Of the five that it asks, the last three are in the fifth epoch.
+    // Late answers to the fences of before.
     for from in [from, other] {
         let answer = late(RETURNED);
         machine.handle(now, Input::Answer { from, answer });
@@ -272,14 +275,17 @@ fn two_that_drive_each_other_on_pause_longer_and_longer() {
     }
     assert_eq!(pauses.len(), 19);
     assert!(pauses[0] <= Duration::from_secs(1), "{pauses:?}");
-    assert!(*pauses.last().unwrap() >= RETURN_PAUSE_LONGEST / 2, "{pauses:?}");
+    assert!(
+        *pauses.last().unwrap() >= RETURN_PAUSE_LONGEST / 2,
+        "{pauses:?}"
+    );
 }
 
 /// Answers are lost, come twice and late, replicas stop and go on, epochs rise and rows change meanwhile: it ends
 /// all the same, and then nothing is missing.
 #[test]
 fn whatever_happens_meanwhile_nothing_is_missing_in_the_end() {
-    for seed in 0..60 {
+    for seed in 0..40 {
         println!("seed {seed}");
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut ring = SmallRing::new(3).unwrap();
@@ -314,11 +320,15 @@ fn run_among_troubles(ring: &mut SmallRing, machine: &mut Return, rng: &mut Smal
         let calm = round > 40;
         let done = ring.run(1, machine, |ring, from, request, answer| {
             let mine = from == id(1);
-            let trouble = if calm || mine { 100 } else { rng.random_range(0..100) };
+            let trouble = if calm || mine {
+                100
+            } else {
+                rng.random_range(0..100)
+            };
             if trouble == 0 {
                 let epoch = request.epoch.next_return();
                 let read = ReplicaCall::Read { key: key(1) };
-                ring.ask(2 + (trouble % 2) as u8, 2, epoch, read).unwrap();
+                ring.ask(2, 2, epoch, read).unwrap();
             }
             let input = Input::Answer { from, answer };
             match trouble {
@@ -333,12 +343,13 @@ fn run_among_troubles(ring: &mut SmallRing, machine: &mut Return, rng: &mut Smal
                 _ => vec![input],
             }
         });
+        let goes_on = stopped
+            .take()
+            .map(|(member, replica)| ring.node(member).replica = replica);
         if let Some(returned) = done {
             return returned;
         }
-        if let Some((member, replica)) = stopped.take() {
-            ring.node(member).replica = replica;
-        } else if !calm && rng.random_bool(0.3) {
+        if goes_on.is_none() && !calm && rng.random_bool(0.3) {
             let member = rng.random_range(2..=3);
             stopped = Some((member, ring.node(member).replica.take()));
         }

@@ -35,7 +35,10 @@ fn equal_replicas_cost_one_question() {
     }
     let exchanged = exchange(&mut ring, 1, 2);
     let (end, questions) = (exchanged.end, exchanged.cost.questions);
-    assert_eq!((exchanged.rows.len(), end, questions), (0, End::Complete, 1));
+    assert_eq!(
+        (exchanged.rows.len(), end, questions),
+        (0, End::Complete, 1)
+    );
     assert!(exchanged.cost.bytes < 2600, "{:?}", exchanged.cost);
 }
 
@@ -85,7 +88,10 @@ fn what_one_exchange_names_is_bounded_and_the_next_goes_on() {
         ring.accept(1, &key(number), 1).unwrap();
     }
     let first = exchange(&mut ring, 1, 2);
-    assert_eq!((first.rows.len(), first.end), (EXCHANGE_ROWS_MAX, End::More));
+    assert_eq!(
+        (first.rows.len(), first.end),
+        (EXCHANGE_ROWS_MAX, End::More)
+    );
     for key in &first.rows {
         ring.accept(2, key, 1).unwrap();
     }
@@ -137,7 +143,10 @@ fn no_more_than_a_few_questions_are_open_at_once() {
                 Action::Send { to, request } => asked.push((to, request)),
                 Action::Finish(exchanged) => {
                     assert_eq!(exchanged.rows.len(), 500);
-                    assert!(most == 2 * EXCHANGE_QUESTIONS_MAX && seen > 1000, "{most} {seen}");
+                    assert!(
+                        most == 2 * EXCHANGE_QUESTIONS_MAX && seen > 1000,
+                        "{most} {seen}"
+                    );
                     return;
                 }
             }

@@ -117,7 +117,10 @@ fn an_epoch_once_seen_fences_all_below_it_for_ever() {
     for call in &calls {
         let (before, highest) = (epoch, epoch.next_return());
         epoch = highest;
-        assert!(!stale(&ring.ask(1, 2, epoch, call.clone()).unwrap()), "{call:?}");
+        assert!(
+            !stale(&ring.ask(1, 2, epoch, call.clone()).unwrap()),
+            "{call:?}"
+        );
         for call in &calls {
             let refused = ring.ask(1, 2, before, call.clone()).unwrap();
             assert_eq!(refused, ReplicaAnswer::StaleEpoch { highest });
@@ -246,7 +249,9 @@ fn a_pull_gives_the_rows_that_both_hold_and_no_others() {
     let mut ring = SmallRing::new(5).unwrap();
     let placement = ring.placement.clone();
     let holds = |key: &RowKey, member| {
-        placement.preference_list(slice_of_row(key)).contains(&id(member))
+        placement
+            .preference_list(slice_of_row(key))
+            .contains(&id(member))
     };
     let keys: Vec<_> = (0..60).map(|number| key(100 * number)).collect();
     for key in keys.iter().filter(|key| holds(key, 1)) {
@@ -288,7 +293,10 @@ fn the_sums_for_another_member_are_over_what_both_hold() {
     for number in 0..60 {
         let key = key(100 * number);
         for member in 1..=5 {
-            if placement.preference_list(slice_of_row(&key)).contains(&id(member)) {
+            if placement
+                .preference_list(slice_of_row(&key))
+                .contains(&id(member))
+            {
                 ring.accept(member, &key, 1).unwrap();
             }
         }

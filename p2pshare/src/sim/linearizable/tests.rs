@@ -40,13 +40,19 @@ fn span(called: u64, returned: Option<u64>, operation: Operation) -> Spanned<Ope
 
 /// Tries every order of every choice of those that never returned.
 fn has_order(history: &[Spanned<Operation>], state: &Changes, taken: &mut Vec<usize>) -> bool {
-    let left = |taken: &[usize]| (0..history.len()).filter(|i| !taken.contains(i)).collect::<Vec<_>>();
+    let left = |taken: &[usize]| {
+        (0..history.len())
+            .filter(|i| !taken.contains(i))
+            .collect::<Vec<_>>()
+    };
     if left(taken).iter().all(|i| history[*i].returned.is_none()) {
         return true;
     }
     left(taken).into_iter().any(|i| {
         let early = left(taken).iter().any(|j| {
-            history[*j].returned.is_some_and(|returned| returned < history[i].called)
+            history[*j]
+                .returned
+                .is_some_and(|returned| returned < history[i].called)
         });
         let Some(next) = Row.step(state, &history[i].operation).filter(|_| !early) else {
             return false;
@@ -66,7 +72,9 @@ fn history_of(steps: &[(u8, u8, u64, u64)], lie: Option<(usize, u64)>) -> Vec<Sp
     for (i, (kind, who, before, after)) in steps.iter().enumerate() {
         let at = 1000 * (i as u64 + 1);
         let attempted = attempted(*who, u64::from(kind % 3));
-        let made = state.iter().position(|(maker, _)| *maker == attempted.request);
+        let made = state
+            .iter()
+            .position(|(maker, _)| *maker == attempted.request);
         let fits = state.len() as u64 == attempted.expected;
         let operation = match (kind / 3, made) {
             (0, _) => Operation::Read(seen(&state)),
@@ -131,9 +139,8 @@ proptest! {
 fn a_row_is_created_once_and_an_old_state_is_not_read_later() {
     let first: Changes = vec![(request(1), Some(vec![1]))];
     let check = |history: &[Spanned<Operation>]| check(&Row, Changes::new(), history).is_ok();
-    let made = |i, called, returned| {
-        span(called, Some(returned), Operation::Made(attempted(i, 0), 1))
-    };
+    let made =
+        |i, called, returned| span(called, Some(returned), Operation::Made(attempted(i, 0), 1));
     assert!(!check(&[made(1, 0, 10), made(2, 1, 11)]));
     assert!(check(&[made(1, 0, 10), made(1, 11, 12)]));
     let read = |state: &Changes, called, returned| {
@@ -141,9 +148,21 @@ fn a_row_is_created_once_and_an_old_state_is_not_read_later() {
     };
     // While a change is under way it may be seen, but once seen it stays.
     let unknown = span(0, None, Operation::Unknown(attempted(1, 0)));
-    assert!(check(&[unknown.clone(), read(&Changes::new(), 1, 2), read(&first, 3, 4)]));
-    assert!(check(&[unknown.clone(), read(&first, 1, 9), read(&Changes::new(), 2, 8)]));
-    assert!(!check(&[unknown, read(&first, 1, 2), read(&Changes::new(), 3, 4)]));
+    assert!(check(&[
+        unknown.clone(),
+        read(&Changes::new(), 1, 2),
+        read(&first, 3, 4)
+    ]));
+    assert!(check(&[
+        unknown.clone(),
+        read(&first, 1, 9),
+        read(&Changes::new(), 2, 8)
+    ]));
+    assert!(!check(&[
+        unknown,
+        read(&first, 1, 2),
+        read(&Changes::new(), 3, 4)
+    ]));
     // A change that failed for certain is not in a history, and nobody sees it.
     assert!(!check(&[read(&first, 1, 2)]));
 }

@@ -5,9 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{
-    self, LeaseEntry, LeaseKey, LeaseNews, LeaseOwner, LeasePlace, SessionVector,
-};
+use super::lease::{self, LeaseEntry, LeaseKey, LeaseNews, LeaseOwner, LeasePlace, SessionVector};
 use super::{Ballot, Epoch, RowKey, RowState, Slice};
 use crate::identity::MemberId;
 use crate::limits::{REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX};

@@ -38,10 +38,11 @@ impl RingRecord {
     /// The record of these members, unless there are none, too many, or one twice.
     pub(crate) fn new(epoch: Epoch, mut members: Vec<RingMember>) -> Option<Self> {
         members.sort();
-        let twice = members
-            .iter()
-            .enumerate()
-            .any(|(i, one)| members[..i].iter().any(|other| other.id == one.id || other.addr == one.addr));
+        let twice = members.iter().enumerate().any(|(i, one)| {
+            members[..i]
+                .iter()
+                .any(|other| other.id == one.id || other.addr == one.addr)
+        });
         let fits = (1..=FOUNDERS_MAX).contains(&members.len());
         (fits && !twice).then_some(Self { epoch, members })
     }

@@ -1,11 +1,11 @@
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::golden::{Golden, assert_every_variant, variants};
+use crate::identity::PeerId;
 use crate::identity::key::SigningKey;
 use crate::identity::token::{Signed, TrackerCertificate};
-use crate::identity::PeerId;
 use crate::time::Timestamp;
-use crate::golden::{Golden, assert_every_variant, variants};
 use crate::wire::frame::encode;
 
 variants!(ReplicaCall {
@@ -241,7 +241,9 @@ fn hello(standing: Standing) -> Hello {
 fn founded() -> Standing {
     let member = |id| RingMember {
         id: MemberId::from_bytes([id; 16]),
-        addr: format!("127.0.0.1:{}", 9000 + u16::from(id)).parse().unwrap(),
+        addr: format!("127.0.0.1:{}", 9000 + u16::from(id))
+            .parse()
+            .unwrap(),
     };
     Standing::Founded {
         record: RingRecord::new(Epoch::FOUNDING, vec![member(2), member(1)]).unwrap(),
