@@ -66,15 +66,16 @@ impl Deed {
         let own = format!("w{worker}-{number}");
         // Several want these at about the same time.
         let wanted = format!("wanted-{}", number / 3);
-        match rng.random_range(0..12) {
-            0 => Self::User(own),
-            1 => Self::User(wanted),
-            2..5 => Self::Group(own),
-            5..7 => Self::Group(wanted),
-            7 if !groups.is_empty() => {
+        // Trackers slow down whoever makes many accounts.
+        match rng.random_range(0..120) {
+            0..2 => Self::User(own),
+            2..4 => Self::User(wanted),
+            4..50 => Self::Group(own),
+            50..70 => Self::Group(wanted),
+            70..80 if !groups.is_empty() => {
                 Self::Join(groups[rng.random_range(0..groups.len())].clone())
             }
-            7..10 => Self::File(own),
+            70..100 => Self::File(own),
             _ => Self::File(wanted),
         }
     }

@@ -138,9 +138,10 @@ fn summary(status: &RingStatus) -> String {
 
 /// What a tracker says of itself.
 fn here(status: &RingStatus) -> String {
-    let lag = match status.behind {
-        0 => "up to date".to_owned(),
-        slices => format!("{slices} slices to repair"),
+    let lag = match (status.votes, status.behind) {
+        (false, _) if status.founded => "learning what it may have forgotten".to_owned(),
+        (_, 0) => "up to date".to_owned(),
+        (_, rows) => format!("{rows} rows to repair"),
     };
     format!("alive, {} rows, {lag}", status.rows)
 }

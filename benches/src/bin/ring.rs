@@ -54,10 +54,18 @@ enum Work {
 
 /// The clients ask, each one thing after the other, each its own member.
 async fn run(nodes: &[DhtNode], work: Work, clients: u64, time: Duration) {
-    let (mut asking, began) = (JoinSet::new(), Instant::now());
+    let mut making = JoinSet::new();
     for client in 0..clients {
         let node = nodes[client as usize % nodes.len()].clone();
-        asking.spawn(ask(node, work, client, began + time));
+        making.spawn(async move {
+            let rows = prepare(&node, work, client).await;
+            (node, client, rows)
+        });
+    }
+    let made = making.join_all().await;
+    let (mut asking, began) = (JoinSet::new(), Instant::now());
+    for (node, client, rows) in made {
+        asking.spawn(ask(node, work, client, rows, began + time));
     }
     let mut took: Vec<Duration> = asking.join_all().await.into_iter().flatten().collect();
     let all = began.elapsed();
@@ -72,14 +80,25 @@ async fn run(nodes: &[DhtNode], work: Work, clients: u64, time: Duration) {
     );
 }
 
-async fn ask(node: DhtNode, work: Work, client: u64, until: Instant) -> Vec<Duration> {
+/// Sees to it that the rows of a client are there, and gives their versions.
+async fn prepare(node: &DhtNode, work: Work, client: u64) -> Vec<Version> {
     let mut versions = vec![Version::NEVER; ROWS_PER_CLIENT as usize];
     if !matches!(work, Work::Create) {
         for (row, version) in versions.iter_mut().enumerate() {
             let key = key(&format!("{work:?}{client}"), row as u64);
-            *version = current(&node, &key).await;
+            *version = current(node, &key).await;
         }
     }
+    versions
+}
+
+async fn ask(
+    node: DhtNode,
+    work: Work,
+    client: u64,
+    mut versions: Vec<Version>,
+    until: Instant,
+) -> Vec<Duration> {
     let (mut took, mut turn) = (Vec::new(), 0);
     while Instant::now() < until || took.is_empty() {
         let row = turn % ROWS_PER_CLIENT;

@@ -101,7 +101,7 @@ impl Ring {
         self.process(tracker).wait_until_said(&text);
     }
 
-    /// Waits until a tracker reaches all, whatever it has said before.
+    /// Waits until a tracker reaches all, whatever it has said before, and is up to date.
     pub(crate) fn wait_until_whole_now(&self, tracker: usize) {
         let deadline = Instant::now() + PATIENCE;
         let count = self.addrs.len();
@@ -113,7 +113,7 @@ impl Ring {
                 .args(["ring", "status", LIST])
                 .arg((tracker + 1).to_string());
             let status = Process::spawn(command).wait();
-            if status.stdout.contains(&whole) {
+            if status.stdout.contains(&whole) && status.stdout.contains("up to date\n") {
                 return;
             }
             assert!(Instant::now() < deadline, "{status:?}");

@@ -21,6 +21,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::machine::{Action, Input, Machine};
+use super::planted::{Fault, planted};
 use super::quorum::{Count, Quorum, majority};
 use super::register::{Attempt, Change, Decision};
 use super::task::{Failure, Intent, Outcome, Proposer, Task};
@@ -136,8 +137,13 @@ impl Coordinator {
         };
         let count = quorum.agree(from);
         answers.insert(from, (accepted, state));
-        if count != Count::Reached {
+        if count != Count::Reached && !planted(Fault::ReadFromOne) {
             return;
+        }
+        if planted(Fault::ReadFromOne) || planted(Fault::NoWriteBack) {
+            let newest = answers.values().max_by_key(|(ballot, _)| *ballot);
+            let state = newest.map(|(_, state)| state.clone()).unwrap_or_default();
+            return self.finish(Ok(Outcome::Read(state)));
         }
         // Whichever ballot a majority has accepted was the newest chosen one at some moment since the
         // read began.
@@ -201,7 +207,11 @@ impl Coordinator {
         if quorum.agree(from) != Count::Reached {
             return;
         }
-        let Some((newest, state)) = answers.values().max_by_key(|(ballot, _)| *ballot) else {
+        let newest = match planted(Fault::AnyAcceptedState) {
+            true => answers.values().next(),
+            false => answers.values().max_by_key(|(ballot, _)| *ballot),
+        };
+        let Some((newest, state)) = newest else {
             return;
         };
         let (chosen, state) = (is_chosen(answers, *newest, quorum), state.clone());
@@ -382,7 +392,7 @@ impl Coordinator {
             Phase::Pausing | Phase::Settling { .. } | Phase::Settled => (0, Heard::default()),
         };
         let failure = match heard {
-            _ if self.exposed => Failure::OutcomeUnknown,
+            _ if self.exposed && !planted(Fault::CertainAfterExposure) => Failure::OutcomeUnknown,
             Heard {
                 epoch: Some(epoch), ..
             } => Failure::StaleEpoch(epoch),
@@ -453,6 +463,7 @@ impl Machine for Coordinator {
                 ReplicaAnswer::Accepted { ballot } => self.on_accepted(from, ballot),
                 ReplicaAnswer::Refused { ballot, promised } => {
                     self.task.round = self.task.round.max(promised.round);
+                    self.proposer.rounds.pass(promised.round);
                     let heard = Heard {
                         contended: true,
                         epoch: None,

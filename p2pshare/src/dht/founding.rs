@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::planted::{Fault, planted};
 use super::quorum::majority;
 use super::replica::{decode, encode};
 use crate::identity::{MemberId, RingId, TrackerAddr};
@@ -81,7 +82,7 @@ pub(crate) fn begin(
                 ..
             } => Life {
                 member,
-                incarnation: incarnation + 1,
+                incarnation: incarnation + u64::from(!planted(Fault::BallotReused)),
             },
         },
     };
@@ -148,7 +149,7 @@ pub(crate) fn set_record(tx: &mut Transaction<'_>, record: &RingRecord) -> Resul
 
 /// Remembers that this member may lack something that it said, until it has learnt it again.
 pub(crate) fn set_returning(tx: &mut Transaction<'_>, returning: bool) -> Result<(), StoreError> {
-    match returning {
+    match returning && !planted(Fault::ReturnNotKept) {
         true => tx.put(Table::Meta, RETURNING_KEY, []),
         false if tx.get(Table::Meta, RETURNING_KEY)?.is_some() => {
             tx.remove(Table::Meta, RETURNING_KEY)
@@ -278,7 +279,7 @@ impl Beginning {
     }
 
     fn step_of_member(&self, record: &RingRecord) -> Step {
-        let forgot = self.forgot || self.remembered_commits() > self.commits;
+        let forgot = self.has_forgotten();
         let needed = majority(record.members().len()) - 1;
         let (heard, missing): (Vec<_>, Vec<_>) = self
             .others()
@@ -297,7 +298,7 @@ impl Beginning {
         if let Some(record) = self.newest() {
             return match (record.member(self.me.id), record.member_at(&self.me.addr)) {
                 // It was there when the ring was founded, and never spoke since.
-                (Some(_), _) if self.remembered_commits() <= self.commits => Step::Join(record),
+                (Some(_), _) if !self.has_forgotten() => Step::Join(record),
                 (Some(_), _) => self.step_back(record, self.me.id),
                 (None, Some(former)) => {
                     let id = former.id;
@@ -312,7 +313,7 @@ impl Beginning {
             .filter(|addr| !self.heard.contains_key(addr))
             .cloned()
             .collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && !planted(Fault::FoundingAlone) {
             return Step::Wait(missing);
         }
         let members = others.into_iter().filter_map(|addr| {
@@ -325,6 +326,12 @@ impl Beginning {
             // Two of them have one id: a copied folder. Nobody can be told apart.
             None => Step::Wait(self.others()),
         }
+    }
+
+    /// Whether this machine or anybody else remembers more than the disk does.
+    fn has_forgotten(&self) -> bool {
+        !planted(Fault::LostTailIgnored)
+            && (self.forgot || self.remembered_commits() > self.commits)
     }
 
     /// A life above all that are known of the member.

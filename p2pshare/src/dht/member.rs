@@ -90,16 +90,17 @@ impl Member {
     pub(super) fn status(&self) -> RingStatus {
         let me = self.core.life().member;
         let record = self.core.record();
-        let members: Vec<MemberStatus> = record
+        let mut members: Vec<MemberStatus> = record
             .iter()
             .flat_map(|record| record.members())
             .map(|member| MemberStatus {
                 id: member.id,
                 addr: Some(member.addr.clone()),
-                alive: self.is_reachable(member.id),
+                alive: member.id == me || self.is_reachable(member.id),
                 is_self: member.id == me,
             })
             .collect();
+        members.sort_by(|a, b| a.addr.cmp(&b.addr));
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         RingStatus {
             trackers: count(record.as_ref().map_or(self.founders, |_| members.len())),
@@ -113,6 +114,7 @@ impl Member {
             members,
             rows: self.core.rows(),
             behind: self.core.behind(),
+            votes: self.core.votes(),
         }
     }
 

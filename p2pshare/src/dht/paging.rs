@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::machine::{Action, Input, Machine};
+use super::planted::{Fault, planted};
 use super::quorum::{Count, Quorum, majority};
 use super::row_key;
 use super::task::Failure;
@@ -156,7 +157,9 @@ impl Paging {
                 .cloned();
             let newest = versions.pop();
             match (agreed, newest) {
-                (None, Some(newest)) if !stale => page.disputed.push(newest.key),
+                (None, Some(newest)) if !stale && !planted(Fault::ListingIgnoresDisputes) => {
+                    page.disputed.push(newest.key)
+                }
                 (agreed, newest) => page.rows.extend(agreed.or(newest)),
             }
         }

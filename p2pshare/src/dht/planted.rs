@@ -40,9 +40,9 @@ faults! {
     QuorumTooSmall,
     /// Of the states that were accepted, any is taken for the newest.
     AnyAcceptedState,
-    /// The incarnation does not rise at a restart.
+    /// The incarnation does not rise at a restart, and a ballot is promised twice.
     BallotReused,
-    /// A round is handed out twice.
+    /// A round is handed out twice, and promised twice.
     RoundReused,
     /// A request that made a version is not recognised.
     RequestForgotten,
@@ -74,6 +74,12 @@ faults! {
     AmnesiacVotes,
     /// A founder does not wait for the others.
     FoundingAlone,
+    /// A commit that others remember and the disk does not is not noticed.
+    LostTailIgnored,
+    /// Who dies before it has learnt again does not know of it in its next life.
+    ReturnNotKept,
+    /// Who returns takes what it is told, also where it has something newer.
+    InstallOverwrites,
     /// An older lease replaces a newer one.
     LeaseNumbersIgnored,
     /// A lease is kept for ever.
@@ -86,8 +92,15 @@ pub(crate) const fn planted(_fault: Fault) -> bool {
     false
 }
 
+/// How many of something there may be: `limit`, and in a small world only a few, so that it meets its limits.
+#[cfg(not(any(test, feature = "__sim")))]
+#[inline(always)]
+pub(crate) const fn room_for(limit: usize) -> usize {
+    limit
+}
+
 #[cfg(any(test, feature = "__sim"))]
-pub(crate) use switch::{plant, planted};
+pub(crate) use switch::{plant, planted, room_for};
 
 #[cfg(any(test, feature = "__sim"))]
 mod switch {
@@ -97,6 +110,7 @@ mod switch {
 
     thread_local! {
         static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+        static SMALL: Cell<bool> = const { Cell::new(false) };
     }
 
     /// Whether this mistake is made in this thread.
@@ -104,19 +118,28 @@ mod switch {
         PLANTED.get() == Some(fault)
     }
 
-    /// Makes a mistake, or none, until the guard is dropped.
+    /// How many of something there may be.
+    pub(crate) fn room_for(limit: usize) -> usize {
+        if SMALL.get() { limit.min(FEW) } else { limit }
+    }
+
+    const FEW: usize = 3;
+
+    /// Makes this thread a small world with a mistake, or none, until the guard is dropped.
     pub(crate) fn plant(fault: Option<Fault>) -> Planted {
         PLANTED.set(fault);
+        SMALL.set(true);
         Planted
     }
 
-    /// As long as it lives, the mistake is made.
+    /// As long as it lives, the world is small and the mistake is made.
     #[must_use]
     pub(crate) struct Planted;
 
     impl Drop for Planted {
         fn drop(&mut self) {
             PLANTED.set(None);
+            SMALL.set(false);
         }
     }
 }

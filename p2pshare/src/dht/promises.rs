@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 
+use super::planted::{Fault, planted, room_for};
 use crate::limits::{PROMISE_ROUNDS_AT_ONCE, PROMISES_MAX};
 use crate::wire::ring::{Ballot, RowKey};
 
@@ -43,9 +44,12 @@ impl Promises {
     /// promise.
     #[must_use]
     pub(crate) fn make(&mut self, key: RowKey, ballot: Ballot) -> Option<u64> {
-        if self.made.len() >= PROMISES_MAX && !self.made.contains_key(&key) {
+        if self.made.len() >= room_for(PROMISES_MAX) && !self.made.contains_key(&key) {
             let rounds = self.made.drain().map(|(_, made)| made.round);
-            self.floor = rounds.fold(self.floor, u64::max);
+            let highest = rounds.fold(self.floor, u64::max);
+            if !planted(Fault::FloorNotRaised) {
+                self.floor = highest;
+            }
         }
         self.made.insert(key, ballot);
         if ballot.round <= self.ceiling {

@@ -6,12 +6,15 @@
 //! that made the last versions before anything else is compared. (CASPaxos: Rystsov 2018,
 //! arXiv 1802.07000.)
 
+use super::planted::{Fault, planted};
 use crate::wire::ring::{Ballot, Register, RequestKey, RowState, Version};
 
 impl Register {
     /// Promises to take nothing below `ballot`, which has to be new; else says what was promised.
     pub(crate) fn prepare(&mut self, ballot: Ballot) -> Result<(), Ballot> {
-        if ballot <= self.promised {
+        let again = ballot == self.promised
+            && (planted(Fault::BallotReused) || planted(Fault::RoundReused));
+        if ballot <= self.promised && !again && !planted(Fault::PromiseBelowPromise) {
             return Err(self.promised);
         }
         self.promised = ballot;
@@ -20,7 +23,7 @@ impl Register {
 
     /// Takes `state` under `ballot`, unless something above that was promised.
     pub(crate) fn accept(&mut self, ballot: Ballot, state: RowState) -> Result<(), Ballot> {
-        if ballot < self.promised {
+        if ballot < self.promised && !planted(Fault::AcceptBelowPromise) {
             return Err(self.promised);
         }
         *self = Self {
@@ -70,7 +73,9 @@ pub(crate) enum Decision {
 impl Change {
     /// What it makes of `state`.
     pub(crate) fn decide(&self, state: &RowState) -> Decision {
-        if let Some(version) = produced_by(state.version(), state.recent(), &self.request) {
+        if let Some(version) = produced_by(state.version(), state.recent(), &self.request)
+            && !planted(Fault::RequestForgotten)
+        {
             return Decision::AlreadyApplied(version);
         }
         if state.version() == self.expected {
@@ -80,7 +85,8 @@ impl Change {
         // not among them; so if the version after the expected one is older, it may have made that.
         let wanted = self.expected.as_u64().saturating_add(1);
         let forgotten = state.version().as_u64() - state.recent().len() as u64;
-        if self.attempt == Attempt::Retry && wanted <= forgotten {
+        let again = self.attempt == Attempt::Retry && !planted(Fault::RetryAsFirst);
+        if again && wanted <= forgotten {
             Decision::Unknown
         } else {
             Decision::Conflict

@@ -27,6 +27,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::machine::{Action, Input, Machine};
 use super::placement::Placement;
+use super::planted::{Fault, planted};
 use super::quorum::majority;
 use crate::identity::MemberId;
 use crate::limits::{
@@ -99,7 +100,7 @@ enum Rows {
 impl Other {
     fn new(now: Instant) -> Self {
         Self {
-            fenced: false,
+            fenced: planted(Fault::ReturnWithoutFence),
             rows: Rows::From(PullPlace::START),
             ask_at: now,
             asked: false,
@@ -165,7 +166,10 @@ impl Return {
 
     /// Begins from the start in the epoch after `highest`.
     fn begin(&mut self, now: Instant, highest: Epoch) {
-        self.epoch = highest.next_return();
+        self.epoch = match planted(Fault::ReturnWithoutFence) {
+            true => highest,
+            false => highest.next_return(),
+        };
         for other in self.others.values_mut() {
             let silent = other.silent;
             *other = Other::new(now);
@@ -322,7 +326,11 @@ impl Return {
 
     fn count(&self, set: &BTreeSet<MemberId>, is: impl Fn(&Other) -> bool) -> usize {
         let others = set.iter().filter_map(|member| self.others.get(member));
-        others.filter(|other| is(other)).count()
+        let count = others.filter(|other| is(other)).count();
+        match planted(Fault::PullFromOne) && count > 0 {
+            true => set.len(),
+            false => count,
+        }
     }
 
     fn finish(&mut self) {

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::hash_tree::{self, HashTree, leaf_of};
 use super::placement::{Placement, slice_of_row};
+use super::planted::{Fault, planted};
 use super::promises::Promises;
 use super::row_key;
 use crate::identity::MemberId;
@@ -125,7 +126,7 @@ impl Replica {
         request: ReplicaRequest,
     ) -> Result<ReplicaAnswer, StoreError> {
         let before = self.epoch;
-        if request.epoch < before {
+        if self.is_over(&request) {
             return Ok(ReplicaAnswer::StaleEpoch { highest: before });
         }
         let is_fence = matches!(request.call, ReplicaCall::Fence { .. });
@@ -160,12 +161,19 @@ impl Replica {
         view: &Transaction<'_>,
         request: ReplicaRequest,
     ) -> Result<ReplicaAnswer, StoreError> {
-        if request.epoch < self.epoch {
+        if self.is_over(&request) {
             return Ok(ReplicaAnswer::StaleEpoch {
                 highest: self.epoch,
             });
         }
         self.answer(view, request.epoch, request.call)
+    }
+
+    /// Whether it is asked in an epoch that is over.
+    fn is_over(&self, request: &ReplicaRequest) -> bool {
+        let unasked = planted(Fault::StaleEpochAccepted)
+            && matches!(request.call, ReplicaCall::Accept { .. });
+        request.epoch < self.epoch && !unasked && !planted(Fault::NoFence)
     }
 
     /// Remembers an epoch if it is the highest seen.
@@ -175,7 +183,9 @@ impl Replica {
         epoch: Epoch,
     ) -> Result<(), StoreError> {
         if epoch > self.epoch {
-            tx.put(Table::Meta, FENCE_KEY, encode_fence(epoch))?;
+            if !planted(Fault::FenceNotKept) {
+                tx.put(Table::Meta, FENCE_KEY, encode_fence(epoch))?;
+            }
             self.epoch = epoch;
         }
         Ok(())
@@ -212,7 +222,8 @@ impl Replica {
         if let Err(promised) = register.prepare(ballot) {
             return Ok(ReplicaAnswer::Refused { ballot, promised });
         }
-        if let Some(ceiling) = self.promises.make(key, ballot) {
+        let ceiling = self.promises.make(key, ballot);
+        if let Some(ceiling) = ceiling.filter(|_| !planted(Fault::CeilingNotKept)) {
             tx.put(Table::Meta, CEILING_KEY, ceiling.to_be_bytes())?;
         }
         Ok(ReplicaAnswer::Promised {
@@ -240,9 +251,13 @@ impl Replica {
     }
 
     /// Takes what another replica has accepted, if it is newer.
-    fn install(&mut self, tx: &mut Transaction<'_>, row: ReplicaRow) -> Result<(), StoreError> {
+    pub(crate) fn install(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        row: ReplicaRow,
+    ) -> Result<(), StoreError> {
         let before = register(tx, &row.key)?.accepted;
-        if row.accepted <= before {
+        if row.accepted <= before && !planted(Fault::InstallOverwrites) {
             return Ok(());
         }
         let register = Register {
@@ -261,7 +276,12 @@ impl Replica {
         before: Ballot,
         register: Register,
     ) -> Result<(), StoreError> {
-        self.tree.change(tx, key, before, register.accepted)?;
+        if !planted(Fault::LeafNotUpdated) {
+            self.tree.change(tx, key, before, register.accepted)?;
+        }
+        if planted(Fault::DeleteRemovesRow) && register.state.value().is_none() {
+            return tx.remove(Table::Rows, row_key::encode(key));
+        }
         if before == Ballot::ZERO {
             self.rows += 1;
             tx.put(Table::Meta, ROWS_KEY, self.rows.to_be_bytes())?;

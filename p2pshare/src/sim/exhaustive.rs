@@ -203,7 +203,9 @@ impl Model for Ring {
                 }
             }
         }
-        next.drop_what_is_void();
+        if self.mistake.is_none() {
+            next.drop_what_is_void();
+        }
         (next != *world).then_some(next)
     }
 

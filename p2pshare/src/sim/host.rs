@@ -10,16 +10,19 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
+use super::monitor::Word;
 use super::trouble::DISK_DELAY;
 use super::world::{Event, World};
 use crate::dht::sim::{
     Action, Beginning, Coordinator, Exchange, Exchanged, Failure, Fault, Identity, Input, Intent,
     Machine, Outcome, Page, Paging, Placement, Proposer, Remembered, Replica, Returned, Task,
-    planted, slice_of, slice_of_row,
+    planted, register, slice_of, slice_of_row,
 };
 use crate::identity::{MemberId, TrackerAddr};
 use crate::store::ModelDisk;
-use crate::wire::ring::{ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, RowKey};
+use crate::wire::ring::{
+    Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RingRecord, RowKey,
+};
 
 /// A member of the world.
 pub(super) struct Host {
@@ -38,6 +41,8 @@ pub(super) struct Host {
     pub(super) asleep_until: Option<Instant>,
     /// The longest that its disk takes for a sync.
     pub(super) disk_delay: Duration,
+    /// What it has said.
+    pub(super) word: Word,
     /// Whether it may have forgotten what it once knew, and has not caught up.
     pub(super) forgetful: bool,
     /// What happens at its next sync.
@@ -60,6 +65,7 @@ impl Host {
             life: None,
             asleep_until: None,
             disk_delay: DISK_DELAY,
+            word: Word::default(),
             forgetful: false,
             dies: None,
             clock_ahead: 0,
@@ -113,7 +119,7 @@ pub(super) struct Life {
     /// Requests that wait for the writer.
     waiting: VecDeque<(Asker, ReplicaRequest)>,
     /// Answers that wait for the disk; `None` while the writer is idle.
-    written: Option<Vec<(Asker, ReplicaAnswer)>>,
+    written: Option<Vec<(Asker, ReplicaRequest, ReplicaAnswer)>>,
 }
 
 /// A member with its rows.
@@ -323,7 +329,34 @@ impl World {
     /// Repairs the rows that were found to differ.
     fn exchanged(&mut self, host: usize, found: &Exchanged) {
         for key in &found.rows {
+            if planted(Fault::RepairCopies) {
+                self.copy(host, key);
+                continue;
+            }
             self.begin_row(host, key, Intent::Repair, For::Ring { host });
+        }
+    }
+
+    /// What repair must not do: takes the newest that anybody has accepted, without asking.
+    fn copy(&mut self, host: usize, key: &RowKey) {
+        let copies = self
+            .hosts
+            .iter()
+            .filter_map(|other| other.disk.read(|view| register(view, key)).ok());
+        let Some(Register {
+            accepted, state, ..
+        }) = copies.max_by_key(|copy| copy.accepted)
+        else {
+            return;
+        };
+        let Host { disk, life, .. } = &mut self.hosts[host];
+        if let Some(serving) = life.as_mut().and_then(|life| life.serving.as_mut()) {
+            let row = ReplicaRow {
+                key: key.clone(),
+                accepted,
+                state,
+            };
+            _ = disk.write(|tx| serving.replica.install(tx, row));
         }
     }
 
@@ -434,6 +467,11 @@ impl World {
         let Some(host) = self.host_of(to) else {
             return;
         };
+        if self.proposals.share_a_ballot(&request) {
+            self.tally
+                .violations
+                .push(format!("two proposals share a ballot: {request:?}"));
+        }
         let fate = self.network.fate(&mut self.rng, asker.host, host);
         let life = self.hosts[host].lives;
         let is_up = self.hosts[host].life.is_some();
@@ -470,7 +508,20 @@ impl World {
     }
 
     /// Sends an answer on its way.
-    fn answer(&mut self, host: usize, asker: Asker, answer: &ReplicaAnswer) {
+    fn answer(
+        &mut self,
+        host: usize,
+        asker: Asker,
+        request: Option<&ReplicaRequest>,
+        answer: &ReplicaAnswer,
+    ) {
+        if let Some(broken) =
+            request.and_then(|request| self.hosts[host].word.says(request, answer))
+        {
+            self.tally
+                .violations
+                .push(format!("member {host} {broken}: {request:?}"));
+        }
         let commits = self.hosts[host].told_commits();
         let fate = self.network.fate(&mut self.rng, host, asker.host);
         for after in fate.arrives {
@@ -507,14 +558,14 @@ impl World {
             return;
         };
         let Some(serving) = &life.serving else {
-            return self.answer(host, asker, &ReplicaAnswer::Unavailable);
+            return self.answer(host, asker, None, &ReplicaAnswer::Unavailable);
         };
         if serving.replica.needs_writer(&request) {
             life.waiting.push_back((asker, request));
             return self.write(host, number);
         }
-        match disk.read(|view| serving.replica.read(view, request)) {
-            Ok(answer) => self.answer(host, asker, &answer),
+        match disk.read(|view| serving.replica.read(view, request.clone())) {
+            Ok(answer) => self.answer(host, asker, Some(&request), &answer),
             Err(error) => self
                 .tally
                 .violations
@@ -540,8 +591,8 @@ impl World {
             let Some(from) = ids[asker.host] else {
                 continue;
             };
-            match disk.write(|tx| serving.replica.write(tx, from, request)) {
-                Ok(answer) => written.push((asker, answer)),
+            match disk.write(|tx| serving.replica.write(tx, from, request.clone())) {
+                Ok(answer) => written.push((asker, request, answer)),
                 Err(error) => self
                     .tally
                     .violations
@@ -550,8 +601,8 @@ impl World {
         }
         let is_dirty = disk.is_dirty();
         if planted(Fault::AckBeforeSync) {
-            for (asker, answer) in std::mem::take(&mut written) {
-                self.answer(host, asker, &answer);
+            for (asker, request, answer) in std::mem::take(&mut written) {
+                self.answer(host, asker, Some(&request), &answer);
             }
         }
         if let Some(life) = self.life(host, number) {
@@ -588,8 +639,8 @@ impl World {
         }
         self.hosts[host].kept = self.hosts[host].disk.commits();
         let written = self.life(host, number).and_then(|life| life.written.take());
-        for (asker, answer) in written.unwrap_or_default() {
-            self.answer(host, asker, &answer);
+        for (asker, request, answer) in written.unwrap_or_default() {
+            self.answer(host, asker, Some(&request), &answer);
         }
         if death.is_some() {
             self.tally.broke("crash after an answer");
@@ -662,7 +713,8 @@ impl World {
                 self.told(client, called, None);
             }
         }
-        let after = self.between(Duration::from_millis(200), Duration::from_secs(6));
+        let longest = [20, 500, 6000][self.rng.random_range(0..3)];
+        let after = self.between(Duration::from_millis(2), Duration::from_millis(longest));
         self.plan(after, Event::Started { host });
     }
 
@@ -671,7 +723,10 @@ impl World {
         if self.life(host, number).is_none() {
             return;
         }
-        self.greet(host);
+        if self.greet(host) {
+            // It looks again soon, as it cannot do anything else.
+            return self.plan(GREETS, Event::Looked { host, life: number });
+        }
         for other in 0..self.hosts.len() {
             let alive = self.hosts[other].life.is_some() && self.network.linked(host, other);
             let noticed = self.rng.random_bool(0.4);
@@ -696,5 +751,7 @@ impl World {
     }
 }
 
+/// How often a member says hello as long as nobody answered.
+const GREETS: Duration = Duration::from_millis(100);
 /// How often a member looks who can be reached.
 const LOOKS: Duration = Duration::from_secs(1);

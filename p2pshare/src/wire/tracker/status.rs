@@ -22,8 +22,11 @@ pub struct RingStatus {
     pub members: Vec<MemberStatus>,
     /// How many rows this tracker has.
     pub rows: u64,
-    /// In how many of the slices that this tracker keeps it may lack something that others have.
+    /// How many of its rows are known to differ from those of another tracker, and not repaired yet.
     pub behind: u64,
+    /// Whether this tracker has a say. It has none before there is a ring, and none while it learns again what
+    /// it may have forgotten.
+    pub votes: bool,
 }
 
 /// One tracker of a ring, as another one sees it.

@@ -390,6 +390,7 @@ fn ring_status() -> RingStatus {
         ],
         rows: 300,
         behind: 7,
+        votes: true,
     }
 }
 
