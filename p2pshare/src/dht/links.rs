@@ -355,11 +355,7 @@ impl<H: Host> Shared<H> {
     }
 
     /// Makes `wanted` what is dialed, apart from this member itself.
-    fn place(
-        self: &Arc<Self>,
-        table: &mut Table,
-        wanted: Vec<Wanted>,
-    ) {
+    fn place(self: &Arc<Self>, table: &mut Table, wanted: Vec<Wanted>) {
         let mut before = std::mem::take(&mut table.places);
         for (addr, member) in wanted {
             if addr == table.me.addr || table.places.contains_key(&addr) {

@@ -40,10 +40,10 @@ mod upkeep;
 pub(crate) use builder::Together;
 pub use builder::{DhtBindError, DhtNodeBuilder};
 pub(crate) use host::Authority;
-#[cfg(any(feature = "__internals", test))]
-pub(crate) use membership::Rumours;
 pub use lease::session::LeaseSession;
 pub use lease::{Lease, LeaseError, LeasesPut};
+#[cfg(any(feature = "__internals", test))]
+pub(crate) use membership::Rumours;
 pub use node::DhtNode;
 pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
@@ -70,6 +70,10 @@ pub(crate) mod sim {
         set_record, set_returning,
     };
     pub(crate) use super::hash_tree::{HashTree, hash, leaf_of};
+    pub(crate) use super::lease::exchange::LeaseExchange;
+    pub(crate) use super::lease::session::LeaseSession;
+    pub(crate) use super::lease::table::LeaseTable;
+    pub(crate) use super::lease::write::LeaseWrite;
     pub(crate) use super::machine::{Action, Input, Machine};
     pub(crate) use super::paging::{Page, Paging};
     pub(crate) use super::placement::{Placement, slice_of, slice_of_row};
