@@ -11,8 +11,8 @@ use rand::RngExt as _;
 
 use super::history::{Attempted, Operation, Seen};
 use super::host::For;
-use super::world::{Event, World};
 use super::leases::session;
+use super::world::{Event, World};
 
 use crate::dht::sim::{Attempt, Change, Failure, Intent, LeaseSession, Outcome, Page};
 use crate::identity::{PeerId, RequestId};

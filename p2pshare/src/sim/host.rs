@@ -464,7 +464,8 @@ impl World {
             (For::Ring { host }, Ended::Returned(returned)) => {
                 self.begin_to_vote(host, returned.epoch)
             }
-            (For::Ring { .. }, Ended::Row(_) | Ended::Page(_) | Ended::Leases) | (For::Client { .. }, _) => {}
+            (For::Ring { .. }, Ended::Row(_) | Ended::Page(_) | Ended::Leases)
+            | (For::Client { .. }, _) => {}
         }
     }
 

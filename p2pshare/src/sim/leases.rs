@@ -25,7 +25,9 @@ impl World {
     pub(super) fn say(&mut self, client: usize, host: usize) {
         let number = self.history.moment();
         let payload: Arc<[u8]> = Arc::from(number.to_be_bytes());
-        let said = self.clients[client].says.whole(number, LIFE, [(key_of(client), payload)]);
+        let said = self.clients[client]
+            .says
+            .whole(number, LIFE, [(key_of(client), payload)]);
         let Ok(news) = said else {
             return;
         };
@@ -38,7 +40,11 @@ impl World {
             return;
         };
         let replicas = |slice| serving.placement.preference_list(slice).to_vec();
-        let alive = |id: MemberId| life.alive.iter().any(|other| self.hosts[*other].id == Some(id));
+        let alive = |id: MemberId| {
+            life.alive
+                .iter()
+                .any(|other| self.hosts[*other].id == Some(id))
+        };
         let machine = LeaseWrite::new(now, serving.replica.epoch(), vec![news], replicas, alive);
         self.begin(host, machine, |_| Ended::Leases, For::Ring { host });
     }
@@ -46,8 +52,13 @@ impl World {
     /// A member asks another what it lacks of leases.
     pub(super) fn begin_lease_exchange(&mut self, host: usize, with: usize) {
         let now = self.now;
-        let serving = self.hosts[host].life.as_ref().and_then(|life| life.serving.as_ref());
-        let (Some(serving), Some(me), Some(other)) = (serving, self.hosts[host].id, self.hosts[with].id) else {
+        let serving = self.hosts[host]
+            .life
+            .as_ref()
+            .and_then(|life| life.serving.as_ref());
+        let (Some(serving), Some(me), Some(other)) =
+            (serving, self.hosts[host].id, self.hosts[with].id)
+        else {
             return;
         };
         let machine = LeaseExchange::new(now, serving.replica.epoch(), me, other);
@@ -65,9 +76,14 @@ impl World {
             ReplicaCall::LeaseVectors { with, .. } => Some(*with),
             _ => asking,
         };
-        let placement = life.serving.as_ref().map(|serving| serving.placement.clone());
+        let placement = life
+            .serving
+            .as_ref()
+            .map(|serving| serving.placement.clone());
         let shared = |slice| {
-            let list = placement.as_ref().map_or(&[][..], |placement| placement.preference_list(slice));
+            let list = placement
+                .as_ref()
+                .map_or(&[][..], |placement| placement.preference_list(slice));
             list.contains(&me) && with.is_some_and(|with| list.contains(&with))
         };
         let answer = life.leases.table.handle(now, request.call, shared);
@@ -81,7 +97,9 @@ impl World {
         let (mut wrong, known) = (Vec::new(), self.leases_at(host));
         if let Some(life) = &mut self.hosts[host].life {
             // Of what has ended nothing is known, so that what comes very late counts anew.
-            life.leases.told.retain(|peer, _| known.iter().any(|entry| entry.peer == *peer));
+            life.leases
+                .told
+                .retain(|peer, _| known.iter().any(|entry| entry.peer == *peer));
         }
         for entry in known {
             let Some(life) = &mut self.hosts[host].life else {
@@ -89,11 +107,17 @@ impl World {
             };
             let told = life.leases.told.entry(entry.peer).or_default();
             if entry.number < *told {
-                wrong.push(format!("member {host} knows lease {} after {told}", entry.number));
+                wrong.push(format!(
+                    "member {host} knows lease {} after {told}",
+                    entry.number
+                ));
             }
             *told = entry.number;
             if entry.payload.as_deref() != Some(&entry.number.to_be_bytes()[..]) {
-                wrong.push(format!("member {host} has mixed lease {} with another", entry.number));
+                wrong.push(format!(
+                    "member {host} has mixed lease {} with another",
+                    entry.number
+                ));
             }
         }
         self.tally.violations.extend(wrong);

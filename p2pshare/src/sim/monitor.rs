@@ -45,7 +45,8 @@ impl Word {
             return Some("answered in an epoch that it had left");
         }
         self.former = self.former.max(Some(request.epoch));
-        let (ReplicaCall::Prepare { key, .. } | ReplicaCall::Accept { key, .. }) = &request.call else {
+        let (ReplicaCall::Prepare { key, .. } | ReplicaCall::Accept { key, .. }) = &request.call
+        else {
             // What only reads may overtake what waits for the disk.
             return None;
         };

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{HEAD_BYTES, SLOT_BYTES, push_slot};
-use crate::dht::planted::{Fault, planted};
 use crate::dht::placement::slice_of_lease;
+use crate::dht::planted::{Fault, planted};
 use crate::limits::{
     LEASE_LIFE_MAX, LEASE_PAGE_BYTES, LEASE_PAGE_SLOTS, LEASE_PAYLOAD_BYTES_MAX,
     LEASE_SLOT_BYTES_MAX, LEASE_SLOT_ENTRIES_MAX, LEASE_TABLE_BYTES_MAX, LEASES_PER_ANSWER_MAX,
