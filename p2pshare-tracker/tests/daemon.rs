@@ -251,7 +251,7 @@ fn what_is_wrong_is_one_clear_error_and_changes_nothing() {
         "pinned.txt",
         &format!("127.0.0.1:9000\nring {}\n", "ab".repeat(32)),
     );
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 11] = [
         (
             &["missing.txt", "1"],
             1,
@@ -280,11 +280,6 @@ fn what_is_wrong_is_one_clear_error_and_changes_nothing() {
         (&["one.txt", "0"], 1, "number 0 is out of range"),
         (&["one.txt", "first"], 2, "invalid value 'first'"),
         (&["three.txt"], 1, "say which of them this is"),
-        (
-            &["three.txt", "1"],
-            1,
-            "several trackers in one list are not supported by this version",
-        ),
         (&["empty.txt", "1"], 1, "the list has no tracker in it"),
         (&["pinned.txt", "1"], 1, "ring.key is missing"),
         (
