@@ -291,6 +291,8 @@ pub(crate) const REPLICA_PAGE_ROWS: u16 = 1000;
 pub(crate) const REPLICA_PAGE_BYTES: usize = 256 * 1024;
 /// Pages that a scan reads for one answer.
 pub(crate) const SCAN_PAGES_MAX: usize = 16;
+/// Sets of replicas of which a member knows in which epoch they are.
+pub(crate) const SETTLED_SETS_MAX: usize = 4096;
 /// Answers that wait for one machine of the ring.
 pub(crate) const MACHINE_INPUTS_MAX: usize = 64;
 /// Rows of a page on which replicas differ that are read at once.

@@ -463,6 +463,7 @@ impl Machine for Coordinator {
                 ReplicaAnswer::Accepted { ballot } => self.on_accepted(from, ballot),
                 ReplicaAnswer::Refused { ballot, promised } => {
                     self.task.round = self.task.round.max(promised.round);
+                    self.proposer.rounds.pass(promised.round);
                     let heard = Heard {
                         contended: true,
                         epoch: None,

@@ -53,34 +53,34 @@ pub use crate::wire::ring::{KeyError, LeaseKey, LeaseNews, RequestKey, RowKey, V
 /// What the measurements and the fuzz targets run.
 #[cfg(feature = "__internals")]
 pub(crate) mod parts {
-    pub(crate) use super::coordinator::Coordinator;
-    pub(crate) use super::machine::Input;
-    pub(crate) use super::placement::slice_of_row;
-    pub(crate) use super::repair::{End, Exchange};
-    pub(crate) use super::small_ring::{SmallRing, ballot, faithful, id, key, state};
-    pub(crate) use super::task::{Intent, Proposer, Rounds, Task};
+    pub(crate) use crate::dht::coordinator::Coordinator;
+    pub(crate) use crate::dht::machine::Input;
+    pub(crate) use crate::dht::placement::slice_of_row;
+    pub(crate) use crate::dht::repair::{End, Exchange};
+    pub(crate) use crate::dht::small_ring::{SmallRing, ballot, faithful, id, key, state};
+    pub(crate) use crate::dht::task::{Intent, Proposer, Rounds, Task};
 }
 
 /// What the simulator runs and looks at.
 #[cfg(any(test, feature = "__sim"))]
 pub(crate) mod sim {
-    pub(crate) use super::coordinator::Coordinator;
-    pub(crate) use super::founding::{
+    pub(crate) use crate::dht::coordinator::Coordinator;
+    pub(crate) use crate::dht::founding::{
         Beginning, Identity, Remembered, Step, begin, remember, remembered, set_ahead, set_life,
         set_record, set_returning,
     };
-    pub(crate) use super::hash_tree::{HashTree, hash, leaf_of};
-    pub(crate) use super::machine::{Action, Input, Machine};
-    pub(crate) use super::paging::{Page, Paging};
-    pub(crate) use super::placement::{Placement, slice_of, slice_of_row};
-    pub(crate) use super::planted::{Fault, plant, planted};
+    pub(crate) use crate::dht::hash_tree::{HashTree, hash, leaf_of};
+    pub(crate) use crate::dht::machine::{Action, Input, Machine};
+    pub(crate) use crate::dht::paging::{Page, Paging};
+    pub(crate) use crate::dht::placement::{Placement, slice_of, slice_of_row};
+    pub(crate) use crate::dht::planted::{Fault, plant, planted};
     #[cfg(test)]
-    pub(crate) use super::quorum::{Count, Quorum};
+    pub(crate) use crate::dht::quorum::{Count, Quorum};
     #[cfg(test)]
-    pub(crate) use super::register::Decision;
-    pub(crate) use super::register::{Attempt, Change};
-    pub(crate) use super::rejoin::{Return, Returned};
-    pub(crate) use super::repair::{Exchange, Exchanged};
-    pub(crate) use super::replica::{Replica, register};
-    pub(crate) use super::task::{Failure, Intent, Outcome, Proposer, Task};
+    pub(crate) use crate::dht::register::Decision;
+    pub(crate) use crate::dht::register::{Attempt, Change};
+    pub(crate) use crate::dht::rejoin::{Return, Returned};
+    pub(crate) use crate::dht::repair::{Exchange, Exchanged};
+    pub(crate) use crate::dht::replica::{Replica, register};
+    pub(crate) use crate::dht::task::{Failure, Intent, Outcome, Proposer, Task};
 }

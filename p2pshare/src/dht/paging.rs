@@ -157,7 +157,9 @@ impl Paging {
                 .cloned();
             let newest = versions.pop();
             match (agreed, newest) {
-                (None, Some(newest)) if !stale && !planted(Fault::ListingIgnoresDisputes) => page.disputed.push(newest.key),
+                (None, Some(newest)) if !stale && !planted(Fault::ListingIgnoresDisputes) => {
+                    page.disputed.push(newest.key)
+                }
                 (agreed, newest) => page.rows.extend(agreed.or(newest)),
             }
         }

@@ -40,9 +40,9 @@ faults! {
     QuorumTooSmall,
     /// Of the states that were accepted, any is taken for the newest.
     AnyAcceptedState,
-    /// The incarnation does not rise at a restart.
+    /// The incarnation does not rise at a restart, and a ballot is promised twice.
     BallotReused,
-    /// A round is handed out twice.
+    /// A round is handed out twice, and promised twice.
     RoundReused,
     /// A request that made a version is not recognised.
     RequestForgotten,

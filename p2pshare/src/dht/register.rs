@@ -12,7 +12,9 @@ use crate::wire::ring::{Ballot, Register, RequestKey, RowState, Version};
 impl Register {
     /// Promises to take nothing below `ballot`, which has to be new; else says what was promised.
     pub(crate) fn prepare(&mut self, ballot: Ballot) -> Result<(), Ballot> {
-        if ballot <= self.promised && !planted(Fault::PromiseBelowPromise) {
+        let again = ballot == self.promised
+            && (planted(Fault::BallotReused) || planted(Fault::RoundReused));
+        if ballot <= self.promised && !again && !planted(Fault::PromiseBelowPromise) {
             return Err(self.promised);
         }
         self.promised = ballot;

@@ -251,7 +251,11 @@ impl Replica {
     }
 
     /// Takes what another replica has accepted, if it is newer.
-    pub(crate) fn install(&mut self, tx: &mut Transaction<'_>, row: ReplicaRow) -> Result<(), StoreError> {
+    pub(crate) fn install(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        row: ReplicaRow,
+    ) -> Result<(), StoreError> {
         let before = register(tx, &row.key)?.accepted;
         if row.accepted <= before && !planted(Fault::InstallOverwrites) {
             return Ok(());

@@ -112,6 +112,7 @@ impl SmallRing {
     }
 
     /// The member loses its disk, and begins a life that does not vote.
+    #[cfg(test)]
     pub(crate) fn wipe(&mut self, number: u8) -> Result<(), StoreError> {
         self.node(number).disk = ModelDisk::default();
         self.restart(number)

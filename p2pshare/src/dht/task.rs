@@ -3,12 +3,14 @@
 //! **Invariant.** A round of one life of one member is handed out once, so that no two proposals share a
 //! ballot.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::planted::{Fault, planted};
 use super::register::Change;
 use crate::identity::MemberId;
+use crate::limits::SETTLED_SETS_MAX;
 use crate::wire::ring::{Epoch, RowKey, RowState, Version};
 
 /// Who proposes: one member in one of its lives.
@@ -25,16 +27,41 @@ pub(crate) struct Proposer {
 /// The rounds that one life of one member has used. A ballot is a round of it, so that two proposals
 /// share no ballot, even two of the same row at the same time.
 #[derive(Debug, Default)]
-pub(crate) struct Rounds(AtomicU64);
+pub(crate) struct Rounds {
+    last: AtomicU64,
+    /// The highest epoch in which a majority of a set of replicas is known to be.
+    settled: Mutex<BTreeMap<Vec<MemberId>, Epoch>>,
+}
 
 impl Rounds {
+    /// Notes that a majority of `replicas` has promised something in this epoch, and returns whether a majority
+    /// was known to be in it before. If not, some of them may have promised before the others were in it, and
+    /// have forgotten it since, in a life before one that returned unheard: what they promise next counts.
+    pub(crate) fn settle(&self, replicas: &[MemberId], epoch: Epoch) -> bool {
+        if epoch.returns == 0 {
+            return true;
+        }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.len() >= SETTLED_SETS_MAX && !settled.contains_key(replicas) {
+            settled.clear();
+        }
+        let known = settled.insert(replicas.to_vec(), epoch);
+        known.is_some_and(|known| known >= epoch)
+    }
+
     /// A round above `floor` that was never handed out before.
     pub(crate) fn above(&self, floor: u64) -> u64 {
         if planted(Fault::RoundReused) {
             return floor + 1;
         }
-        self.0.fetch_max(floor, Ordering::Relaxed);
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
+        self.last.fetch_max(floor, Ordering::Relaxed);
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Hands out only rounds above `refused` from now on, so that what begins next is not refused for the same
+    /// reason: a repair that a majority takes would never reach the one who refuses it.
+    pub(crate) fn pass(&self, refused: u64) {
+        self.last.fetch_max(refused, Ordering::Relaxed);
     }
 }
 
@@ -98,6 +125,18 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn an_epoch_is_settled_once_a_majority_of_the_same_replicas_was_in_it() {
+        let (rounds, id) = (Rounds::default(), |i| MemberId::from_bytes([i; 16]));
+        let (one, other) = ([id(1), id(2), id(3)], [id(1), id(2), id(4)]);
+        let returned = Epoch::FOUNDING.next_return();
+        assert!(rounds.settle(&one, Epoch::FOUNDING));
+        assert!(!rounds.settle(&one, returned));
+        assert!(rounds.settle(&one, returned));
+        assert!(!rounds.settle(&other, returned));
+        assert!(!rounds.settle(&one, returned.next_return()));
+    }
 
     #[test]
     fn a_round_is_handed_out_once_and_is_above_what_it_has_to_pass() {

@@ -209,7 +209,7 @@ impl World {
             self.clients[client].aside = Some((due, doing.key.clone(), change));
         }
         self.clients[client].doing = again.then_some(doing);
-        let pause = self.between(Duration::ZERO, Duration::from_millis(400));
+        let pause = self.between(Duration::ZERO, self.troubles.thinking());
         self.think(client, pause);
     }
 
@@ -219,7 +219,7 @@ impl World {
         let Some(doing) = under_way.take_if(|doing| doing.called == Some(called)) else {
             return;
         };
-        let pause = self.between(Duration::ZERO, Duration::from_millis(400));
+        let pause = self.between(Duration::ZERO, self.troubles.thinking());
         self.think(client, pause);
         let page = match page {
             Ok(page) if !page.stale => page,

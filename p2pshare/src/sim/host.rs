@@ -10,16 +10,19 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use super::world::{Event, World};
+use super::monitor::Word;
 use super::trouble::DISK_DELAY;
+use super::world::{Event, World};
 use crate::dht::sim::{
-    Action, Beginning, Coordinator, Exchange, Exchanged, Failure, Fault, Identity, Input, Intent, Machine,
-    Outcome, Page, Paging, Placement, Proposer, Remembered, Replica, Returned, Task, planted, register, slice_of,
-    slice_of_row,
+    Action, Beginning, Coordinator, Exchange, Exchanged, Failure, Fault, Identity, Input, Intent,
+    Machine, Outcome, Page, Paging, Placement, Proposer, Remembered, Replica, Returned, Task,
+    planted, register, slice_of, slice_of_row,
 };
 use crate::identity::{MemberId, TrackerAddr};
 use crate::store::ModelDisk;
-use crate::wire::ring::{Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RingRecord, RowKey};
+use crate::wire::ring::{
+    Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RingRecord, RowKey,
+};
 
 /// A member of the world.
 pub(super) struct Host {
@@ -38,6 +41,8 @@ pub(super) struct Host {
     pub(super) asleep_until: Option<Instant>,
     /// The longest that its disk takes for a sync.
     pub(super) disk_delay: Duration,
+    /// What it has said.
+    pub(super) word: Word,
     /// Whether it may have forgotten what it once knew, and has not caught up.
     pub(super) forgetful: bool,
     /// What happens at its next sync.
@@ -60,6 +65,7 @@ impl Host {
             life: None,
             asleep_until: None,
             disk_delay: DISK_DELAY,
+            word: Word::default(),
             forgetful: false,
             dies: None,
             clock_ahead: 0,
@@ -73,7 +79,10 @@ impl Host {
         let Some(life) = &self.life else {
             return commits;
         };
-        let votes = life.serving.as_ref().is_some_and(|serving| serving.replica.votes());
+        let votes = life
+            .serving
+            .as_ref()
+            .is_some_and(|serving| serving.replica.votes());
         if votes { commits } else { life.commits }
     }
 }
@@ -110,7 +119,7 @@ pub(super) struct Life {
     /// Requests that wait for the writer.
     waiting: VecDeque<(Asker, ReplicaRequest)>,
     /// Answers that wait for the disk; `None` while the writer is idle.
-    written: Option<Vec<(Asker, ReplicaAnswer)>>,
+    written: Option<Vec<(Asker, ReplicaRequest, ReplicaAnswer)>>,
 }
 
 /// A member with its rows.
@@ -141,8 +150,16 @@ impl Life {
     /// How far it has come, in words.
     pub(super) fn describe(&self) -> String {
         let step = self.beginning.step();
-        let machines = self.running.values().map(|running| running.machine.poll_timeout());
-        format!("life {} begun {} running {:?} step {step:?}", self.number, self.begun, machines.collect::<Vec<_>>())
+        let machines = self
+            .running
+            .values()
+            .map(|running| running.machine.poll_timeout());
+        format!(
+            "life {} begun {} running {:?} step {step:?}",
+            self.number,
+            self.begun,
+            machines.collect::<Vec<_>>()
+        )
     }
 
     pub(super) fn record(&self) -> Option<&RingRecord> {
@@ -230,7 +247,10 @@ impl World {
     }
 
     pub(super) fn life(&mut self, host: usize, life: u64) -> Option<&mut Life> {
-        self.hosts[host].life.as_mut().filter(|there| there.number == life)
+        self.hosts[host]
+            .life
+            .as_mut()
+            .filter(|there| there.number == life)
     }
 
     fn host_of(&self, id: MemberId) -> Option<usize> {
@@ -240,12 +260,22 @@ impl World {
     /// Begins a read or a change of a row at a member.
     pub(super) fn begin_row(&mut self, host: usize, key: &RowKey, intent: Intent, whom: For) {
         let (now, seed) = (self.now, self.rng.random());
-        let Some((life, serving)) = self.hosts[host].life.as_ref().and_then(|life| Some((life, life.serving.as_ref()?)))
+        let Some((life, serving)) = self.hosts[host]
+            .life
+            .as_ref()
+            .and_then(|life| Some((life, life.serving.as_ref()?)))
         else {
             return;
         };
-        let replicas = serving.placement.preference_list(slice_of_row(key)).to_vec();
-        let alive = |id: &&MemberId| life.alive.iter().any(|other| self.hosts[*other].id == Some(**id));
+        let replicas = serving
+            .placement
+            .preference_list(slice_of_row(key))
+            .to_vec();
+        let alive = |id: &&MemberId| {
+            life.alive
+                .iter()
+                .any(|other| self.hosts[*other].id == Some(**id))
+        };
         let task = Task {
             key: key.clone(),
             intent,
@@ -262,13 +292,20 @@ impl World {
     /// Begins to list a page of a partition at a member.
     pub(super) fn begin_page(&mut self, host: usize, call: ReplicaCall, whom: For) {
         let now = self.now;
-        let Some(serving) = self.hosts[host].life.as_ref().and_then(|life| life.serving.as_ref()) else {
+        let Some(serving) = self.hosts[host]
+            .life
+            .as_ref()
+            .and_then(|life| life.serving.as_ref())
+        else {
             return;
         };
         let ReplicaCall::List { partition, .. } = &call else {
             return;
         };
-        let replicas = serving.placement.preference_list(slice_of(partition)).to_vec();
+        let replicas = serving
+            .placement
+            .preference_list(slice_of(partition))
+            .to_vec();
         let machine = Paging::new(now, call, serving.replica.epoch(), replicas);
         self.begin(host, machine, Ended::Page, whom);
     }
@@ -276,8 +313,13 @@ impl World {
     /// Begins to compare what a member and another one have.
     fn begin_exchange(&mut self, host: usize, with: usize) {
         let now = self.now;
-        let serving = self.hosts[host].life.as_ref().and_then(|life| life.serving.as_ref());
-        let (Some(serving), Some(me), Some(other)) = (serving, self.hosts[host].id, self.hosts[with].id) else {
+        let serving = self.hosts[host]
+            .life
+            .as_ref()
+            .and_then(|life| life.serving.as_ref());
+        let (Some(serving), Some(me), Some(other)) =
+            (serving, self.hosts[host].id, self.hosts[with].id)
+        else {
             return;
         };
         let machine = Exchange::new(now, me, other, serving.replica.epoch());
@@ -297,20 +339,35 @@ impl World {
 
     /// What repair must not do: takes the newest that anybody has accepted, without asking.
     fn copy(&mut self, host: usize, key: &RowKey) {
-        let copies = self.hosts.iter().filter_map(|other| other.disk.read(|view| register(view, key)).ok());
-        let Some(Register { accepted, state, .. }) = copies.max_by_key(|copy| copy.accepted) else {
+        let copies = self
+            .hosts
+            .iter()
+            .filter_map(|other| other.disk.read(|view| register(view, key)).ok());
+        let Some(Register {
+            accepted, state, ..
+        }) = copies.max_by_key(|copy| copy.accepted)
+        else {
             return;
         };
         let Host { disk, life, .. } = &mut self.hosts[host];
         if let Some(serving) = life.as_mut().and_then(|life| life.serving.as_mut()) {
-            let row = ReplicaRow { key: key.clone(), accepted, state };
+            let row = ReplicaRow {
+                key: key.clone(),
+                accepted,
+                state,
+            };
             _ = disk.write(|tx| serving.replica.install(tx, row));
         }
     }
 
     /// Begins to run a machine at a member.
-    pub(super) fn begin<M>(&mut self, host: usize, machine: M, end: fn(M::Outcome) -> Ended, whom: For)
-    where
+    pub(super) fn begin<M>(
+        &mut self,
+        host: usize,
+        machine: M,
+        end: fn(M::Outcome) -> Ended,
+        whom: For,
+    ) where
         M: Machine + 'static,
     {
         let Some(life) = &mut self.hosts[host].life else {
@@ -368,11 +425,22 @@ impl World {
         };
         match running.machine.poll_timeout() {
             None if running.finished => _ = life.running.remove(&machine),
-            Some(timeout) if running.woken.is_none_or(|woken| woken <= now || timeout < woken) => {
+            Some(timeout)
+                if running
+                    .woken
+                    .is_none_or(|woken| woken <= now || timeout < woken) =>
+            {
                 running.woken = Some(timeout);
                 let life = number;
                 let after = timeout.saturating_duration_since(now);
-                self.plan(after, Event::Woken { host, life, machine });
+                self.plan(
+                    after,
+                    Event::Woken {
+                        host,
+                        life,
+                        machine,
+                    },
+                );
             }
             Some(_) | None => {}
         }
@@ -380,10 +448,16 @@ impl World {
 
     fn ended(&mut self, whom: For, ended: Ended) {
         match (whom, ended) {
-            (For::Client { client, called }, Ended::Row(result)) => self.told(client, called, Some(result)),
-            (For::Client { client, called }, Ended::Page(result)) => self.told_page(client, called, result),
+            (For::Client { client, called }, Ended::Row(result)) => {
+                self.told(client, called, Some(result))
+            }
+            (For::Client { client, called }, Ended::Page(result)) => {
+                self.told_page(client, called, result)
+            }
             (For::Ring { host }, Ended::Exchanged(exchanged)) => self.exchanged(host, &exchanged),
-            (For::Ring { host }, Ended::Returned(returned)) => self.begin_to_vote(host, returned.epoch),
+            (For::Ring { host }, Ended::Returned(returned)) => {
+                self.begin_to_vote(host, returned.epoch)
+            }
             (For::Ring { .. }, Ended::Row(_) | Ended::Page(_)) | (For::Client { .. }, _) => {}
         }
     }
@@ -393,13 +467,26 @@ impl World {
         let Some(host) = self.host_of(to) else {
             return;
         };
+        if self.proposals.share_a_ballot(&request) {
+            self.tally
+                .violations
+                .push(format!("two proposals share a ballot: {request:?}"));
+        }
         let fate = self.network.fate(&mut self.rng, asker.host, host);
         let life = self.hosts[host].lives;
         let is_up = self.hosts[host].life.is_some();
         for after in fate.arrives {
             let request = request.clone();
             if is_up {
-                self.plan(after, Event::Asked { host, life, asker, request });
+                self.plan(
+                    after,
+                    Event::Asked {
+                        host,
+                        life,
+                        asker,
+                        request,
+                    },
+                );
             } else {
                 self.fail(after, asker, host);
             }
@@ -410,16 +497,43 @@ impl World {
     }
 
     fn fail(&mut self, after: Duration, asker: Asker, from: usize) {
-        self.plan(after, Event::Answered { asker, from, answer: None });
+        self.plan(
+            after,
+            Event::Answered {
+                asker,
+                from,
+                answer: None,
+            },
+        );
     }
 
     /// Sends an answer on its way.
-    fn answer(&mut self, host: usize, asker: Asker, answer: &ReplicaAnswer) {
+    fn answer(
+        &mut self,
+        host: usize,
+        asker: Asker,
+        request: Option<&ReplicaRequest>,
+        answer: &ReplicaAnswer,
+    ) {
+        if let Some(broken) =
+            request.and_then(|request| self.hosts[host].word.says(request, answer))
+        {
+            self.tally
+                .violations
+                .push(format!("member {host} {broken}: {request:?}"));
+        }
         let commits = self.hosts[host].told_commits();
         let fate = self.network.fate(&mut self.rng, host, asker.host);
         for after in fate.arrives {
             let answer = Some((answer.clone(), commits));
-            self.plan(after, Event::Answered { asker, from: host, answer });
+            self.plan(
+                after,
+                Event::Answered {
+                    asker,
+                    from: host,
+                    answer,
+                },
+            );
         }
         if let Some(after) = fate.failed {
             self.fail(after, asker, host);
@@ -427,7 +541,13 @@ impl World {
     }
 
     /// A request arrives.
-    pub(super) fn asked(&mut self, host: usize, number: u64, asker: Asker, request: ReplicaRequest) {
+    pub(super) fn asked(
+        &mut self,
+        host: usize,
+        number: u64,
+        asker: Asker,
+        request: ReplicaRequest,
+    ) {
         if self.life(host, number).is_none() {
             // It was sent to a life that is over.
             let after = self.between(Duration::from_millis(1), Duration::from_millis(50));
@@ -438,15 +558,18 @@ impl World {
             return;
         };
         let Some(serving) = &life.serving else {
-            return self.answer(host, asker, &ReplicaAnswer::Unavailable);
+            return self.answer(host, asker, None, &ReplicaAnswer::Unavailable);
         };
         if serving.replica.needs_writer(&request) {
             life.waiting.push_back((asker, request));
             return self.write(host, number);
         }
-        match disk.read(|view| serving.replica.read(view, request)) {
-            Ok(answer) => self.answer(host, asker, &answer),
-            Err(error) => self.tally.violations.push(format!("a replica cannot read: {error}")),
+        match disk.read(|view| serving.replica.read(view, request.clone())) {
+            Ok(answer) => self.answer(host, asker, Some(&request), &answer),
+            Err(error) => self
+                .tally
+                .violations
+                .push(format!("a replica cannot read: {error}")),
         }
     }
 
@@ -468,22 +591,29 @@ impl World {
             let Some(from) = ids[asker.host] else {
                 continue;
             };
-            match disk.write(|tx| serving.replica.write(tx, from, request)) {
-                Ok(answer) => written.push((asker, answer)),
-                Err(error) => self.tally.violations.push(format!("a replica cannot write: {error}")),
+            match disk.write(|tx| serving.replica.write(tx, from, request.clone())) {
+                Ok(answer) => written.push((asker, request, answer)),
+                Err(error) => self
+                    .tally
+                    .violations
+                    .push(format!("a replica cannot write: {error}")),
             }
         }
         let is_dirty = disk.is_dirty();
         if planted(Fault::AckBeforeSync) {
-            for (asker, answer) in std::mem::take(&mut written) {
-                self.answer(host, asker, &answer);
+            for (asker, request, answer) in std::mem::take(&mut written) {
+                self.answer(host, asker, Some(&request), &answer);
             }
         }
         if let Some(life) = self.life(host, number) {
             life.written = Some(written);
         }
         let least = Duration::from_micros(5);
-        let most = if is_dirty { self.hosts[host].disk_delay } else { least };
+        let most = if is_dirty {
+            self.hosts[host].disk_delay
+        } else {
+            least
+        };
         let after = self.between(least, most);
         self.plan(after, Event::Synced { host, life: number });
     }
@@ -509,8 +639,8 @@ impl World {
         }
         self.hosts[host].kept = self.hosts[host].disk.commits();
         let written = self.life(host, number).and_then(|life| life.written.take());
-        for (asker, answer) in written.unwrap_or_default() {
-            self.answer(host, asker, &answer);
+        for (asker, request, answer) in written.unwrap_or_default() {
+            self.answer(host, asker, Some(&request), &answer);
         }
         if death.is_some() {
             self.tally.broke("crash after an answer");
@@ -520,16 +650,31 @@ impl World {
     }
 
     /// An answer arrives, or the news that none will.
-    pub(super) fn answered(&mut self, asker: Asker, from: usize, answer: Option<(ReplicaAnswer, u64)>) {
+    pub(super) fn answered(
+        &mut self,
+        asker: Asker,
+        from: usize,
+        answer: Option<(ReplicaAnswer, u64)>,
+    ) {
         let (now, Some(from)) = (self.now, self.hosts[from].id) else {
             return;
         };
-        let Asker { host, life, machine } = asker;
+        let Asker {
+            host,
+            life,
+            machine,
+        } = asker;
         let Some(there) = self.life(host, life) else {
             return;
         };
         if let Some((_, commits)) = answer {
-            there.note(from, Remembered { incarnation: 0, commits });
+            there.note(
+                from,
+                Remembered {
+                    incarnation: 0,
+                    commits,
+                },
+            );
         }
         let Some(running) = there.running.get_mut(&machine) else {
             return;
@@ -545,7 +690,10 @@ impl World {
     /// A machine is woken.
     pub(super) fn woken(&mut self, host: usize, life: u64, machine: u64) {
         let now = self.now;
-        let Some(running) = self.life(host, life).and_then(|life| life.running.get_mut(&machine)) else {
+        let Some(running) = self
+            .life(host, life)
+            .and_then(|life| life.running.get_mut(&machine))
+        else {
             return;
         };
         running.machine.handle_timeout(now);
@@ -565,7 +713,8 @@ impl World {
                 self.told(client, called, None);
             }
         }
-        let after = self.between(Duration::from_millis(200), Duration::from_secs(6));
+        let longest = [20, 500, 6000][self.rng.random_range(0..3)];
+        let after = self.between(Duration::from_millis(2), Duration::from_millis(longest));
         self.plan(after, Event::Started { host });
     }
 
@@ -574,7 +723,10 @@ impl World {
         if self.life(host, number).is_none() {
             return;
         }
-        self.greet(host);
+        if self.greet(host) {
+            // It looks again soon, as it cannot do anything else.
+            return self.plan(GREETS, Event::Looked { host, life: number });
+        }
         for other in 0..self.hosts.len() {
             let alive = self.hosts[other].life.is_some() && self.network.linked(host, other);
             let noticed = self.rng.random_bool(0.4);
@@ -588,12 +740,18 @@ impl World {
         let with = self.rng.random_range(0..self.hosts.len());
         let often = if self.troubles.are_over() { 0.5 } else { 0.05 };
         let compares = self.rng.random_bool(often) && with != host && self.serves(host);
-        if compares && self.life(host, number).is_some_and(|life| life.alive.contains(&with)) {
+        if compares
+            && self
+                .life(host, number)
+                .is_some_and(|life| life.alive.contains(&with))
+        {
             self.begin_exchange(host, with);
         }
         self.plan(LOOKS, Event::Looked { host, life: number });
     }
 }
 
+/// How often a member says hello as long as nobody answered.
+const GREETS: Duration = Duration::from_millis(100);
 /// How often a member looks who can be reached.
 const LOOKS: Duration = Duration::from_secs(1);

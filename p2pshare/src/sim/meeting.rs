@@ -53,7 +53,7 @@ impl World {
         }
         self.step(host);
         self.plan(
-            Duration::from_millis(50),
+            Duration::from_millis(1),
             Event::Looked { host, life: number },
         );
     }
@@ -66,12 +66,13 @@ impl World {
     }
 
     /// Says hello to those whom a member has to hear, as long as it does not know what it is.
-    pub(super) fn greet(&mut self, host: usize) {
+    /// Returns whether it did.
+    pub(super) fn greet(&mut self, host: usize) -> bool {
         let Some(life) = &self.hosts[host].life else {
-            return;
+            return false;
         };
         if life.begun {
-            return;
+            return false;
         }
         let (number, others) = (life.number, life.beginning.others());
         let hello = self.hello(host, life);
@@ -92,6 +93,7 @@ impl World {
                 );
             }
         }
+        true
     }
 
     /// A member is greeted, and welcomes.
@@ -255,6 +257,11 @@ impl World {
     /// A member has a say from now on, in this epoch or a later one.
     pub(super) fn begin_to_vote(&mut self, host: usize, epoch: Epoch) {
         let there = &mut self.hosts[host];
+        if there.forgetful && !there.word.may_return_in(epoch) {
+            let broken =
+                format!("member {host} votes in {epoch:?}, in which its former life spoke");
+            self.tally.violations.push(broken);
+        }
         there.forgetful = false;
         let Some(life) = &mut there.life else {
             return;

@@ -13,6 +13,7 @@ mod host;
 mod judge;
 mod linearizable;
 mod meeting;
+mod monitor;
 mod network;
 mod tally;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use rand::seq::IndexedRandom as _;
 
 use super::host::Death;
 use super::world::{Event, World};
+use crate::store::ModelDisk;
 
 /// The troubles of one world.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Troubles {
     pause: Duration,
     /// Whether they are over.
     over: bool,
+    /// The longest that a client thinks.
+    thinking: Duration,
 }
 
 /// Something that breaks.
@@ -95,11 +98,17 @@ impl Troubles {
             kinds: Kind::ALL.sample(rng, count).copied().collect(),
             pause: Duration::from_millis([300, 1000, 4000][rng.random_range(0..3)]),
             over: false,
+            thinking: Duration::from_millis([10, 60, 400][rng.random_range(0..3)]),
         }
     }
 }
 
 impl Troubles {
+    /// The longest that a client thinks.
+    pub(super) fn thinking(&self) -> Duration {
+        self.thinking
+    }
+
     /// Whether nothing breaks any more.
     pub(super) fn are_over(&self) -> bool {
         self.over
@@ -143,6 +152,7 @@ impl World {
                 }
                 self.crash(host);
             }
+            Kind::AllCrash if self.rng.random_bool(0.8) => return false,
             Kind::AllCrash => {
                 for host in 0..self.hosts.len() {
                     self.crash(host);
@@ -204,15 +214,17 @@ impl World {
             return false;
         }
         self.crash(host);
-        self.hosts[host].forgetful = true;
+        let there = &mut self.hosts[host];
         match kind {
-            Kind::Wipe => self.hosts[host].disk = Default::default(),
-            _ => {
-                let batches = self.rng.random_range(1..20);
-                return self.hosts[host].disk.lose_tail(batches) > 0;
-            }
+            Kind::Wipe => there.disk = ModelDisk::default(),
+            _ => _ = there.disk.lose_tail(self.rng.random_range(1..20)),
         }
-        true
+        // What nobody was told of is no loss.
+        there.forgetful = there.disk.commits() < there.kept;
+        if there.forgetful {
+            there.word.forget();
+        }
+        there.forgetful
     }
 
     /// Mends everything, and lets nothing break any more.

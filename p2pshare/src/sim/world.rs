@@ -13,6 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::client::Client;
 use super::history::History;
 use super::host::{Asker, Host};
+use super::monitor::Proposals;
 use super::network::Network;
 use super::tally::Tally;
 use super::trouble::Troubles;
@@ -27,6 +28,7 @@ pub(super) struct World {
     planned: u64,
     pub(super) hosts: Vec<Host>,
     pub(super) network: Network,
+    pub(super) proposals: Proposals,
     pub(super) clients: Vec<Client>,
     pub(super) troubles: Troubles,
     pub(super) history: History,
@@ -126,6 +128,7 @@ impl World {
             planned: 0,
             hosts: Host::founders(members),
             network: Network::new(),
+            proposals: Proposals::default(),
             clients: (0..CLIENTS).map(Client::new).collect(),
             troubles,
             history: History::default(),

@@ -60,6 +60,7 @@ impl ModelDisk {
     }
 
     /// Whether anything waits for [`ModelDisk::sync`].
+    #[cfg(any(test, feature = "__sim"))]
     pub(crate) fn is_dirty(&self) -> bool {
         self.unsynced > 0
     }
@@ -96,6 +97,7 @@ impl ModelDisk {
 
     /// Loses the newest synced batches, as a journal does that was damaged in the middle. Returns how many
     /// could be lost.
+    #[cfg(any(test, feature = "__sim"))]
     pub(crate) fn lose_tail(&mut self, batches: usize) -> usize {
         self.crash(0);
         let lost = batches.min(self.undo.len());
@@ -107,6 +109,7 @@ impl ModelDisk {
     }
 
     /// The number of batches on disk, as the disk itself counts them.
+    #[cfg(any(test, feature = "__sim"))]
     pub(crate) fn commits(&self) -> u64 {
         self.commits
     }

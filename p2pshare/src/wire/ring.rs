@@ -52,6 +52,7 @@ impl Slice {
     }
 
     /// The group of slices to which it belongs, of which a hash tree has a node for each.
+    #[cfg(test)]
     pub(crate) fn group(self) -> u8 {
         (self.0 / TREE_SLICES_PER_GROUP) as u8
     }

@@ -9,12 +9,12 @@ use crate::store::ModelDisk;
 /// The tree that the disk of the first member has, and the one that its rows make.
 fn trees(ring: &mut SmallRing) -> [HashTree; 2] {
     let disk = &mut ring.node(1).disk;
-    let loaded = disk.read(|view| HashTree::load(view)).unwrap();
+    let loaded = disk.read(HashTree::load).unwrap();
     let mut rows = ModelDisk::default();
     for (key, value) in disk.rows(Table::Rows) {
         rows.write(|tx| tx.put(Table::Rows, key, value)).unwrap();
     }
-    let built = rows.write(|tx| HashTree::build(tx)).unwrap();
+    let built = rows.write(HashTree::build).unwrap();
     [loaded, built.0]
 }
 
