@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod announcers;
+mod clocks;
 mod crowds;
 mod frames;
 mod holders;

@@ -430,9 +430,12 @@ impl<H: Host> Shared<H> {
         }
     }
 
-    /// Remembers who was met, and tells the membership.
+    /// Remembers who was met, tells the membership, and gives up the connection to an earlier life of it.
     fn meet(&self, life: Life) {
         let mut table = self.change();
+        if let Some(link) = table.links.get(&life.member) {
+            link.wire.outlive(life.incarnation);
+        }
         if table.met.len() < FOUNDERS_MAX || table.met.contains_key(&life.member) {
             table.met.insert(life.member, life.incarnation);
         }

@@ -235,4 +235,6 @@ impl DhtNode {
 }
 
 #[cfg(test)]
+mod ring_tests;
+#[cfg(test)]
 mod tests;

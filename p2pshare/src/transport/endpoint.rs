@@ -205,7 +205,7 @@ impl Endpoint {
         let connected = tokio::select! {
             biased;
             connected = timeout(CONNECT_TIMEOUT, connecting) => connected,
-            reason = probe::unreachable(addr), if self.0.real => {
+            reason = probe::unreachable(addr, false), if self.0.real => {
                 return Err(ConnectError::Unreachable { addr, reason });
             }
         };
@@ -214,6 +214,15 @@ impl Endpoint {
                 .ok_or_else(|| broken("the handshake says not who and what".to_owned())),
             Ok(Err(error)) => Err(judge(addr, alpn, expect, &verifier, error)),
             Err(_) => Err(ConnectError::NoAnswer { addr }),
+        }
+    }
+
+    /// Resolves, with the reason, only once it is known that nobody listens at the other end of a connection of
+    /// this endpoint, to which one byte is sent. Cancel-safe.
+    pub(crate) async fn is_deserted(&self, connection: &Connection) -> String {
+        match self.0.real {
+            true => probe::unreachable(connection.remote_addr(), true).await,
+            false => std::future::pending().await,
         }
     }
 

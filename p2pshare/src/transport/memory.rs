@@ -46,6 +46,8 @@ struct State {
     dice: StdRng,
     link: Link,
     parted: BTreeSet<(IpAddr, IpAddr)>,
+    /// Hosts to which and from which everything takes longer by so much.
+    far: BTreeMap<IpAddr, Duration>,
     inboxes: BTreeMap<SocketAddr, Inbox>,
     delivered: u64,
     dropped: u64,
@@ -70,6 +72,7 @@ impl Network {
             dice: StdRng::seed_from_u64(seed),
             link: Link::default(),
             parted: BTreeSet::new(),
+            far: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             delivered: 0,
             dropped: 0,
@@ -110,6 +113,11 @@ impl Network {
         self.state().parted.insert((from, to));
     }
 
+    /// Moves a host away: what it sends and is sent takes longer by `more` from now on.
+    pub(crate) fn set_far(&self, host: IpAddr, more: Duration) {
+        self.state().far.insert(host, more);
+    }
+
     /// Ends all partitions.
     pub(crate) fn heal(&self) {
         self.state().parted.clear();
@@ -135,14 +143,13 @@ impl Network {
             return;
         };
         state.delivered += 1;
-        let soonest = Instant::now() + latency;
-        let last = inbox.datagrams.back();
+        let farther = |host| state.far.get(&host).copied().unwrap_or_default();
+        let soonest = Instant::now() + latency + farther(from.ip()) + farther(to.ip());
+        let last = inbox.datagrams.iter().rfind(|last| last.from == from);
         let due = last.map_or(soonest, |last| last.due.max(soonest));
-        inbox.datagrams.push_back(Datagram {
-            due,
-            from,
-            bytes: bytes.to_vec(),
-        });
+        let place = inbox.datagrams.partition_point(|other| other.due <= due);
+        let bytes = bytes.to_vec();
+        inbox.datagrams.insert(place, Datagram { due, from, bytes });
         if let Some(reader) = inbox.reader.take() {
             reader.wake();
         }

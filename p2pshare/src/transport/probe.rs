@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::UdpSocket;
 
-/// Resolves, with the reason, only if `addr` cannot be reached from this machine; it is sent nothing
-/// unless it is a loopback address, and then one byte that every QUIC endpoint ignores. Cancel-safe.
-pub(super) async fn unreachable(addr: SocketAddr) -> String {
+/// Resolves, with the reason, only if `addr` cannot be reached from this machine, or says that nobody listens
+/// there; with `knock`, or where it is a loopback address, it is sent one byte that every QUIC endpoint ignores.
+/// Cancel-safe.
+pub(super) async fn unreachable(addr: SocketAddr, knock: bool) -> String {
     let any: IpAddr = match addr {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -20,7 +21,7 @@ pub(super) async fn unreachable(addr: SocketAddr) -> String {
     if let Err(error) = socket.connect(addr).await {
         return error.to_string();
     }
-    if addr.ip().is_loopback() {
+    if knock || addr.ip().is_loopback() {
         let mut answer = [0];
         let heard = match socket.send(&[0]).await {
             Ok(_) => socket.recv(&mut answer).await,
@@ -45,11 +46,11 @@ mod tests {
         let addr = live.local_addr().unwrap();
         let mut byte = [0; 2];
         tokio::select! {
-            reason = unreachable(addr) => panic!("{reason}"),
+            reason = unreachable(addr, false) => panic!("{reason}"),
             received = live.recv(&mut byte) => assert_eq!(received.unwrap(), 1),
         }
         drop(live);
-        let reason = tokio::time::timeout(Duration::from_secs(5), unreachable(addr));
+        let reason = tokio::time::timeout(Duration::from_secs(5), unreachable(addr, true));
         assert_eq!(reason.await.unwrap(), "nobody listens on this port");
     }
 }

@@ -136,7 +136,7 @@ impl<H: Host> Dialer<H> {
             if let (None, Some((member, wire))) = (&up, &place.member)
                 && connection.close_reason().is_none()
             {
-                wire.set(Some(connection.clone()));
+                wire.set(Some((found.incarnation, connection.clone())));
                 up = Some(wire.clone());
                 self.shared.link_changed(*member, true);
             }

@@ -13,8 +13,9 @@ use super::{Host, Shared};
 use crate::dht::machine::Input;
 use crate::identity::MemberId;
 use crate::limits::{
-    LEASE_MESSAGE_BYTES_MAX, REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX,
-    REPLICA_BATCH_TIMEOUT, REPLICA_BATCHES_UNDER_WAY, REPLICA_PAGE_BYTES, REPLICA_QUEUE_MAX,
+    LEASE_MESSAGE_BYTES_MAX, REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_PATIENCE,
+    REPLICA_BATCH_REQUESTS_MAX, REPLICA_BATCH_TIMEOUT, REPLICA_BATCHES_UNDER_WAY,
+    REPLICA_PAGE_BYTES, REPLICA_QUEUE_MAX,
 };
 use crate::transport::{CloseCode, Connection, RequestError};
 use crate::wire::frame::Message;
@@ -28,12 +29,12 @@ pub(super) struct Lanes {
     writes: mpsc::Sender<Ask>,
 }
 
-/// The connection over which a member is asked, while there is one.
+/// The connection over which a member is asked, while there is one, and the incarnation at its end.
 #[derive(Default)]
-pub(super) struct Wire(Mutex<Option<Connection>>);
+pub(super) struct Wire(Mutex<Option<(u64, Connection)>>);
 
 impl Wire {
-    pub(super) fn set(&self, connection: Option<Connection>) {
+    pub(super) fn set(&self, connection: Option<(u64, Connection)>) {
         let before = {
             let mut wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *wire, connection)
@@ -43,16 +44,32 @@ impl Wire {
     }
 
     pub(super) fn get(&self) -> Option<Connection> {
-        let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        wire.as_ref()
-            .filter(|connection| connection.close_reason().is_none())
-            .cloned()
+        self.life().map(|(_, connection)| connection)
     }
 
     pub(super) fn is_up(&self) -> bool {
         let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         wire.as_ref()
-            .is_some_and(|connection| connection.close_reason().is_none())
+            .is_some_and(|(_, connection)| connection.close_reason().is_none())
+    }
+
+    /// Closes the connection if it leads to a life before this one, which is over.
+    pub(super) fn outlive(&self, incarnation: u64) {
+        if let Some((before, connection)) = self.life()
+            && before < incarnation
+        {
+            connection.close_with(
+                CloseCode::Superseded,
+                "a later life of the member has spoken",
+            );
+        }
+    }
+
+    fn life(&self) -> Option<(u64, Connection)> {
+        let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wire.as_ref()
+            .filter(|(_, connection)| connection.close_reason().is_none())
+            .cloned()
     }
 }
 
@@ -222,9 +239,12 @@ impl<H: Host> Carrier<H> {
         let fitting: Vec<Fits> = requests.iter().map(|request| fits(&request.call)).collect();
         let batch = ReplicaBatch::new(requests)?;
         let began = Instant::now();
-        let answered = connection
-            .request::<_, ReplicaAnswers>(&batch, REPLICA_BATCH_TIMEOUT)
-            .await;
+        let asked = connection.request::<_, ReplicaAnswers>(&batch, REPLICA_BATCH_TIMEOUT);
+        let answered = tokio::select! {
+            biased;
+            answered = asked => answered,
+            () = self.desert(&connection) => return None,
+        };
         let ReplicaAnswers {
             answers,
             commits,
@@ -248,6 +268,22 @@ impl<H: Host> Carrier<H> {
         }
         host.heard(self.member, clock, began.elapsed(), commits);
         Some(answers)
+    }
+
+    /// Closes the connection, and resolves, once a batch has waited for long and nobody listens at the other end
+    /// any more. A process that was killed says no goodbye, and its silence alone would tell much later.
+    async fn desert(&self, connection: &Connection) {
+        tokio::time::sleep(REPLICA_BATCH_PATIENCE).await;
+        let endpoint = self
+            .shared
+            .upgrade()
+            .and_then(|shared| shared.endpoint.clone());
+        let Some(endpoint) = endpoint else {
+            return std::future::pending().await;
+        };
+        let reason = endpoint.is_deserted(connection).await;
+        tracing::info!(member = %self.member, reason, "closing a link: the member is gone");
+        connection.close(CloseCode::Done);
     }
 
     fn complain(&self, error: &RequestError) {

@@ -22,6 +22,8 @@ use crate::wire::ring::{
     Ballot, Epoch, ReplicaAnswers, ReplicaBatch, ReplicaCall, RowKey, Standing,
 };
 
+mod deserted;
+
 /// A ring and its network.
 struct World {
     network: Network,
@@ -163,6 +165,10 @@ impl World {
     }
 
     fn member_saying(&self, number: u8, hello: Hello) -> Node {
+        self.member_on(self.endpoint(number), number, hello)
+    }
+
+    fn member_on(&self, endpoint: Endpoint, number: u8, hello: Hello) -> Node {
         let (sender, events) = mpsc::channel(100_000);
         let host = Arc::new(Member {
             hello: Mutex::new(hello),
@@ -170,8 +176,7 @@ impl World {
             events: sender,
             heard: AtomicU64::new(0),
         });
-        let endpoint = Some(self.endpoint(number));
-        let links = Links::new(endpoint, self.key.ring_id(), ring_member(number));
+        let links = Links::new(Some(endpoint), self.key.ring_id(), ring_member(number));
         links.start(Arc::downgrade(&host));
         Node {
             links,

@@ -1,0 +1,289 @@
+//! Rings of several members in one process, and what may happen to them.
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use self::world::*;
+use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+mod beginnings;
+mod world;
+
+const SOON: Duration = Duration::from_millis(500);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How long a change takes.
+async fn time_of(node: &DhtNode, number: u64) -> Duration {
+    let began = Instant::now();
+    let made = create(node, number).await.unwrap();
+    assert!(matches!(made, RowChange::Applied { .. }), "{made:?}");
+    began.elapsed()
+}
+
+/// Whether it says that the row was created by this very change, now or before.
+fn is_made(made: &RowChange) -> bool {
+    let version = Version::from_u64(1);
+    *made == RowChange::Applied { version } || *made == RowChange::AlreadyApplied { version }
+}
+
+/// Asserts that a member lacks nothing: what it lists and scans is right although another one is cut off.
+async fn lacks_nothing(world: &World, nodes: &[DhtNode], member: usize, rows: u64) {
+    for other in (0..nodes.len()).filter(|other| *other != member) {
+        world.cut_off(other);
+        has(&nodes[member], 0..rows).await;
+        world.network.heal();
+    }
+    all_reach(nodes, nodes.len()).await;
+}
+
+/// The rows that a member's own disk has.
+fn rows_of(node: &DhtNode) -> u64 {
+    node.status().rows
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_with_one_down_nothing_is_written_and_what_is_read_is_called_stale() {
+    let (world, mut nodes) = World::founded(2).await;
+    fill(&nodes, 0..10).await;
+    world.kill(1, nodes.pop().unwrap()).await;
+    let one = &nodes[0];
+    reaches(one, 1).await;
+    let began = Instant::now();
+    let refused = create(one, 10).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "insufficient replicas for write quorum: 1 of 2 reachable, 2 needed"
+    );
+    let refused = one.read(&key(0)).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        RowError::InsufficientReplicas { reachable: 1, .. }
+    ));
+    assert!(began.elapsed() < SOON);
+    let page = one.list(key(3).partition(), None, 10).await.unwrap();
+    assert!(page.stale);
+    assert_eq!(page.rows.len(), 1);
+
+    nodes.push(world.start(1).await);
+    all_reach(&nodes, 2).await;
+    fill(&nodes, 10..12).await;
+    let page = nodes[1].list(key(10).partition(), None, 10).await.unwrap();
+    assert_eq!((page.stale, page.rows.len()), (false, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_an_hour_apart_show_one_time() {
+    const HOUR: i64 = 3_600_000;
+    for (skews, middle) in [
+        (vec![0, HOUR, 0], 0),
+        (vec![-HOUR, 0, 0], 0),
+        (vec![-HOUR, 2 * HOUR], HOUR / 2),
+    ] {
+        let members = skews.len();
+        let mut world = World::of(members);
+        world.skews = skews;
+        let mut nodes = Vec::new();
+        for i in 0..members {
+            nodes.push(world.start(i).await);
+        }
+        all_reach(&nodes, members).await;
+        fill(&nodes, 0..6).await;
+        let right = nodes[0].member.core.own_time().as_millis() as i64 - world.skews[0] + middle;
+        for node in &nodes {
+            let off = node.time().as_millis() as i64 - right;
+            assert!(off.abs() < 1000, "{off} ms off with {:?}", world.skews);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_nobody_hears_costs_nothing_and_learns_what_it_missed() {
+    let (world, nodes) = World::founded(3).await;
+    fill(&nodes, 0..20).await;
+    // It hears the others, and they do not hear it.
+    world.mute(2);
+    let slow = time_of(&nodes[0], 20)
+        .await
+        .max(time_of(&nodes[1], 21).await);
+    assert!(slow < SOON, "{slow:?}");
+    let through_it = create(&nodes[2], 22).await;
+    assert!(matches!(
+        through_it,
+        Err(RowError::InsufficientReplicas { .. } | RowError::OutcomeUnknown)
+    ));
+    reaches(&nodes[0], 2).await;
+    fill(&nodes[..2], 23..60).await;
+    world.network.heal();
+    all_reach(&nodes, 3).await;
+    // Tried again, whether it was made or not.
+    let again = create_again(&nodes[2], 22, 22).await;
+    assert!(is_made(&again), "{again:?}");
+    until("repair", || {
+        rows_of(&nodes[2]) == 60 && nodes[2].status().behind == 0
+    })
+    .await;
+    lacks_nothing(&world, &nodes, 2, 60).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_member_does_not_make_the_others_slow() {
+    let (world, nodes) = World::founded(3).await;
+    fill(&nodes, 0..3).await;
+    world.network.set_far(ip(2), Duration::from_millis(800));
+    for number in 3..13 {
+        let took = time_of(&nodes[number as usize % 2], number).await;
+        assert!(took < Duration::from_millis(200), "{took:?}");
+    }
+    let began = Instant::now();
+    has(&nodes[0], 0..13).await;
+    assert!(began.elapsed() < 13 * Duration::from_millis(200));
+    // It has everything in the end, also through itself.
+    until("the slow one", || rows_of(&nodes[2]) == 13).await;
+    has(&nodes[2], 12..13).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_was_away_for_a_minute_learns_what_it_missed() {
+    let (world, nodes) = World::founded(3).await;
+    fill(&nodes, 0..30).await;
+    world.cut_off(2);
+    fill(&nodes[..2], 30..60).await;
+    pass(MINUTE).await;
+    let value = Some(b"deleted and made anew".to_vec());
+    let version = Version::from_u64(1);
+    let row = key(0);
+    let changed = nodes[0].compare_and_set(&row, version, value, request(99), Attempt::First);
+    let changed = changed.await.unwrap();
+    // What it lists meanwhile, it calls stale.
+    let page = nodes[2].list(key(1).partition(), None, 10).await.unwrap();
+    assert_eq!((page.stale, page.rows.len()), (true, 1));
+    assert!(create(&nodes[2], 100).await.is_err());
+    assert_eq!(rows_of(&nodes[2]), 30);
+
+    world.network.heal();
+    all_reach(&nodes, 3).await;
+    let read = nodes[2].read(&key(0)).await.unwrap().unwrap();
+    assert_eq!(
+        changed,
+        RowChange::Applied {
+            version: read.version
+        }
+    );
+    until("repair", || {
+        rows_of(&nodes[2]) >= 60 && nodes[2].status().behind == 0
+    })
+    .await;
+    world.cut_off(0);
+    has(&nodes[2], 1..60).await;
+    let page = nodes[2].list(key(1).partition(), None, 10).await.unwrap();
+    assert!(!page.stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_ends_its_member_and_no_other() {
+    let (world, mut nodes) = World::founded(3).await;
+    fill(&nodes, 0..5).await;
+    world.disks[1].fail_commit(1);
+    // Who is asked through the others learns nothing of it.
+    assert!(time_of(&nodes[0], 5).await < SOON);
+    let failed = timeout(MINUTE, nodes[1].failed()).await.unwrap();
+    assert!(matches!(failed, StoreError::Poisoned { .. }), "{failed}");
+    assert!(matches!(
+        create(&nodes[1], 6).await,
+        Err(RowError::Store(StoreError::Poisoned { .. }))
+    ));
+    for number in 7..20 {
+        let took = time_of(&nodes[[0, 2][number as usize % 2]], number).await;
+        assert!(took < SOON, "{took:?}");
+    }
+    // With a new life on the disk that is well again it is a member as before.
+    world.kill(1, nodes.remove(1)).await;
+    world.disks[1].lose_power();
+    nodes.insert(1, world.start(1).await);
+    all_reach(&nodes, 3).await;
+    has(&nodes[1], 7..20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_that_create_one_name_through_three_members_one_wins() {
+    let (_world, nodes) = World::founded(3).await;
+    for name in 0..3 {
+        let mut racers = JoinSet::new();
+        for i in 0..12u64 {
+            let (node, number) = (nodes[i as usize % 3].clone(), 100 * name + i);
+            racers.spawn(async move {
+                let made = match create_as(&node, name, number, Attempt::First).await {
+                    Ok(made) => made,
+                    Err(_) => create_again(&node, name, number).await,
+                };
+                (number, made)
+            });
+        }
+        let ended = racers.join_all().await;
+        let winners: Vec<u64> = ended
+            .iter()
+            .filter(|(_, made)| is_made(made))
+            .map(|(number, _)| *number)
+            .collect();
+        assert_eq!(winners.len(), 1, "{ended:?}");
+        for node in &nodes {
+            let row = node.read(&key(name)).await.unwrap().unwrap();
+            assert_eq!(row.value, Some(winners[0].to_string().into_bytes()));
+            assert_eq!(row.version, Version::from_u64(1));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_tried_again_through_another_member_is_made_once() {
+    let (world, nodes) = World::founded(3).await;
+    for (number, cut_off_after) in [5, 15, 25, 35, 45, 55].into_iter().enumerate() {
+        let number = number as u64;
+        let first = nodes[0].clone();
+        let trying = tokio::spawn(async move { create(&first, number).await });
+        pass(Duration::from_millis(cut_off_after)).await;
+        world.cut_off(0);
+        let again = create_again(&nodes[1], number, number).await;
+        assert!(is_made(&again), "{again:?}");
+        world.network.heal();
+        // Whoever asked first is told the same, or that it is not known.
+        match trying.await.unwrap() {
+            Ok(made) => assert!(is_made(&made), "{made:?}"),
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+        all_reach(&nodes, 3).await;
+        for node in &nodes {
+            let row = node.read(&key(number)).await.unwrap().unwrap();
+            assert_eq!(row.version, Version::from_u64(1));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_of_five_gives_each_row_once_also_with_one_down() {
+    let (world, mut nodes) = World::founded(5).await;
+    fill(&nodes, 0..60).await;
+    assert!(nodes.iter().all(|node| rows_of(node) < 60));
+    for down in [None, Some(4)] {
+        if let Some(down) = down {
+            world.kill(down, nodes.remove(down)).await;
+            all_reach(&nodes, 4).await;
+        }
+        let (mut seen, mut cursor) = (BTreeMap::new(), None);
+        loop {
+            let page = nodes[0].scan(cursor, 1000).await.unwrap();
+            assert!(!page.stale);
+            for (key, row) in page.rows {
+                assert_eq!(seen.insert(key, row.value.unwrap()), None);
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let all: BTreeSet<_> = (0..60).map(key).collect();
+        assert_eq!(seen.into_keys().collect::<BTreeSet<_>>(), all);
+    }
+}
