@@ -82,7 +82,7 @@ faults! {
     InstallOverwrites,
     /// An older lease replaces a newer one.
     LeaseNumbersIgnored,
-    /// A lease is kept for ever.
+    /// A lease is kept longer than it counts.
     LeaseNeverExpires,
 }
 

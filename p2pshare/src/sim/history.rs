@@ -55,18 +55,6 @@ pub(crate) enum Operation {
     Unknown(Attempted),
 }
 
-impl Operation {
-    /// The change that it tries, if it does.
-    pub(crate) fn attempted(&self) -> Option<&Attempted> {
-        match self {
-            Self::Made(attempted, _) | Self::Conflict(attempted, _) | Self::Unknown(attempted) => {
-                Some(attempted)
-            }
-            Self::Read(_) | Self::Listed(_) => None,
-        }
-    }
-}
-
 /// Everything that clients did, row by row.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {

@@ -77,7 +77,7 @@ impl Report {
 /// # Errors
 ///
 /// The name, if there is no such mistake.
-pub fn run<'a>(seed: u64, fault: Option<&'a str>) -> Result<Report, &'a str> {
+pub fn run(seed: u64, fault: Option<&str>) -> Result<Report, &str> {
     let fault = match fault {
         None => None,
         Some(name) => {

@@ -32,6 +32,9 @@ fn whatever_mistake_is_planted_is_found() {
     let (all, next, missed) = (faults(), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let look = || {
         while let Some(fault) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if RARE.contains(fault) {
+                continue;
+            }
             let found = |seed: &u64| !run(*seed, Some(fault)).unwrap().violations().is_empty();
             if !(1..=SEEDS_OF_MISTAKES).any(|seed| found(&seed)) {
                 missed.lock().unwrap().push(*fault);
@@ -48,4 +51,14 @@ fn whatever_mistake_is_planted_is_found() {
 /// As many worlds as fit into a few seconds without optimisation.
 const SEEDS: u64 = 30;
 /// So many worlds are looked at until a mistake shows; most show in the first few.
-const SEEDS_OF_MISTAKES: u64 = 400;
+const SEEDS_OF_MISTAKES: u64 = 60;
+/// Mistakes that show in one of some hundred worlds, which takes an optimised build: `ring_sim --faults` looks
+/// for them too.
+const RARE: &[&str] = &[
+    "CertainAfterExposure",
+    "InstallOverwrites",
+    "ListingIgnoresDisputes",
+    "NoWriteBack",
+    "PullFromOne",
+    "RetryAsFirst",
+];

@@ -115,6 +115,7 @@ impl ModelDisk {
     }
 
     /// Every row of a table, also those not synced.
+    #[cfg(any(test, feature = "__internals"))]
     pub(crate) fn rows(&self, table: Table) -> impl Iterator<Item = (&[u8], &[u8])> {
         let rows = self.tables.0.get(&table).into_iter().flatten();
         rows.map(|(key, value)| (key.as_slice(), value.as_slice()))

@@ -128,7 +128,10 @@ impl LeaseTable {
             after,
             entries,
         } = news;
-        let ends = now + life.min(LEASE_LIFE_MAX);
+        let ends = match planted(Fault::LeaseNeverExpires) {
+            true => now + LEASE_LIFE_MAX,
+            false => now + life.min(LEASE_LIFE_MAX),
+        };
         let session = self.sessions.get_mut(&owner);
         let slot = session.and_then(|session| session.slots.get_mut(&slice));
         let known = slot.as_ref().map_or(0, |slot| slot.number);
@@ -273,7 +276,6 @@ impl LeaseTable {
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((look, _)) = self.looks.first()
             && *look <= now
-            && !planted(Fault::LeaseNeverExpires)
             && let Some((_, owner)) = self.looks.pop_first()
         {
             let Some(session) = self.sessions.get_mut(&owner) else {
