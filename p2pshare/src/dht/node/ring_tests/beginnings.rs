@@ -160,6 +160,7 @@ async fn with_a_tracker_of_another_ring_at_a_founders_address_nothing_is_founded
 async fn another_member_at_a_members_address_is_not_taken_for_it() {
     let (world, mut nodes) = World::founded(3).await;
     fill(&nodes, 0..5).await;
+    let id = nodes[2].member_id();
     world.kill(2, nodes.pop().unwrap()).await;
     let stranger = World {
         network: world.network.clone(),
@@ -171,6 +172,7 @@ async fn another_member_at_a_members_address_is_not_taken_for_it() {
     pass(MINUTE).await;
     for node in &nodes {
         assert_eq!(node.status().reachable, 2);
+        assert!(!node.member.core.is_up(id));
     }
     fill(&nodes, 5..10).await;
     assert!(!wrong.status().founded);
