@@ -104,6 +104,8 @@ pub(crate) const REQUEST_BODIES_BYTES_MAX: usize = 64 << 20;
 pub(crate) const UNDELIVERED_BYTES_MAX: usize = 64 << 20;
 /// How long who asked may take to read the answer.
 pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Files of one announcement that a tracker looks up at once: each is a read of a majority.
+pub(crate) const LOOKUPS_AT_ONCE: usize = 32;
 /// How long a peer waits for a tracker's answer before it asks again.
 pub(crate) const TRACKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a peer sends one request, for each tracker that it knows.

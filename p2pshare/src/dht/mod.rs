@@ -70,6 +70,10 @@ pub(crate) mod sim {
         set_record, set_returning,
     };
     pub(crate) use crate::dht::hash_tree::{HashTree, hash, leaf_of};
+    pub(crate) use crate::dht::lease::exchange::LeaseExchange;
+    pub(crate) use crate::dht::lease::session::LeaseSession;
+    pub(crate) use crate::dht::lease::table::LeaseTable;
+    pub(crate) use crate::dht::lease::write::LeaseWrite;
     pub(crate) use crate::dht::machine::{Action, Input, Machine};
     pub(crate) use crate::dht::paging::{Page, Paging};
     pub(crate) use crate::dht::placement::{Placement, slice_of, slice_of_row};

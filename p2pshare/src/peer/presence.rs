@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use tokio::{sync::watch, time::timeout};
@@ -91,7 +92,11 @@ impl Presence {
             let pause = match self.announce(&mut changes).await {
                 Ok(()) => {
                     failures = 0;
-                    LEASE_RENEWAL
+                    match self.told {
+                        Some(_) => LEASE_RENEWAL,
+                        // Another tracker took over meanwhile, and has to be told all.
+                        None => Duration::ZERO,
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(%error, "not announced");

@@ -11,8 +11,10 @@ use rand::RngExt as _;
 
 use super::history::{Attempted, Operation, Seen};
 use super::host::For;
+use super::leases::session;
 use super::world::{Event, World};
-use crate::dht::sim::{Attempt, Change, Failure, Intent, Outcome, Page};
+
+use crate::dht::sim::{Attempt, Change, Failure, Intent, LeaseSession, Outcome, Page};
 use crate::identity::{PeerId, RequestId};
 use crate::wire::ring::{ReplicaCall, RequestKey, RowKey, Version};
 
@@ -24,6 +26,8 @@ pub(super) struct Client {
     /// Things that it has still to do.
     left: u32,
     doing: Option<Doing>,
+    /// What it says for a while.
+    pub(super) says: LeaseSession,
     /// The versions that it saw last.
     known: BTreeMap<RowKey, u64>,
     aside: Option<(Instant, RowKey, Attempted)>,
@@ -45,8 +49,10 @@ struct Doing {
 
 impl Client {
     pub(super) fn new(number: usize) -> Self {
+        let peer = PeerId::from_bytes([number as u8 + 1; 32]);
         Self {
-            peer: PeerId::from_bytes([number as u8 + 1; 32]),
+            peer,
+            says: session(peer),
             requests: 0,
             left: THINGS,
             doing: None,
@@ -94,6 +100,9 @@ impl World {
             return self.think(client, Duration::from_secs(1));
         }
         let host = up[self.rng.random_range(0..up.len())];
+        if self.rng.random_bool(0.2) {
+            self.say(client, host);
+        }
         let called = self.history.moment();
         let Some(doing) = &mut self.clients[client].doing else {
             return;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
+use super::leases::Leases;
 use super::monitor::Word;
 use super::trouble::DISK_DELAY;
 use super::world::{Event, World};
@@ -113,7 +114,9 @@ pub(super) struct Life {
     /// What the others told of themselves.
     pub(super) heard: BTreeMap<MemberId, Remembered>,
     /// Whom it thinks alive.
-    alive: BTreeSet<usize>,
+    pub(super) alive: BTreeSet<usize>,
+    /// What is said for a while.
+    pub(super) leases: Leases,
     running: BTreeMap<u64, Running>,
     machines: u64,
     /// Requests that wait for the writer.
@@ -140,6 +143,7 @@ impl Life {
             serving: None,
             heard: BTreeMap::new(),
             alive: BTreeSet::new(),
+            leases: Leases::default(),
             running: BTreeMap::new(),
             machines: 0,
             waiting: VecDeque::new(),
@@ -206,6 +210,8 @@ pub(super) enum Ended {
     Page(Result<Page, Failure>),
     Exchanged(Exchanged),
     Returned(Returned),
+    /// Something about leases, which is seen elsewhere.
+    Leases,
 }
 
 /// A machine whose end is one of [`Ended`].
@@ -458,7 +464,8 @@ impl World {
             (For::Ring { host }, Ended::Returned(returned)) => {
                 self.begin_to_vote(host, returned.epoch)
             }
-            (For::Ring { .. }, Ended::Row(_) | Ended::Page(_)) | (For::Client { .. }, _) => {}
+            (For::Ring { .. }, Ended::Row(_) | Ended::Page(_) | Ended::Leases)
+            | (For::Client { .. }, _) => {}
         }
     }
 
@@ -508,7 +515,7 @@ impl World {
     }
 
     /// Sends an answer on its way.
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         host: usize,
         asker: Asker,
@@ -552,6 +559,9 @@ impl World {
             // It was sent to a life that is over.
             let after = self.between(Duration::from_millis(1), Duration::from_millis(50));
             return self.fail(after, asker, host);
+        }
+        if request.call.is_about_leases() {
+            return self.asked_of_leases(host, asker, request);
         }
         let Host { disk, life, .. } = &mut self.hosts[host];
         let Some(life) = life else {
@@ -746,6 +756,7 @@ impl World {
                 .is_some_and(|life| life.alive.contains(&with))
         {
             self.begin_exchange(host, with);
+            self.begin_lease_exchange(host, with);
         }
         self.plan(LOOKS, Event::Looked { host, life: number });
     }

@@ -55,6 +55,13 @@ impl World {
                 )),
             }
         }
+        for host in 0..self.hosts.len() {
+            if !self.leases_at(host).is_empty() {
+                found.push(format!(
+                    "member {host} knows of leases long after their time"
+                ));
+            }
+        }
         self.tally.violations.extend(found);
     }
 

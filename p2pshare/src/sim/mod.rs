@@ -11,6 +11,7 @@ mod exhaustive;
 mod history;
 mod host;
 mod judge;
+mod leases;
 mod linearizable;
 mod meeting;
 mod monitor;

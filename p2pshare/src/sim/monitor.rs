@@ -44,12 +44,13 @@ impl Word {
         if self.epoch.is_some_and(|epoch| request.epoch < epoch) {
             return Some("answered in an epoch that it had left");
         }
-        self.epoch = Some(request.epoch);
-        self.former = self.former.max(self.epoch);
+        self.former = self.former.max(Some(request.epoch));
         let (ReplicaCall::Prepare { key, .. } | ReplicaCall::Accept { key, .. }) = &request.call
         else {
+            // What only reads may overtake what waits for the disk.
             return None;
         };
+        self.epoch = Some(request.epoch);
         let promised = self.promised.get(key).copied().unwrap_or(Ballot::ZERO);
         match answer {
             ReplicaAnswer::Promised { ballot, .. } if *ballot <= promised => {

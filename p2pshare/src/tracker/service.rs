@@ -3,8 +3,11 @@
 //! that are minted here.
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
 };
 
 use tokio::sync::Semaphore;
@@ -25,12 +28,14 @@ use crate::{
         token::{Grant, Signed, TrackerCertificate},
     },
     limits::{
-        GRANT_LIFE, LONG_REQUESTS_AT_ONCE, REQUESTS_AT_ONCE, STRANGER_LIFE,
+        GRANT_LIFE, LONG_REQUESTS_AT_ONCE, LOOKUPS_AT_ONCE, REQUESTS_AT_ONCE, STRANGER_LIFE,
         STRANGER_REQUEST_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX,
     },
     time::Timestamp,
     transport::{Admission, Bodies, CloseCode, Connection, Prefix, ServeLimits, serve},
-    wire::tracker::{Announcement, Change, Holding, Refusal, Request, Response, Welcome},
+    wire::tracker::{
+        Announcement, Change, Holding, Refusal, Request, Response, SwarmEntry, Welcome,
+    },
 };
 
 /// Answers the requests of all connections.
@@ -398,17 +403,15 @@ impl Service {
         let loopback = caller.from.ip().to_canonical().is_loopback();
         announcement.addrs.retain(|addr| is_useful(addr, loopback));
         let mut gone = Vec::new();
-        let mut right = Vec::new();
-        let mut standing = None;
-        for entry in announcement.swarms {
-            if entry.holding == Holding::Nothing
-                || self
-                    .may_hold(login, &entry.group, &entry.name, entry.id, &mut standing)
-                    .await?
-            {
-                right.push(entry);
-            } else {
-                gone.push((entry.group, entry.name));
+        let (mut right, new): (Vec<_>, Vec<_>) = announcement
+            .swarms
+            .into_iter()
+            .partition(|entry| entry.holding == Holding::Nothing);
+        let may = self.may_hold(login, &new).await?;
+        for (entry, may) in new.into_iter().zip(may) {
+            match may {
+                true => right.push(entry),
+                false => gone.push((entry.group, entry.name)),
             }
         }
         announcement.swarms = right;
@@ -416,11 +419,9 @@ impl Service {
             .swarms
             .announce(caller.peer, login.session, announcement, now)
             .await?;
-        for entry in older {
-            if !self
-                .may_hold(login, &entry.group, &entry.name, entry.id, &mut standing)
-                .await?
-            {
+        let may = self.may_hold(login, &older).await?;
+        for (entry, may) in older.into_iter().zip(may) {
+            if !may {
                 self.swarms
                     .forget(caller.peer, &entry.group, &entry.name)
                     .await;
@@ -443,32 +444,58 @@ impl Service {
         checked
     }
 
-    /// Whether a user may be a holder of that file now. `known` keeps the user's standing in the group that
-    /// was asked about last, since announcements come sorted by group.
-    async fn may_hold(
-        &self,
-        login: &Login,
-        group: &GroupName,
-        name: &FileName,
-        id: crate::content::FileId,
-        known: &mut Option<Standing>,
-    ) -> Result<bool, Refusal> {
-        let standing = match known.take().filter(|standing| standing.name == *group) {
-            Some(standing) => standing,
-            None => match self.groups.standing(&login.user, group).await {
+    /// Which of these files a user may be a holder of now. Each is a question to a majority, so that several are
+    /// asked at once; announcements come sorted by group.
+    async fn may_hold(&self, login: &Login, entries: &[SwarmEntry]) -> Result<Vec<bool>, Refusal> {
+        let mut may = Vec::with_capacity(entries.len());
+        for of_group in entries.chunk_by(|a, b| a.group == b.group) {
+            let group = &of_group[0].group;
+            let standing = match self.groups.standing(&login.user, group).await {
                 Ok(standing) => standing,
-                Err(Refusal::GroupNotFound { .. }) => return Ok(false),
+                Err(Refusal::GroupNotFound { .. }) => {
+                    may.extend(of_group.iter().map(|_| false));
+                    continue;
+                }
                 Err(refusal) => return Err(refusal),
-            },
-        };
-        let may = match self.files.is_there(&standing, name, id).await {
-            Ok(there) => Ok(there),
-            Err(Refusal::NotAMember { .. }) => Ok(false),
-            Err(refusal) => Err(refusal),
-        };
-        *known = Some(standing);
-        may
+            };
+            for some in of_group.chunks(LOOKUPS_AT_ONCE) {
+                let mut lookups = Vec::with_capacity(some.len());
+                for entry in some {
+                    let lookup = self.files.is_there(&standing, &entry.name, entry.id);
+                    lookups.push(Box::pin(lookup));
+                }
+                for there in side_by_side(lookups).await {
+                    may.push(match there {
+                        Ok(there) => there,
+                        Err(Refusal::NotAMember { .. }) => false,
+                        Err(refusal) => return Err(refusal),
+                    });
+                }
+            }
+        }
+        Ok(may)
     }
+}
+
+/// What comes of futures that run at the same time, in their order.
+async fn side_by_side<F: Future>(futures: Vec<Pin<Box<F>>>) -> Vec<F::Output> {
+    let mut outcomes: Vec<_> = futures.iter().map(|_| None).collect();
+    let mut running: Vec<_> = futures.into_iter().enumerate().collect();
+    poll_fn(|context| {
+        running.retain_mut(|(at, future)| match future.as_mut().poll(context) {
+            Poll::Ready(outcome) => {
+                outcomes[*at] = Some(outcome);
+                false
+            }
+            Poll::Pending => true,
+        });
+        match running.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    outcomes.into_iter().flatten().collect()
 }
 
 impl Caller {

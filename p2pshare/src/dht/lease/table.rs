@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{HEAD_BYTES, SLOT_BYTES, push_slot};
 use crate::dht::placement::slice_of_lease;
+use crate::dht::planted::{Fault, planted};
 use crate::limits::{
     LEASE_LIFE_MAX, LEASE_PAGE_BYTES, LEASE_PAGE_SLOTS, LEASE_PAYLOAD_BYTES_MAX,
     LEASE_SLOT_BYTES_MAX, LEASE_SLOT_ENTRIES_MAX, LEASE_TABLE_BYTES_MAX, LEASES_PER_ANSWER_MAX,
@@ -131,7 +132,7 @@ impl LeaseTable {
         let session = self.sessions.get_mut(&owner);
         let slot = session.and_then(|session| session.slots.get_mut(&slice));
         let known = slot.as_ref().map_or(0, |slot| slot.number);
-        if number <= known {
+        if number <= known && !planted(Fault::LeaseNumbersIgnored) {
             return SlotTaken::Taken;
         }
         if after > known {
@@ -272,6 +273,7 @@ impl LeaseTable {
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((look, _)) = self.looks.first()
             && *look <= now
+            && !planted(Fault::LeaseNeverExpires)
             && let Some((_, owner)) = self.looks.pop_first()
         {
             let Some(session) = self.sessions.get_mut(&owner) else {

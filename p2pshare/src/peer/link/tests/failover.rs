@@ -522,3 +522,28 @@ async fn whoever_is_online_is_announced_anew_wherever_the_connection_leads() {
         running.await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_move_in_the_middle_of_an_announcement_is_followed_by_another_one() {
+    for moment in (0..160).step_by(5) {
+        let world = World::new(2, false).await;
+        let disk = MemoryDisk::default();
+        let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+        let library = Library::load(store).await.unwrap();
+        let holdings = (library.clone(), Ongoing::new(library));
+        let presence = Presence::new(world.link.clone(), holdings, world.peer.local_addr());
+        let known = presence.known();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(presence.run(stop.clone()));
+        sleep(Duration::from_millis(moment)).await;
+        world.network.part(host(0), peer_host());
+        let answer = world.link.ask(create("g")).await;
+        assert!(matches!(answer, Ok(Response::Done)), "{answer:?}");
+        sleep(Duration::from_secs(1)).await;
+        assert!(known.borrow().is_some(), "after {moment} ms");
+        let announced = world.heard[1].announced.lock().unwrap().clone();
+        assert!(announced.contains(&true), "after {moment} ms");
+        stop.cancel();
+        running.await.unwrap();
+    }
+}
