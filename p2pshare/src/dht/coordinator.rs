@@ -207,6 +207,10 @@ impl Coordinator {
         if quorum.agree(from) != Count::Reached {
             return;
         }
+        let (rounds, epoch) = (&self.proposer.rounds, self.task.epoch);
+        if !rounds.settle(&self.task.replicas, epoch) {
+            return self.prepare(now);
+        }
         let newest = match planted(Fault::AnyAcceptedState) {
             true => answers.values().next(),
             false => answers.values().max_by_key(|(ballot, _)| *ballot),

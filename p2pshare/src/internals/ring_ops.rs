@@ -226,7 +226,7 @@ mod tests {
                 2,
                 ReplicaCall::TreeSlices {
                     with,
-                    group: slice.group(),
+                    group: (slice.index() / crate::limits::TREE_SLICES_PER_GROUP) as u8,
                 },
             ),
             (2, ReplicaCall::TreeLeaves { slice }),

@@ -111,6 +111,12 @@ enum Step {
     Vote(usize),
 }
 
+/// What each proposer has of a replica, and what is under way to or from it.
+type Role = (
+    Vec<Option<(Number, Made)>>,
+    Vec<(u8, u8, Number, Option<Made>)>,
+);
+
 impl Model for Ring {
     type State = World;
     type Action = Step;
@@ -437,13 +443,7 @@ impl World {
     }
 
     /// How the proposers and the network see a replica.
-    fn role_of(
-        &self,
-        r: u8,
-    ) -> (
-        Vec<Option<(Number, Made)>>,
-        Vec<(u8, u8, Number, Option<Made>)>,
-    ) {
+    fn role_of(&self, r: u8) -> Role {
         let phase = |proposer: &Proposer| match &proposer.phase {
             Phase::Preparing(_, promises) => promises.get(&r).copied(),
             Phase::Accepting(_, agreed, _) => agreed.contains(&r).then_some((NOTHING, None)),

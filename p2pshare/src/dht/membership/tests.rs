@@ -12,13 +12,16 @@ use super::rumour::Garbage;
 use super::*;
 use crate::limits::GOSSIP_BYTES_MAX;
 
+/// When it arrives, its number, from whom, to whom, and what.
+type UnderWay = (Instant, u64, usize, usize, Bytes);
+
 /// Members whose links are all up, apart from those of whom the test says otherwise.
 struct World {
     now: Instant,
     began: Instant,
     dice: StdRng,
     nodes: Vec<Node>,
-    under_way: BinaryHeap<Reverse<(Instant, u64, usize, usize, Bytes)>>,
+    under_way: BinaryHeap<Reverse<UnderWay>>,
     sent: u64,
     bytes: u64,
     loss: f64,

@@ -78,7 +78,7 @@ fn history_of(steps: &[(u8, u8, u64, u64)], lie: Option<(usize, u64)>) -> Vec<Sp
         let fits = state.len() as u64 == attempted.expected;
         let operation = match (kind / 3, made) {
             (0, _) => Operation::Read(seen(&state)),
-            (1, _) => Operation::Listed((!seen(&state).value.is_none()).then(|| seen(&state))),
+            (1, _) => Operation::Listed(seen(&state).value.is_some().then(|| seen(&state))),
             (2, Some(version)) => Operation::Made(attempted, version as u64 + 1),
             (2, None) if !fits => Operation::Conflict(attempted, seen(&state)),
             _ => {
