@@ -70,7 +70,7 @@ async fn a_tracker_whose_clock_is_an_hour_off_gives_and_takes_what_the_others_do
         let path = dir.path().join(file.name.as_str());
         std::fs::write(&path, &file.content).unwrap();
         alice.share(path, &group, None).await.unwrap();
-        bob.join_group(&group).await.unwrap();
+        bob.join(&group).await.unwrap();
         let to = dir.path().join("copy");
         let options = DownloadOptions::default();
         let download = bob.download(&group, &file.name, &to, options).await;

@@ -16,14 +16,14 @@ use super::{
     accounts::{Accounts, Login},
     backlog::Backlog,
     files::Files,
-    groups::{Groups, Standing},
+    groups::Groups,
     swarms::Swarms,
     table::Request as Author,
 };
 use crate::{
     dht::{Authority, DhtNode},
     identity::{
-        FileName, GroupName, PeerId, RingId, UserName,
+        GroupName, PeerId, RingId, UserName,
         key::SigningKey,
         token::{Grant, Signed, TrackerCertificate},
     },

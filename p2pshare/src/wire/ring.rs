@@ -51,6 +51,12 @@ impl Slice {
         self.0
     }
 
+    /// The group of slices to which it belongs, of which a hash tree has a node for each.
+    #[cfg(any(test, feature = "__internals"))]
+    pub(crate) fn group(self) -> u8 {
+        (self.0 / TREE_SLICES_PER_GROUP) as u8
+    }
+
     /// The slices of a group, in order.
     pub(crate) fn of_group(group: u8) -> impl Iterator<Item = Self> {
         let first = u16::from(group) * TREE_SLICES_PER_GROUP;

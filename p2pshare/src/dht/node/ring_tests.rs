@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 mod beginnings;
-mod world;
+pub(super) mod world;
 
 const SOON: Duration = Duration::from_millis(500);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -17,17 +17,17 @@ use crate::transport::memory::Network;
 use crate::transport::{Alpn, Endpoint, EndpointConfig, Profile};
 use crate::wire::ring::{RequestKey, RowKey};
 
-pub(super) struct World {
-    pub(super) network: Network,
-    pub(super) key: RingKey,
-    pub(super) disks: Vec<MemoryDisk>,
+pub(in crate::dht::node) struct World {
+    pub(in crate::dht::node) network: Network,
+    pub(in crate::dht::node) key: RingKey,
+    pub(in crate::dht::node) disks: Vec<MemoryDisk>,
     /// By how many milliseconds the clock of each is off.
-    pub(super) skews: Vec<i64>,
+    pub(in crate::dht::node) skews: Vec<i64>,
 }
 
 impl World {
     /// A network with so many places for members.
-    pub(super) fn of(members: usize) -> Self {
+    pub(in crate::dht::node) fn of(members: usize) -> Self {
         Self {
             network: Network::new(4),
             key: RingKey::generate(&SystemRandom::new(), addrs(members)).unwrap(),
@@ -37,7 +37,7 @@ impl World {
     }
 
     /// So many members of a ring that is founded, each of which reaches all.
-    pub(super) async fn founded(members: usize) -> (Self, Vec<DhtNode>) {
+    pub(in crate::dht::node) async fn founded(members: usize) -> (Self, Vec<DhtNode>) {
         let world = Self::of(members);
         let mut nodes = Vec::new();
         for i in 0..members {
@@ -47,17 +47,17 @@ impl World {
         (world, nodes)
     }
 
-    pub(super) async fn start(&self, i: usize) -> DhtNode {
+    pub(in crate::dht::node) async fn start(&self, i: usize) -> DhtNode {
         self.try_start(i).await.unwrap()
     }
 
-    pub(super) async fn try_start(&self, i: usize) -> Result<DhtNode, DhtBindError> {
+    pub(in crate::dht::node) async fn try_start(&self, i: usize) -> Result<DhtNode, DhtBindError> {
         let own = addrs(self.disks.len())[i].clone();
         self.start_as(i, own, &self.disks[i]).await
     }
 
     /// Starts at the place `i` one that takes itself for the member at `own`.
-    pub(super) async fn start_as(
+    pub(in crate::dht::node) async fn start_as(
         &self,
         i: usize,
         own: TrackerAddr,
@@ -89,7 +89,7 @@ impl World {
     }
 
     /// Ends a member without a word to anybody, as by `kill -9`. Partitions end.
-    pub(super) async fn kill(&self, i: usize, node: DhtNode) {
+    pub(in crate::dht::node) async fn kill(&self, i: usize, node: DhtNode) {
         self.cut_off(i);
         drop(node);
         until("a closed disk", || !self.disks[i].is_open()).await;
@@ -99,13 +99,13 @@ impl World {
     }
 
     /// Nobody hears the member, and it hears nobody.
-    pub(super) fn cut_off(&self, i: usize) {
+    pub(in crate::dht::node) fn cut_off(&self, i: usize) {
         self.others(i)
             .for_each(|other| self.network.part(ip(i), other));
     }
 
     /// Nobody hears the member, which hears all.
-    pub(super) fn mute(&self, i: usize) {
+    pub(in crate::dht::node) fn mute(&self, i: usize) {
         self.others(i)
             .for_each(|other| self.network.mute(ip(i), other));
     }
@@ -115,23 +115,23 @@ impl World {
     }
 }
 
-pub(super) fn ip(i: usize) -> IpAddr {
+pub(in crate::dht::node) fn ip(i: usize) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, i as u8 + 1).into()
 }
 
-pub(super) fn addrs(members: usize) -> Vec<TrackerAddr> {
+pub(in crate::dht::node) fn addrs(members: usize) -> Vec<TrackerAddr> {
     (0..members).map(addr).collect()
 }
 
-pub(super) fn addr(i: usize) -> TrackerAddr {
+pub(in crate::dht::node) fn addr(i: usize) -> TrackerAddr {
     SocketAddr::new(ip(i), 9000).to_string().parse().unwrap()
 }
 
-pub(super) fn key(number: u64) -> RowKey {
+pub(in crate::dht::node) fn key(number: u64) -> RowKey {
     RowKey::new(format!("row/{number}"), "").unwrap()
 }
 
-pub(super) fn request(number: u64) -> RequestKey {
+pub(in crate::dht::node) fn request(number: u64) -> RequestKey {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&number.to_be_bytes());
     RequestKey {
@@ -141,12 +141,15 @@ pub(super) fn request(number: u64) -> RequestKey {
 }
 
 /// Creates the row of that number, with the number as its value.
-pub(super) async fn create(node: &DhtNode, number: u64) -> Result<RowChange, RowError> {
+pub(in crate::dht::node) async fn create(
+    node: &DhtNode,
+    number: u64,
+) -> Result<RowChange, RowError> {
     create_as(node, number, number, Attempt::First).await
 }
 
 /// Creates the row `row` with the number of the request as its value.
-pub(super) async fn create_as(
+pub(in crate::dht::node) async fn create_as(
     node: &DhtNode,
     row: u64,
     number: u64,
@@ -158,17 +161,20 @@ pub(super) async fn create_as(
 }
 
 /// Tries a change again that may have been made until it is known.
-pub(super) async fn create_again(node: &DhtNode, row: u64, number: u64) -> RowChange {
-    loop {
-        match create_as(node, row, number, Attempt::Retry).await {
-            Ok(made) => return made,
-            Err(error) => assert!(error.is_transient(), "{error}"),
+pub(in crate::dht::node) async fn create_again(node: &DhtNode, row: u64, number: u64) -> RowChange {
+    let mut tried = create_as(node, row, number, Attempt::Retry).await;
+    for _ in 0..100 {
+        match tried {
+            Err(error) if error.is_transient() => {}
+            tried => return tried.unwrap(),
         }
+        tried = create_as(node, row, number, Attempt::Retry).await;
     }
+    tried.unwrap()
 }
 
 /// Creates these rows, in turn through each of the members.
-pub(super) async fn fill(nodes: &[DhtNode], numbers: std::ops::Range<u64>) {
+pub(in crate::dht::node) async fn fill(nodes: &[DhtNode], numbers: std::ops::Range<u64>) {
     for number in numbers {
         let node = &nodes[number as usize % nodes.len()];
         let made = create(node, number).await.unwrap();
@@ -177,7 +183,7 @@ pub(super) async fn fill(nodes: &[DhtNode], numbers: std::ops::Range<u64>) {
 }
 
 /// Asserts that a member can read these rows.
-pub(super) async fn has(node: &DhtNode, numbers: std::ops::Range<u64>) {
+pub(in crate::dht::node) async fn has(node: &DhtNode, numbers: std::ops::Range<u64>) {
     for number in numbers {
         let row = node.read(&key(number)).await.unwrap();
         let value = row.and_then(|row| row.value);
@@ -186,7 +192,7 @@ pub(super) async fn has(node: &DhtNode, numbers: std::ops::Range<u64>) {
 }
 
 /// Waits, for some minutes at most, until something holds.
-pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(in crate::dht::node) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < Duration::from_secs(300), "no {what}");
@@ -195,7 +201,7 @@ pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Waits until the member has a say and thinks that so many can be reached.
-pub(super) async fn reaches(node: &DhtNode, count: usize) {
+pub(in crate::dht::node) async fn reaches(node: &DhtNode, count: usize) {
     until("so many reachable members", || {
         let status = node.status();
         status.founded && status.reachable as usize == count
@@ -203,12 +209,12 @@ pub(super) async fn reaches(node: &DhtNode, count: usize) {
     .await;
 }
 
-pub(super) async fn all_reach(nodes: &[DhtNode], count: usize) {
+pub(in crate::dht::node) async fn all_reach(nodes: &[DhtNode], count: usize) {
     for node in nodes {
         reaches(node, count).await;
     }
 }
 
-pub(super) async fn pass(time: Duration) {
+pub(in crate::dht::node) async fn pass(time: Duration) {
     _ = timeout(time, std::future::pending::<()>()).await;
 }

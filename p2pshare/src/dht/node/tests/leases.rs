@@ -1,96 +1,12 @@
 //! Leases of a ring of three on a network in memory.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-use ring::rand::SystemRandom;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::*;
-use crate::dht::builder::Together;
-use crate::dht::host::Authority;
 use crate::dht::links::Host as _;
-use crate::identity::TrackerAddr;
-use crate::identity::key::SigningKey;
-use crate::identity::ring_key::RingKey;
+use crate::dht::node::ring_tests::world::{World, all_reach, pass, reaches};
 use crate::limits::{LEASE_EXCHANGE_INTERVAL, LEASE_LIFE, LEASE_SILENCE_MAX};
-use crate::transport::memory::Network;
-use crate::transport::{Alpn, Endpoint, EndpointConfig, Profile};
 use crate::wire::ring::{ReplicaAnswer, ReplicaCall, ReplicaRequest, SessionVector};
-
-const TRACKERS: u8 = 3;
-
-struct World {
-    network: Network,
-    key: RingKey,
-    disks: Vec<MemoryDisk>,
-}
-
-fn ip(i: u8) -> IpAddr {
-    Ipv4Addr::new(10, 0, 0, i + 1).into()
-}
-
-fn founders() -> Vec<TrackerAddr> {
-    let addr = |i| SocketAddr::new(ip(i), 9000).to_string();
-    (0..TRACKERS).map(|i| addr(i).parse().unwrap()).collect()
-}
-
-impl World {
-    fn new() -> Self {
-        Self {
-            network: Network::new(4),
-            key: RingKey::generate(&SystemRandom::new(), founders()).unwrap(),
-            disks: (0..TRACKERS).map(|_| MemoryDisk::default()).collect(),
-        }
-    }
-
-    async fn start(&self, i: u8) -> DhtNode {
-        let key = SigningKey::from_seed(&[i + 1; 32]);
-        // A former life lets go of its socket once its connections have ended.
-        let bound = async {
-            loop {
-                match self.network.bind(SocketAddr::new(ip(i), 10_000)) {
-                    Ok(socket) => return socket,
-                    Err(_) => pass(Duration::from_millis(10)).await,
-                }
-            }
-        };
-        let socket = timeout(Duration::from_secs(10), bound).await.unwrap();
-        let config = EndpointConfig::listener(key.clone(), Profile::Ring, vec![Alpn::Ring]);
-        let together = Together {
-            own: founders()[usize::from(i)].clone(),
-            founders: founders(),
-            authority: Authority {
-                ring: self.key.authority(),
-                tokens: self.key.token_key().verifying_key(),
-                peer: key.verifying_key().into(),
-            },
-            endpoint: Endpoint::bind_on(socket, config).unwrap(),
-            skew: 0,
-        };
-        let disk = &self.disks[usize::from(i)];
-        let store = Store::open_memory(disk, StoreKind::Tracker).await.unwrap();
-        let path = "memory".into();
-        start(store, path, self.key.ring_id(), Some(together), None)
-            .await
-            .unwrap()
-    }
-}
-
-/// Waits until the tracker thinks that so many can be reached.
-async fn until_reachable(node: &DhtNode, count: u32) {
-    let reached = async {
-        loop {
-            let changed = node.status_changed();
-            let status = node.status();
-            if status.founded && status.reachable == count {
-                return;
-            }
-            // Who is thought alive may change without a word.
-            _ = timeout(Duration::from_millis(200), changed).await;
-        }
-    };
-    timeout(Duration::from_secs(60), reached).await.unwrap();
-}
 
 /// The numbers that a tracker itself knows.
 async fn numbers(node: &DhtNode) -> Vec<SessionVector> {
@@ -120,10 +36,6 @@ async fn until_same(node: &DhtNode, as_node: &DhtNode) -> Duration {
     began.elapsed()
 }
 
-async fn pass(time: Duration) {
-    _ = timeout(time, std::future::pending::<()>()).await;
-}
-
 fn files(name: &str, count: usize) -> Vec<(LeaseKey, Arc<[u8]>)> {
     let key = |i| LeaseKey::new(format!("{name}/{i}")).unwrap();
     (0..count).map(|i| (key(i), Arc::from(&b"x"[..]))).collect()
@@ -142,14 +54,7 @@ async fn counts(node: &DhtNode, held: &[(LeaseKey, Arc<[u8]>)]) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn what_one_tracker_is_told_all_know_cut_off_or_started_anew() {
-    let world = World::new();
-    let mut nodes = Vec::new();
-    for i in 0..TRACKERS {
-        nodes.push(world.start(i).await);
-    }
-    for node in &nodes {
-        until_reachable(node, 3).await;
-    }
+    let (world, mut nodes) = World::founded(3).await;
     let (mut first, held) = (session(1), files("first", 700));
     let news = first.whole(1, LEASE_LIFE, held.clone()).unwrap();
     let put = nodes[0].put_leases(vec![news]).await;
@@ -159,9 +64,7 @@ async fn what_one_tracker_is_told_all_know_cut_off_or_started_anew() {
     }
 
     // Cut off, a tracker still takes what its peers say, and tells what it knows, in a short time.
-    for other in [0, 1] {
-        world.network.part(ip(2), ip(other));
-    }
+    world.cut_off(2);
     let (mut second, cut_off) = (session(2), files("second", 30));
     let began = Instant::now();
     let news = second.whole(1, LEASE_LIFE, cut_off.clone()).unwrap();
@@ -173,13 +76,11 @@ async fn what_one_tracker_is_told_all_know_cut_off_or_started_anew() {
     assert!(nodes[0].put_leases(vec![change]).await.replicas >= 2);
     assert_eq!(counts(&nodes[1], &held).await, 699);
     assert_eq!(counts(&nodes[1], &cut_off).await, 0);
-    until_reachable(&nodes[0], 2).await;
+    reaches(&nodes[0], 2).await;
 
     // When it is back, all know all.
     world.network.heal();
-    for node in &nodes {
-        until_reachable(node, 3).await;
-    }
+    all_reach(&nodes, 3).await;
     until_same(&nodes[0], &nodes[2]).await;
     until_same(&nodes[1], &nodes[2]).await;
     assert_eq!(counts(&nodes[0], &cut_off).await, 30);
@@ -193,9 +94,7 @@ async fn what_one_tracker_is_told_all_know_cut_off_or_started_anew() {
     drop(former);
     nodes.insert(1, world.start(1).await);
     assert_eq!(numbers(&nodes[1]).await, []);
-    for node in &nodes {
-        until_reachable(node, 3).await;
-    }
+    all_reach(&nodes, 3).await;
     let took = until_same(&nodes[1], &nodes[0]).await;
     assert!(took < Duration::from_secs(5), "{took:?}");
     pass(LEASE_LIFE).await;
