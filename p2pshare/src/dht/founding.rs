@@ -279,18 +279,10 @@ impl Beginning {
     }
 
     fn step_of_member(&self, record: &RingRecord) -> Step {
-        let forgot = self.has_forgotten();
-        let needed = majority(record.members().len()) - 1;
-        let (heard, missing): (Vec<_>, Vec<_>) = self
-            .others()
-            .into_iter()
-            .partition(|addr| self.heard.contains_key(addr));
-        if forgot && record.members().len() > 1 {
-            return self.step_back(self.newest().unwrap_or_else(|| record.clone()), self.me.id);
-        }
-        match heard.len() >= needed {
-            true => Step::Join(self.newest().unwrap_or_else(|| record.clone())),
-            false => Step::Wait(missing),
+        let newest = self.newest().unwrap_or_else(|| record.clone());
+        match self.has_forgotten() && record.members().len() > 1 {
+            true => self.step_back(newest, self.me.id),
+            false => self.step_in(newest),
         }
     }
 
@@ -298,7 +290,7 @@ impl Beginning {
         if let Some(record) = self.newest() {
             return match (record.member(self.me.id), record.member_at(&self.me.addr)) {
                 // It was there when the ring was founded, and never spoke since.
-                (Some(_), _) if !self.has_forgotten() => Step::Join(record),
+                (Some(_), _) if !self.has_forgotten() => self.step_in(record),
                 (Some(_), _) => self.step_back(record, self.me.id),
                 (None, Some(former)) => {
                     let id = former.id;
@@ -334,8 +326,34 @@ impl Beginning {
             && (self.forgot || self.remembered_commits() > self.commits)
     }
 
-    /// A life above all that are known of the member.
+    /// Votes, once so many others have spoken that they are a majority with this one.
+    fn step_in(&self, record: RingRecord) -> Step {
+        let needed = majority(record.members().len()) - 1;
+        let missing = self.missing(&record);
+        match missing.len() + needed < record.members().len() {
+            true => Step::Join(record),
+            false => Step::Wait(missing),
+        }
+    }
+
+    /// The other members that have not spoken.
+    fn missing(&self, record: &RingRecord) -> Vec<TrackerAddr> {
+        let is_me = |member: &RingMember| member.id == self.me.id || member.addr == self.me.addr;
+        let others = record.members().iter().filter(|member| !is_me(member));
+        others
+            .filter(|other| !self.heard.contains_key(&other.addr))
+            .map(|other| other.addr.clone())
+            .collect()
+    }
+
+    /// Comes back in a life above all that are known of the member, once so many others have spoken that every
+    /// majority has one of them: what they remember of it is all that ever counted.
     fn step_back(&self, record: RingRecord, member: MemberId) -> Step {
+        let members = record.members().len();
+        let (needed, missing) = (members - majority(members) + 1, self.missing(&record));
+        if missing.len() + needed >= members {
+            return Step::Wait(missing);
+        }
         let known = self.heard.values().map(|welcome| welcome.incarnation);
         let incarnation = known.fold(self.incarnation, u64::max).saturating_add(1);
         let ahead = self.remembered_commits().max(self.commits);
