@@ -296,7 +296,7 @@ pub(crate) const SCAN_PAGES_MAX: usize = 16;
 /// Sets of replicas of which a member knows in which epoch they are.
 pub(crate) const SETTLED_SETS_MAX: usize = 4096;
 /// Answers that wait for one machine of the ring.
-pub(crate) const MACHINE_INPUTS_MAX: usize = 64;
+pub(crate) const MACHINE_INPUTS_MAX: usize = 2 * FOUNDERS_MAX;
 /// Rows of a page on which replicas differ that are read at once.
 pub(crate) const DISPUTED_AT_ONCE: usize = 16;
 /// Rows that are repaired at once.

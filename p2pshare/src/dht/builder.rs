@@ -169,17 +169,35 @@ pub(super) async fn start(
         startup::begin(&member, beginning, welcomes).await?;
     } else {
         let beginner = member.clone();
-        tasks.spawn(async move {
+        let begun = async move {
             if let Err(error) = startup::begin(&beginner, beginning, welcomes).await {
-                tracing::error!(%error, "this tracker could not begin");
+                beginner.core.fail(error);
             }
-        });
+        };
+        tasks.spawn(watched(core.clone(), begun));
     }
-    tasks.spawn(upkeep::repair(member.clone()));
-    tasks.spawn(upkeep::exchange_leases(member.clone()));
-    tasks.spawn(upkeep::scrub(member.clone()));
-    tasks.spawn(upkeep::note(member.clone(), noted));
+    tasks.spawn(watched(core.clone(), upkeep::repair(member.clone())));
+    tasks.spawn(watched(
+        core.clone(),
+        upkeep::exchange_leases(member.clone()),
+    ));
+    tasks.spawn(watched(core.clone(), upkeep::scrub(member.clone())));
+    tasks.spawn(watched(core, upkeep::note(member.clone(), noted)));
     Ok(DhtNode::new(member, tasks))
+}
+
+/// A task of a member, whose panic is the end of it.
+async fn watched(core: Arc<Core>, task: impl Future<Output = ()>) {
+    struct Watch(Arc<Core>);
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.fail(StoreError::JobPanicked);
+            }
+        }
+    }
+    let _watch = Watch(core);
+    task.await;
 }
 
 /// [`Together`], of a member that may be alone.

@@ -43,6 +43,11 @@ impl RingTime {
         }
     }
 
+    /// Keeps only what is known of these members.
+    pub(crate) fn retain(&mut self, is_member: impl Fn(MemberId) -> bool) {
+        self.ahead.retain(|member, _| is_member(*member));
+    }
+
     /// The ring's time when this member's clock says `own`.
     pub(crate) fn now(&mut self, own: Timestamp) -> Timestamp {
         let mut ahead: Vec<i64> = self.ahead.values().map(|(ahead, _)| *ahead).collect();

@@ -9,7 +9,7 @@
 //!
 //! **Invariants.** An outcome is given only when the state that it rests on is chosen. A failure is
 //! called certain only if no replica was ever asked to accept the change. `Finish` is not the end: the
-//! machine goes on until every replica has answered or had its time.
+//! machine goes on until every replica has answered or had its time. A repair ends well only when all have taken it.
 
 #[cfg(test)]
 mod tests;
@@ -279,6 +279,7 @@ impl Coordinator {
     }
 
     fn on_accepted(&mut self, from: MemberId, accepted: Ballot) {
+        let is_repair = matches!(self.task.intent, Intent::Repair);
         let (ballot, quorum, outcome) = match &mut self.phase {
             Phase::Accepting {
                 ballot,
@@ -290,6 +291,13 @@ impl Coordinator {
             _ => return,
         };
         if ballot != accepted || quorum.agree(from) != Count::Reached {
+            return;
+        }
+        // A repair is for those that are not among the first.
+        if outcome.is_some() && is_repair && quorum.agreed() < self.task.replicas.len() {
+            if quorum.is_complete() {
+                self.finish(Err(Failure::Contended));
+            }
             return;
         }
         let (outcome, quorum) = (outcome.cloned(), quorum.clone());
@@ -359,6 +367,10 @@ impl Coordinator {
                 match (count, epoch) {
                     (Count::Impossible, Some(_)) => self.give_up(),
                     (Count::Impossible, None) => self.pause(now),
+                    // A repair that a majority took, and one that it is for did not.
+                    (Count::Reached, _) if quorum.is_complete() => {
+                        self.finish(Err(Failure::Contended));
+                    }
                     (Count::Open | Count::Reached, _) => {}
                 }
             }
@@ -490,6 +502,9 @@ impl Machine for Coordinator {
             _ if now >= self.deadline => self.give_up(),
             Phase::Reading { quorum, .. } if quorum.count() == Count::Reached => self.prepare(now),
             Phase::Reading { .. } | Phase::Pausing => self.begin(now),
+            Phase::Accepting { quorum, .. } if quorum.count() == Count::Reached => {
+                self.finish(Err(Failure::Contended));
+            }
             Phase::Preparing { .. } | Phase::Accepting { .. } => self.pause(now),
             Phase::Settled => {}
         }

@@ -25,6 +25,8 @@ pub(crate) struct Identity {
     pub(crate) life: Life,
     /// Who is in the ring, once that is known.
     pub(crate) record: Option<RingRecord>,
+    /// The life before this one, as far as the disk knows; zero if there was none.
+    pub(crate) last: u64,
     /// Whether an earlier life began to learn again what it may have forgotten, and did not finish.
     pub(crate) returning: bool,
     /// By how much the commits that it tells others of are more than those of its disk.
@@ -69,21 +71,33 @@ pub(crate) fn begin(
     newcomer: MemberId,
     own: &TrackerAddr,
 ) -> Result<Result<Identity, RingId>, StoreError> {
-    let life = match tx.get(Table::Meta, NODE_KEY)? {
-        None => Life {
-            member: newcomer,
-            incarnation: 1,
-        },
+    let (last, life) = match tx.get(Table::Meta, NODE_KEY)? {
+        None => {
+            let (member, incarnation) = (newcomer, 1);
+            let first = Life {
+                member,
+                incarnation,
+            };
+            (0, first)
+        }
         Some(row) => match decode(Table::Meta, &row)? {
             StoredNode::V1 { ring: found, .. } if found != ring => return Ok(Err(found)),
             StoredNode::V1 {
                 member,
-                incarnation,
+                incarnation: last,
                 ..
-            } => Life {
-                member,
-                incarnation: incarnation + u64::from(!planted(Fault::BallotReused)),
-            },
+            } => {
+                // Not just the next number: if the disk loses this life, the one that takes its place is another.
+                let incarnation = match planted(Fault::BallotReused) {
+                    true => last,
+                    false => last.saturating_add(1 + jump(newcomer)),
+                };
+                let next = Life {
+                    member,
+                    incarnation,
+                };
+                (last, next)
+            }
         },
     };
     set_life(tx, ring, life)?;
@@ -107,6 +121,7 @@ pub(crate) fn begin(
         ring,
         life,
         record,
+        last,
         returning,
         ahead,
     }))
@@ -188,11 +203,19 @@ pub(crate) fn remember(
     Ok(before)
 }
 
+/// By how much more than one a life's number is above the one before: random, as the id is.
+fn jump(newcomer: MemberId) -> u64 {
+    let [.., high, low] = *newcomer.as_bytes();
+    u64::from(u16::from_be_bytes([high, low]))
+}
+
 /// What a member has heard from others since its life began, and what follows from it.
 #[derive(Clone, Debug)]
 pub(crate) struct Beginning {
     me: RingMember,
     incarnation: u64,
+    /// The life before this one.
+    last: u64,
     founders: Vec<TrackerAddr>,
     /// As on disk when this life began.
     record: Option<RingRecord>,
@@ -237,6 +260,7 @@ impl Beginning {
                 addr: own,
             },
             incarnation: identity.life.incarnation,
+            last: identity.last,
             founders,
             record: identity.record.clone(),
             forgot: forgot || identity.returning,
@@ -263,6 +287,16 @@ impl Beginning {
                 founders.filter(|addr| *addr != self.me.addr).collect()
             }
         }
+    }
+
+    /// Whether it would found the ring now, and so has to be sure that all others are still without one.
+    pub(crate) fn founds(&self) -> bool {
+        self.record.is_none() && self.newest().is_none()
+    }
+
+    /// Forgets what the others said, so that they have to say it again.
+    pub(crate) fn ask_again(&mut self) {
+        self.heard.clear();
     }
 
     /// Hears what the tracker at an address says; the last word counts.
@@ -323,7 +357,14 @@ impl Beginning {
     /// Whether this machine or anybody else remembers more than the disk does.
     fn has_forgotten(&self) -> bool {
         !planted(Fault::LostTailIgnored)
-            && (self.forgot || self.remembered_commits() > self.commits)
+            && (self.forgot || self.remembered_commits() > self.commits || self.lost_a_life())
+    }
+
+    /// Whether anybody has met a life of this member that its disk knows nothing of.
+    fn lost_a_life(&self) -> bool {
+        let met = self.heard.values().map(|welcome| welcome.incarnation);
+        met.into_iter()
+            .any(|met| met > self.last && met != self.incarnation)
     }
 
     /// Votes, once so many others have spoken that they are a majority with this one.

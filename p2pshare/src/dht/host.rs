@@ -187,9 +187,13 @@ impl Core {
         let replica = self.replica.clone();
         let mend = move |tx: &mut Transaction<'_>| {
             let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
-            replica
+            let mended = replica
                 .as_mut()
-                .map_or(Ok(0), |replica| replica.scrub(tx, slice))
+                .map_or(Ok(0), |replica| replica.scrub(tx, slice));
+            if mended.is_err() {
+                *replica = None;
+            }
+            mended
         };
         let mended = self.store.write(mend).await?;
         if mended > 0 {
@@ -242,7 +246,17 @@ impl Core {
         let mut state = self.state();
         (state.life, state.record, state.placement) = (life, Some(record), placement);
         state.ahead = ahead;
+        let members = state.record.clone();
+        let is_member = |id| {
+            members
+                .as_ref()
+                .is_some_and(|record| record.member(id).is_some())
+        };
+        state.heard.retain(|id, _| is_member(*id));
         drop(state);
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.retain(is_member);
+        drop(time);
         self.changed();
         Ok(())
     }
@@ -329,7 +343,7 @@ impl Core {
         }
     }
 
-    fn fail(&self, error: StoreError) {
+    pub(super) fn fail(&self, error: StoreError) {
         if !matches!(error, StoreError::Closed) {
             tracing::error!(%error, "a request of the ring could not be answered");
             self.failure.send_replace(Some(error));
@@ -374,7 +388,13 @@ impl Core {
                     Some(replica) => replica.write(tx, from, request),
                     None => Ok(ReplicaAnswer::Unavailable),
                 };
-                requests.into_iter().map(answer).collect()
+                let answers: Result<Vec<_>, StoreError> =
+                    requests.into_iter().map(answer).collect();
+                if answers.is_err() {
+                    // What it has in memory is ahead of the disk now.
+                    *replica = None;
+                }
+                answers
             };
             self.store.write(job).await
         } else {
@@ -444,7 +464,9 @@ impl Host for Core {
         });
         let known = known.await.map_err(|_| Refusal::Unavailable)?;
         let known_now = known.incarnation.max(in_memory.incarnation);
-        if former == life.member && life.incarnation < known_now {
+        // One that has lost what it knew of its last lives has to be told, and votes not yet.
+        let votes = matches!(hello.standing, Standing::Founded { votes: true, .. });
+        if former == life.member && votes && life.incarnation < known_now {
             return Err(Refusal::Superseded);
         }
         self.note(life.member, news);
@@ -462,8 +484,8 @@ impl Host for Core {
             commits: hello.commits,
         };
         self.note(hello.life.member, news);
-        // Who no longer listens has begun already.
-        _ = self.welcomes.send((addr, welcome)).await;
+        // Who no longer listens has begun already, and who listens does nothing else.
+        _ = self.welcomes.try_send((addr, welcome));
     }
 
     async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
@@ -518,6 +540,13 @@ impl Host for Core {
     }
 
     fn heard(&self, from: MemberId, clock: Timestamp, round_trip: Duration, commits: u64) {
+        // One that was wiped speaks under another name first, and would count twice.
+        if self
+            .record()
+            .is_some_and(|record| record.member(from).is_none())
+        {
+            return;
+        }
         let news = Remembered {
             incarnation: 0,
             commits,

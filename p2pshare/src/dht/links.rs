@@ -25,6 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use self::dial::{Dialer, Place};
 use self::lane::{Lanes, Way, Wire};
@@ -119,7 +120,8 @@ impl<H: Host> Links<H> {
         let alive = Arc::new(stop.clone().drop_guard());
         let own = me.id;
         let shared = Arc::new(Shared {
-            endpoint,
+            endpoint: Mutex::new(endpoint),
+            tasks: TaskTracker::new(),
             ring,
             host: OnceLock::new(),
             bodies: Bodies::default(),
@@ -137,7 +139,7 @@ impl<H: Host> Links<H> {
         if self.shared.host.set(host).is_err() {
             return;
         }
-        if let Some(endpoint) = self.shared.endpoint.clone() {
+        if let Some(endpoint) = self.shared.endpoint() {
             let crowd = Crowd::new(RING_CONNECTIONS_MAX, RING_CONNECTIONS_MAX);
             self.shared
                 .spawn(serve::accept(self.shared.clone(), endpoint, crowd));
@@ -257,25 +259,30 @@ impl<H: Host> Links<H> {
     /// be told.
     pub(crate) async fn close(&self) {
         self.shared.stop.cancel();
-        if let Some(endpoint) = &self.shared.endpoint {
+        let endpoint = self.shared.take_endpoint();
+        if let Some(endpoint) = endpoint {
             endpoint.close(CloseCode::ShuttingDown);
             endpoint.wait_idle().await;
         }
+        // They hold the endpoint too, whose port is free once nobody does.
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 }
 
 impl<H> fmt::Debug for Links<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let endpoint = &self.shared.endpoint;
         f.debug_struct("Links")
-            .field("endpoint", endpoint)
+            .field("endpoint", &self.shared.endpoint)
             .finish_non_exhaustive()
     }
 }
 
 /// What the tasks of the links share.
 struct Shared<H> {
-    endpoint: Option<Endpoint>,
+    /// Until it is closed.
+    endpoint: Mutex<Option<Endpoint>>,
+    tasks: TaskTracker,
     ring: RingId,
     host: OnceLock<Weak<H>>,
     bodies: Bodies,
@@ -351,7 +358,18 @@ impl<H: Host> Shared<H> {
     /// Runs `task` until it or the links end.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        tokio::spawn(async move { stop.run_until_cancelled_owned(task).await });
+        self.tasks.spawn(stop.run_until_cancelled_owned(task));
+    }
+
+    /// The endpoint, until it is closed.
+    fn endpoint(&self) -> Option<Endpoint> {
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoint.clone()
+    }
+
+    fn take_endpoint(&self) -> Option<Endpoint> {
+        let mut endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoint.take()
     }
 
     /// Makes `wanted` what is dialed, apart from this member itself.

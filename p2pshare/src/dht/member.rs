@@ -301,7 +301,9 @@ impl Member {
         if replicas.is_empty() {
             return Err(self.not_founded());
         }
-        let machine = Paging::new(now(), call, self.core.epoch(), replicas);
+        let live = replicas.iter().copied().filter(|id| self.is_reachable(*id));
+        let live = live.collect();
+        let machine = Paging::new(now(), call, self.core.epoch(), replicas, live);
         let mut page = self.driven(machine).await??;
         let mut disputed = std::mem::take(&mut page.disputed).into_iter();
         let mut reading = JoinSet::new();

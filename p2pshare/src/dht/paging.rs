@@ -8,7 +8,7 @@
 //! is disputed: a majority that answers has a member of the majority that accepted it. Without a majority the
 //! page is what the replicas that answered have, and says that it is stale.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::machine::{Action, Input, Machine};
@@ -28,6 +28,7 @@ pub(crate) struct Paging {
     call: ReplicaCall,
     epoch: Epoch,
     replicas: Vec<MemberId>,
+    live: BTreeSet<MemberId>,
     quorum: Quorum,
     pages: BTreeMap<MemberId, Part>,
     timeout: Instant,
@@ -57,18 +58,20 @@ pub(crate) struct Page {
 }
 
 impl Paging {
-    /// Asks `replicas` for what `call` says, a `List` or a `Scan`.
+    /// Asks `replicas` for what `call` says, a `List` or a `Scan`. Those that are not `live` are not waited for.
     pub(crate) fn new(
         now: Instant,
         call: ReplicaCall,
         epoch: Epoch,
         replicas: Vec<MemberId>,
+        live: BTreeSet<MemberId>,
     ) -> Self {
         let mut this = Self {
             call,
             epoch,
             quorum: Quorum::new(replicas.iter().copied()),
             replicas,
+            live,
             pages: BTreeMap::new(),
             timeout: now + ROW_PHASE_TIMEOUT,
             over: false,
@@ -81,24 +84,29 @@ impl Paging {
     fn ask(&mut self) {
         self.pages.clear();
         self.quorum = self.quorum.afresh();
-        for to in self.replicas.iter().copied() {
+        for to in self.replicas.clone() {
             let request = ReplicaRequest {
                 epoch: self.epoch,
                 call: self.call.clone(),
             };
             self.actions.push_back(Action::Send { to, request });
+            if !self.live.contains(&to) {
+                self.on_failure(to);
+            }
         }
     }
 
     fn on_page(&mut self, from: MemberId, part: Part) {
         self.pages.insert(from, part);
-        if self.quorum.agree(from) == Count::Reached {
+        let count = self.quorum.agree(from);
+        if count == Count::Reached || self.quorum.is_complete() {
             self.finish();
         }
     }
 
     fn on_failure(&mut self, from: MemberId) {
-        if self.quorum.fail(from) == Count::Impossible && self.quorum.is_complete() {
+        let count = self.quorum.fail(from);
+        if !self.over && count == Count::Impossible && self.quorum.is_complete() {
             self.finish();
         }
     }

@@ -71,9 +71,10 @@ impl Placement {
     /// The last slice from `first` on, without a gap, that the same members hold.
     pub(crate) fn run_from(&self, first: Slice) -> Slice {
         let list = self.preference_list(first);
+        let holds = |member| list.contains(member);
         let same = (first.index()..Slice::COUNT)
             .filter_map(Slice::new)
-            .take_while(|slice| self.preference_list(*slice) == list);
+            .take_while(|slice| self.preference_list(*slice).iter().all(holds));
         same.last().unwrap_or(first)
     }
 }

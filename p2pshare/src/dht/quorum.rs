@@ -86,6 +86,11 @@ impl Quorum {
         }
     }
 
+    /// How many have agreed.
+    pub(crate) fn agreed(&self) -> usize {
+        self.agreed.len()
+    }
+
     /// Whether everybody has agreed or failed.
     pub(crate) fn is_complete(&self) -> bool {
         self.agreed.len() + self.failed.len() == self.members.len()

@@ -41,6 +41,8 @@ pub(crate) struct Replica {
     tree: HashTree,
     /// How many rows there are.
     rows: u64,
+    /// Who raised the epoch to what it is, if it was by a fence in this life: an answer may be lost.
+    fenced_by: Option<(MemberId, u64)>,
 }
 
 impl Replica {
@@ -62,6 +64,7 @@ impl Replica {
         };
         Ok(Self {
             me,
+            fenced_by: None,
             placement,
             epoch: decode_fence(tx.get(Table::Meta, FENCE_KEY)?)?,
             votes: false,
@@ -135,10 +138,18 @@ impl Replica {
         }
         self.raise_epoch(tx, request.epoch)?;
         match request.call {
-            ReplicaCall::Fence { .. } if request.epoch > before => Ok(ReplicaAnswer::Fenced {
-                epoch: request.epoch,
-            }),
-            ReplicaCall::Fence { .. } => Ok(ReplicaAnswer::StaleEpoch { highest: before }),
+            ReplicaCall::Fence { incarnation } => {
+                let asked = Some((from, incarnation));
+                if request.epoch > before {
+                    self.fenced_by = asked;
+                }
+                match self.fenced_by == asked {
+                    true => Ok(ReplicaAnswer::Fenced {
+                        epoch: request.epoch,
+                    }),
+                    false => Ok(ReplicaAnswer::StaleEpoch { highest: before }),
+                }
+            }
             ReplicaCall::Install { rows } if from == self.me && !self.votes => {
                 for row in rows {
                     self.install(tx, row)?;
@@ -187,6 +198,7 @@ impl Replica {
                 tx.put(Table::Meta, FENCE_KEY, encode_fence(epoch))?;
             }
             self.epoch = epoch;
+            self.fenced_by = None;
         }
         Ok(())
     }

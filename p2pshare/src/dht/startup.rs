@@ -22,15 +22,35 @@ pub(super) async fn begin(
     mut beginning: Beginning,
     mut welcomes: Welcomes,
 ) -> Result<(), StoreError> {
+    // What was said when links came up may be old by the time that the last one has spoken: whoever is about to
+    // found has all say it again.
+    let mut sure = beginning.others().is_empty();
     loop {
+        let founds = beginning.founds();
         match beginning.step() {
             Step::Wait(addrs) => member.core.set_waiting_for(addrs),
-            Step::Join(record) => return join(member, record).await,
+            Step::Join(_) if founds && !sure => {
+                sure = true;
+                beginning.ask_again();
+                member.links.become_member(member.core.life().member);
+            }
+            Step::Join(record) => {
+                drop(welcomes);
+                join(member, record).await?;
+                if founds {
+                    // The others hear of it at once.
+                    member.links.become_member(member.core.life().member);
+                }
+                return Ok(());
+            }
             Step::Return {
                 record,
                 life,
                 ahead,
-            } => return come_back(member, record, life, ahead).await,
+            } => {
+                drop(welcomes);
+                return come_back(member, record, life, ahead).await;
+            }
             Step::NotAMember(record) => {
                 tracing::error!(
                     own = %member.core.own,

@@ -91,7 +91,9 @@ async fn compare(member: &Arc<Member>, with: MemberId) {
         if left > 0 {
             tracing::info!(rows = left, ?with, "rows differ between two trackers");
         }
-        member.core.set_behind(left);
+        if matches!(found.end, End::Complete | End::More) {
+            member.core.set_behind(left);
+        }
         let mut rows = found.rows.into_iter();
         let mut repairing = JoinSet::new();
         let mut failed = 0;

@@ -312,7 +312,9 @@ impl World {
             .placement
             .preference_list(slice_of(partition))
             .to_vec();
-        let machine = Paging::new(now, call, serving.replica.epoch(), replicas);
+        // Nobody is known to be dead, so that all are waited for.
+        let live = replicas.iter().copied().collect();
+        let machine = Paging::new(now, call, serving.replica.epoch(), replicas, live);
         self.begin(host, machine, Ended::Page, whom);
     }
 

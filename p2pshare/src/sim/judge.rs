@@ -16,7 +16,7 @@ use crate::wire::ring::{Register, RequestKey, RowKey, Slice, Sum};
 impl World {
     /// Looks at what clients were told and at what the members have, and notes what must not be.
     pub(super) fn judge(&mut self) {
-        let mut found = self.history.check();
+        let mut found = Vec::new();
         for key in keys() {
             let copies = self.copies(&key);
             if copies.iter().any(|(_, copy)| *copy != copies[0].1) {
@@ -38,7 +38,13 @@ impl World {
                 .max_by_key(|copy| copy.accepted);
             let last = newest.map(|copy| Seen::from(copy.state));
             found.extend(self.broken_rules(&key, last.as_ref()));
+            if let Some(last) = last {
+                // What the members have in the end has to fit to all that was said before.
+                let called = self.history.moment();
+                self.history.record(&key, called, Operation::Read(last));
+            }
         }
+        found.extend(self.history.check());
         for (host, there) in self.hosts.iter().enumerate() {
             let serving = there.life.as_ref().and_then(|life| life.serving.as_ref());
             match serving.filter(|serving| serving.replica.votes()) {

@@ -399,7 +399,17 @@ impl Groups {
             &self.dht,
             &rows::member_key(group, owner),
             request,
-            |_: Option<Membership>| Ok(Decision::Put(Some(own.clone()), ())),
+            |found: Option<Membership>| match found {
+                None
+                | Some(Membership::V1 {
+                    state: MemberState::Member,
+                    ..
+                }) => Ok(Decision::Put(Some(own.clone()), ())),
+                // An owner's own row says nothing else: meanwhile another has become the owner, and sent this one away.
+                Some(_) => Err(Refusal::NotOwner {
+                    group: group.clone(),
+                }),
+            },
             |_| Ok(()),
         )
         .await?;

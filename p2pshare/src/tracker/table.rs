@@ -147,7 +147,14 @@ async fn put<T: RowValue>(
         }
         (None, None) => return Err(Refusal::Internal),
     };
-    Ok(changed?)
+    changed.map_err(|error| match error {
+        // Others may have taken it before the store of this tracker failed.
+        RowError::Store(error) => {
+            tracing::error!(%error, "the ring's store failed");
+            Refusal::OutcomeUnknown
+        }
+        error => error.into(),
+    })
 }
 
 impl From<RowError> for Refusal {

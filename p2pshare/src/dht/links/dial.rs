@@ -14,7 +14,7 @@ use super::lane::Wire;
 use super::{Host, Shared, Trouble};
 use crate::identity::{MemberId, TrackerAddr};
 use crate::limits::{RING_HELLO_TIMEOUT, RING_LINK_STEADY, RING_REDIAL_FIRST, RING_REDIAL_LONGEST};
-use crate::transport::{Alpn, CloseCode, Connection, Endpoint, Expect};
+use crate::transport::{Alpn, CloseCode, Connection, Expect};
 use crate::wire::ring::Welcome;
 
 /// What belongs at an address.
@@ -71,7 +71,7 @@ impl<H: Host> Dialer<H> {
 
     async fn dial(&self) -> Result<(Connection, Welcome), Trouble> {
         let mut trouble = Trouble::unreachable("its name leads to no address");
-        let endpoint = self.shared.endpoint.as_ref();
+        let endpoint = self.shared.endpoint();
         let endpoint = endpoint.ok_or_else(|| Trouble::unreachable("this member is alone"))?;
         for addr in resolve(&self.addr).await? {
             let dialed = endpoint.connect(addr, Alpn::Ring, Expect::Any);
@@ -100,7 +100,7 @@ impl<H: Host> Dialer<H> {
             connection.close_with(unproved.code(), &unproved.to_string());
             return Err(unproved.into());
         }
-        let itself = self.shared.endpoint.as_ref().map(Endpoint::peer_id);
+        let itself = self.shared.endpoint().map(|endpoint| endpoint.peer_id());
         if Some(connection.remote_peer()) == itself || other.life.member == me {
             connection.close(CloseCode::Done);
             return Err(Trouble::Itself);

@@ -274,10 +274,7 @@ impl<H: Host> Carrier<H> {
     /// any more. A process that was killed says no goodbye, and its silence alone would tell much later.
     async fn desert(&self, connection: &Connection) {
         tokio::time::sleep(REPLICA_BATCH_PATIENCE).await;
-        let endpoint = self
-            .shared
-            .upgrade()
-            .and_then(|shared| shared.endpoint.clone());
+        let endpoint = self.shared.upgrade().and_then(|shared| shared.endpoint());
         let Some(endpoint) = endpoint else {
             return std::future::pending().await;
         };
