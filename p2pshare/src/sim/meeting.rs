@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::host::{Ended, For, Life, Serving};
+use super::monitor::Word;
 use super::world::{Event, World};
 use crate::dht::sim::{
     Beginning, Fault, Placement, Proposer, Remembered, Replica, Return, Step, begin, planted,
@@ -166,11 +167,17 @@ impl World {
             return;
         };
         let known = life.identity.life;
+        let founds = life.beginning.founds();
         match life.beginning.step() {
             Step::Wait(_) => {}
             Step::Join(record) => {
                 let epoch = record.epoch;
                 let ahead = self.hosts[host].ahead;
+                let mut others = self.hosts.iter().enumerate().filter(|(at, _)| *at != host);
+                if founds && others.all(|(_, there)| there.word.is_silent()) {
+                    // Whatever it said in a ring that it alone had founded and has forgotten, it said to itself.
+                    self.hosts[host].word = Word::default();
+                }
                 self.become_member(host, record, known, false, ahead);
                 self.begin_to_vote(host, epoch);
             }

@@ -67,6 +67,11 @@ impl Word {
         }
     }
 
+    /// Whether none of its lives has ever answered anything.
+    pub(super) fn is_silent(&self) -> bool {
+        self.former.is_none()
+    }
+
     /// It votes again in this epoch, after it had forgotten what it said. Returns whether it may.
     pub(super) fn may_return_in(&self, epoch: Epoch) -> bool {
         self.former.is_none_or(|former| former < epoch)
