@@ -9,7 +9,7 @@
 //! it; so a number says exactly what is known, and whatever was lost or came too early shows as a lower one.
 //! What one lacks and another has is found by comparing numbers, and given as whole slots.
 //!
-//! [`table`] is what one tracker knows; [`session`] makes the news of one session; [`write`], [`read`] and
+//! [`table`] is what one tracker knows; [`session`] makes the news of one session; [`mod@write`], [`read`] and
 //! [`exchange`] are the machines that bring news to the replicas, ask them, and make two of them equal.
 
 pub(crate) mod exchange;

@@ -42,8 +42,6 @@ pub use builder::{DhtBindError, DhtNodeBuilder};
 pub(crate) use host::Authority;
 pub use lease::session::LeaseSession;
 pub use lease::{Lease, LeaseError, LeasesPut};
-#[cfg(any(feature = "__internals", test))]
-pub(crate) use membership::Rumours;
 pub use node::DhtNode;
 pub use register::Attempt;
 pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
@@ -55,8 +53,10 @@ pub use crate::wire::ring::{KeyError, LeaseKey, LeaseNews, RequestKey, RowKey, V
 pub(crate) mod parts {
     pub(crate) use crate::dht::coordinator::Coordinator;
     pub(crate) use crate::dht::machine::Input;
+    pub(crate) use crate::dht::membership::Rumours;
     pub(crate) use crate::dht::placement::slice_of_row;
     pub(crate) use crate::dht::repair::{End, Exchange};
+    pub(crate) use crate::dht::row_key::decode as decode_row_key;
     pub(crate) use crate::dht::small_ring::{SmallRing, ballot, faithful, id, key, state};
     pub(crate) use crate::dht::task::{Intent, Proposer, Rounds, Task};
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::machine::{Action, Input, Machine};
-use super::placement::{Placement, slice_of_row};
+use super::placement::Placement;
 use super::replica::Replica;
-use super::row_key;
 use crate::identity::{MemberId, PeerId, RequestId};
 use crate::store::{ModelDisk, StoreError, Table};
 use crate::wire::ring::{
-    Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RequestKey, RowKey, RowState, Slice,
+    Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RequestKey, RowKey, RowState,
 };
 
 /// The members.
@@ -74,14 +73,7 @@ impl Node {
         Some(answer)
     }
 
-    /// The slices of the rows on its disk.
-    pub(crate) fn slices(&self) -> impl Iterator<Item = Slice> {
-        let rows = self.disk.rows(Table::Rows);
-        rows.filter_map(|(key, _)| Some(slice_of_row(&row_key::decode(key)?)))
-    }
-
     /// What is on its disk in a table.
-    #[cfg(test)]
     pub(crate) fn table(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
         let rows = self.disk.rows(table);
         rows.map(|(key, value)| (key.to_vec(), value.to_vec()))

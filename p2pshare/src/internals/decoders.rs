@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::content::{Bitfield, Digest};
-use crate::dht::Rumours;
+use crate::dht::parts::Rumours;
 use crate::identity::key::SigningKey;
 use crate::identity::ring_key::RingKey;
 use crate::identity::token::{Claims, Credential, Grant, Signed, TrackerCertificate};

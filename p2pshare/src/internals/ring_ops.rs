@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dht::parts::{SmallRing, ballot, key, slice_of_row, state};
+use crate::dht::parts::{SmallRing, ballot, decode_row_key, key, slice_of_row, state};
 use crate::limits::REPLICA_PAGE_ROWS;
+use crate::store::Table;
 use crate::wire::ring::{Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest};
 
 /// What is prepared, accepted and read of rows of one replica, over many of its lives, is as one who only
@@ -184,7 +185,10 @@ fn is_of_rows(call: &ReplicaCall) -> bool {
 /// That a scrub of every slice that has rows finds nothing.
 fn check_tree(ring: &mut SmallRing, member: u8) {
     let node = ring.node(member);
-    let slices: BTreeSet<_> = node.slices().collect();
+    let keys = node.table(Table::Rows).into_iter();
+    let slices: BTreeSet<_> = keys
+        .filter_map(|(key, _)| Some(slice_of_row(&decode_row_key(&key)?)))
+        .collect();
     let (disk, replica) = (&mut node.disk, node.replica.as_mut());
     if let Some(replica) = replica {
         for slice in slices {
