@@ -123,7 +123,13 @@ impl World {
         let connection = stranger.dial_tracker().await;
         let (name, password) = (user(name), password());
         let user = name.clone();
-        let answer = ask(&connection, Request::Login { user, password }).await;
+        let change = change();
+        let login = Request::Login {
+            change,
+            user,
+            password,
+        };
+        let answer = ask(&connection, login).await;
         let Response::LoggedIn { credential, .. } = answer else {
             panic!("not logged in: {answer:?}");
         };

@@ -74,6 +74,8 @@ pub(crate) const LOGIN_LANES_MAX: usize = 16 * 1024;
 
 /// How often a change that lost a race for its row is tried again.
 pub(crate) const CHANGE_RACES_MAX: usize = 32;
+/// Rows that a tracker cut off from the ring looks at a time when it looks for one that it knows.
+pub(crate) const KNOWN_PAGE_ROWS: usize = 16;
 /// Rows in one page of a scan or listing.
 pub(crate) const SCAN_PAGE_ROWS: usize = 1024;
 /// Groups in one answer; the members of each are counted for it.

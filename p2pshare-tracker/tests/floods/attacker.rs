@@ -76,7 +76,7 @@ pub(crate) mod request {
     }
 
     pub(crate) fn login(user: &str, password: &str) -> Vec<u8> {
-        [&[2][..], &text(user), &text(password)].concat()
+        [&[2][..], &super::change(), &text(user), &text(password)].concat()
     }
 
     /// A group for members alone.

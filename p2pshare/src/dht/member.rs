@@ -304,31 +304,12 @@ impl Member {
         let live = replicas.iter().copied().filter(|id| self.is_reachable(*id));
         let live = live.collect();
         let machine = Paging::new(now(), call, self.core.epoch(), replicas, live);
-        let mut page = self.driven(machine).await??;
-        let mut disputed = std::mem::take(&mut page.disputed).into_iter();
-        let mut reading = JoinSet::new();
-        loop {
-            while reading.len() < DISPUTED_AT_ONCE
-                && let Some(key) = disputed.next()
-            {
-                let this = self.clone();
-                reading.spawn(async move {
-                    let state = this.read_as(&key, Intent::Read).await?;
-                    Ok::<_, RowError>((key, state))
-                });
-            }
-            match reading.join_next().await {
-                None => break,
-                Some(Ok(read)) => {
-                    let (key, state) = read?;
-                    page.rows.push(ReplicaRow::of_state(key, state));
-                }
-                Some(Err(_)) => return Err(RowError::Contended),
-            }
-        }
-        page.rows
-            .sort_by_cached_key(|row| super::row_key::encode(&row.key));
-        Ok(page)
+        let page = self.driven(machine).await??;
+        settle(page, |key| {
+            let this = self.clone();
+            async move { this.read_as(&key, Intent::Read).await }
+        })
+        .await
     }
 
     /// Tells the replicas, also those that are slower than a majority.
@@ -417,6 +398,39 @@ impl From<Failure> for RowError {
     }
 }
 
+/// A page with its disputed rows read. One that cannot be read now is shown as the newest that was seen of it, and makes
+/// the page stale: the others are no less right for it.
+async fn settle<F>(mut page: Page, read: impl Fn(RowKey) -> F) -> Result<Page, RowError>
+where
+    F: Future<Output = Result<RowState, RowError>> + Send + 'static,
+{
+    let mut disputed = std::mem::take(&mut page.disputed).into_iter();
+    let mut reading = JoinSet::new();
+    loop {
+        while reading.len() < DISPUTED_AT_ONCE
+            && let Some(newest) = disputed.next()
+        {
+            let read = read(newest.key.clone());
+            reading.spawn(async move { (newest, read.await) });
+        }
+        match reading.join_next().await {
+            None => break,
+            Some(Ok((newest, Ok(state)))) => {
+                page.rows.push(ReplicaRow::of_state(newest.key, state));
+            }
+            Some(Ok((newest, Err(error)))) if error.is_transient() => {
+                page.rows.push(newest);
+                page.stale = true;
+            }
+            Some(Ok((_, Err(error)))) => return Err(error),
+            Some(Err(_)) => return Err(RowError::Contended),
+        }
+    }
+    page.rows
+        .sort_by_cached_key(|row| super::row_key::encode(&row.key));
+    Ok(page)
+}
+
 /// Keys and rows, without those that are deleted or were never written.
 fn visible(rows: Vec<ReplicaRow>) -> impl Iterator<Item = (RowKey, Row)> {
     rows.into_iter()
@@ -435,4 +449,54 @@ fn page_rows(limit: usize) -> u16 {
 /// Later than any machine waits.
 fn far() -> Instant {
     now() + std::time::Duration::from_secs(3600)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::store::StoreError;
+
+    fn row(sort: &str, value: &str) -> ReplicaRow {
+        let key = RowKey::new("p", sort).unwrap();
+        let request = crate::wire::ring::RequestKey {
+            peer: crate::identity::PeerId::from_bytes([1; 32]),
+            request: crate::identity::RequestId::from_bytes([1; 16]),
+        };
+        let state = RowState::default().next(Some(value.into()), request);
+        ReplicaRow::of_state(key, state)
+    }
+
+    fn shown(page: Page) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let rows = visible(page.rows);
+        rows.map(|(key, row)| (key.sort().to_vec(), row.value.unwrap()))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_row_that_nobody_can_settle_makes_a_page_stale_and_not_fail() {
+        let page = Page {
+            rows: vec![row("b", "agreed")],
+            disputed: vec![row("a", "newest"), row("c", "newest")],
+            ..Page::default()
+        };
+        let settled = async |trouble: fn() -> RowError| {
+            settle(page.clone(), |key| async move {
+                match key.sort() {
+                    b"a" => Err(trouble()),
+                    _ => Ok(row("c", "read").state),
+                }
+            })
+            .await
+        };
+        let page = settled(|| RowError::Contended).await.unwrap();
+        assert!(page.stale);
+        let expected = [("a", "newest"), ("b", "agreed"), ("c", "read")];
+        let expected = expected.map(|(sort, value)| (sort.into(), value.into()));
+        assert_eq!(shown(page), expected);
+        // With its own store gone, a member has nothing to show.
+        let failed = settled(|| StoreError::Closed.into()).await;
+        assert!(matches!(failed, Err(RowError::Store(_))), "{failed:?}");
+    }
 }

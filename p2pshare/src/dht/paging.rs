@@ -1,8 +1,8 @@
 //! One page of a listing or a scan, as a majority of the replicas has it.
 //!
 //! Each replica gives a page; only up to the last row that all of them have looked at is the page of the
-//! ring known. A row on which a majority agrees is read by that; one on which they do not is named as
-//! disputed, and whoever asked reads it by itself.
+//! ring known. A row on which a majority agrees is read by that; one on which they do not is disputed, and
+//! whoever asked reads it by itself, or calls the page stale with the newest that was seen of it.
 //!
 //! **Invariant.** A row that was chosen before the page was asked for, and lies in what it covers, is in it or
 //! is disputed: a majority that answers has a member of the majority that accepted it. Without a majority the
@@ -49,8 +49,8 @@ struct Part {
 pub(crate) struct Page {
     /// The rows on which a majority agrees, in the order of the disk.
     pub(crate) rows: Vec<ReplicaRow>,
-    /// Those that have to be read one by one.
-    pub(crate) disputed: Vec<RowKey>,
+    /// Those that have to be read one by one, each as the newest that was seen of it.
+    pub(crate) disputed: Vec<ReplicaRow>,
     /// Behind which key to go on; `None` when this was all.
     pub(crate) next: Option<RowKey>,
     /// Whether no majority answered.
@@ -166,7 +166,7 @@ impl Paging {
             let newest = versions.pop();
             match (agreed, newest) {
                 (None, Some(newest)) if !stale && !planted(Fault::ListingIgnoresDisputes) => {
-                    page.disputed.push(newest.key)
+                    page.disputed.push(newest);
                 }
                 (agreed, newest) => page.rows.extend(agreed.or(newest)),
             }

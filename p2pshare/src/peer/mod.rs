@@ -320,6 +320,7 @@ impl Peer {
             return Err(SessionError::OtherUser { owner });
         }
         let request = Request::Login {
+            change: new_change(),
             user: user.clone(),
             password: password.clone(),
         };

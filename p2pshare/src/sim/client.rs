@@ -243,7 +243,7 @@ impl World {
         {
             let before = !first.is_empty() && key.sort() <= first;
             let behind = page.next.as_ref().is_some_and(|next| key > *next);
-            if before || behind || page.disputed.contains(&key) {
+            if before || behind || page.disputed.iter().any(|row| row.key == key) {
                 continue;
             }
             let row = page.rows.iter().find(|row| row.key == key);

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     dht::DhtNode,
     identity::{
-        PeerId, RequestId, RingId, SessionId, UserName,
+        PeerId, RingId, SessionId, UserName,
         key::SigningKey,
         token::{Credential, Signed},
     },
@@ -97,15 +97,22 @@ impl Accounts {
         .await
     }
 
-    /// Logs `peer` in.
+    /// Logs the peer that asks in. A login that is sent again, or that wakes up at a tracker which was away while it was
+    /// done elsewhere, begins no other session.
     pub(super) async fn login(
         &self,
         from: Prefix,
-        peer: PeerId,
+        request: Request,
         user: UserName,
         password: Password,
         now: Timestamp,
     ) -> Result<Login, Refusal> {
+        let peer = request.peer;
+        // Where a row has forgotten who changed it, one session more does no harm.
+        let request = Request {
+            change: Change::new(request.change.request),
+            ..request
+        };
         if password.is_too_long() {
             return Err(Refusal::InvalidCredentials);
         }
@@ -127,19 +134,15 @@ impl Accounts {
             generation,
             begun: now,
         };
-        let request = Request {
-            peer,
-            change: Change {
-                request: RequestId::from_bytes(rand::random()),
-                retry: false,
-            },
-        };
-        table::change(
+        let session = table::change(
             &self.dht,
             &session_key,
             request,
-            |_: Option<SessionRow>| Ok(Decision::Put(Some(row.clone()), ())),
-            |_| Ok(()),
+            |_: Option<SessionRow>| Ok(Decision::Put(Some(row.clone()), session)),
+            |found| match found {
+                Some(SessionRow::V1 { session, .. }) => Ok(session),
+                None => Err(Refusal::NotLoggedIn),
+            },
         )
         .await?;
         Ok(self.issue(name, peer, session, generation, now))
@@ -278,7 +281,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::limits::ACCOUNTS_FREE_PREFIX;
+    use crate::{identity::RequestId, limits::ACCOUNTS_FREE_PREFIX};
 
     #[tokio::test]
     async fn who_has_to_wait_hears_of_the_account_that_he_made() {

@@ -41,7 +41,6 @@ impl Files {
         file: NewFile,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        standing.member()?;
         Layout::new(file.size).map_err(|_| Refusal::BadRequest)?;
         let key = rows::file_key(&standing.name, &file.name);
         let row = FileRow::V1 {
@@ -61,12 +60,15 @@ impl Files {
             &self.dht,
             &key,
             request,
-            |found: Option<FileRow>| match found {
-                Some(_) => Err(Refusal::FileExists {
-                    group: standing.name.clone(),
-                    name: file.name.clone(),
-                }),
-                None => Ok(Decision::Put(Some(row.clone()), ())),
+            |found: Option<FileRow>| {
+                standing.member()?;
+                match found {
+                    Some(_) => Err(Refusal::FileExists {
+                        group: standing.name.clone(),
+                        name: file.name.clone(),
+                    }),
+                    None => Ok(Decision::Put(Some(row.clone()), ())),
+                }
             },
             |_| Ok(()),
         )
@@ -141,7 +143,6 @@ impl Files {
         name: &FileName,
         id: FileId,
     ) -> Result<(), Refusal> {
-        standing.reader()?;
         let sharer = Sharer {
             user: user.clone(),
             peer: request.peer,
@@ -150,18 +151,21 @@ impl Files {
             &self.dht,
             &rows::file_key(&standing.name, name),
             request,
-            |found: Option<FileRow>| match found {
-                None => Err(not_found(standing, name)),
-                Some(FileRow::V1 { id: current, .. }) if current != id => {
-                    Err(Refusal::FileReplaced {
-                        group: standing.name.clone(),
-                        name: name.clone(),
-                    })
+            |found: Option<FileRow>| {
+                standing.reader()?;
+                match found {
+                    None => Err(not_found(standing, name)),
+                    Some(FileRow::V1 { id: current, .. }) if current != id => {
+                        Err(Refusal::FileReplaced {
+                            group: standing.name.clone(),
+                            name: name.clone(),
+                        })
+                    }
+                    Some(row) => Ok(match row.with_sharer(&sharer) {
+                        Some(row) => Decision::Put(Some(row), ()),
+                        None => Decision::Keep(()),
+                    }),
                 }
-                Some(row) => Ok(match row.with_sharer(&sharer) {
-                    Some(row) => Decision::Put(Some(row), ()),
-                    None => Decision::Keep(()),
-                }),
             },
             |_| Ok(()),
         )

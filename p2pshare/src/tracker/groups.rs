@@ -37,6 +37,22 @@ pub(super) struct GroupPage {
 }
 
 impl Standing {
+    /// As the group's row alone has it.
+    fn of(user: &UserName, row: GroupRow) -> Self {
+        let GroupRow::V1 {
+            name,
+            owner,
+            access,
+            ..
+        } = row;
+        Self {
+            role: (owner == *user).then_some(Role::Owner),
+            name,
+            owner,
+            access,
+        }
+    }
+
     /// As what the user may read the group: as a guest, too, if it is open.
     pub(super) fn reader(&self) -> Result<Role, Refusal> {
         match (self.role, self.access) {
@@ -111,30 +127,34 @@ impl Groups {
         user: &UserName,
         group: &GroupName,
     ) -> Result<Standing, Refusal> {
-        let GroupRow::V1 {
-            name,
-            owner,
-            access,
-            ..
-        } = table::read(&self.dht, &rows::group_key(group))
+        let row = table::read(&self.dht, &rows::group_key(group))
             .await?
             .ok_or_else(|| Refusal::GroupNotFound {
                 group: group.clone(),
             })?;
-        let role = if owner == *user {
-            Some(Role::Owner)
-        } else {
-            self.membership(user, group)
-                .await?
-                .filter(|state| *state == MemberState::Member)
-                .map(|_| Role::Member)
+        let mut standing = Standing::of(user, row);
+        if standing.role.is_none() {
+            let row = table::read(&self.dht, &rows::member_key(group, user)).await?;
+            standing.role = role_by(row.as_ref());
+        }
+        Ok(standing)
+    }
+
+    /// The same as far as this tracker knows; `None` if it does not know the group. For what is shown as stale alone.
+    pub(super) async fn known_standing(
+        &self,
+        user: &UserName,
+        group: &GroupName,
+    ) -> Result<Option<Standing>, Refusal> {
+        let Some(row) = table::known(&self.dht, &rows::group_key(group)).await? else {
+            return Ok(None);
         };
-        Ok(Standing {
-            name,
-            owner,
-            access,
-            role,
-        })
+        let mut standing = Standing::of(user, row);
+        if standing.role.is_none() {
+            let row = table::known(&self.dht, &rows::member_key(group, user)).await?;
+            standing.role = role_by(row.as_ref());
+        }
+        Ok(Some(standing))
     }
 
     /// A page of all groups from `cursor` on, as `user` sees them.
@@ -145,20 +165,27 @@ impl Groups {
         };
         let prefix = rows::GROUP_PARTITION.as_bytes();
         let scan = self.dht.scan_heads(prefix, cursor, GROUPS_PAGE_MAX).await?;
-        let mut groups = Vec::new();
+        let (mut groups, mut stale) = (Vec::new(), scan.stale);
         for (_, row) in &scan.rows {
             if let Some(row) = table::value_of::<GroupRow>(row)? {
-                groups.push(self.summary(user, row).await?);
+                let (summary, of_old) = self.summary(user, row).await?;
+                groups.push(summary);
+                stale |= of_old;
             }
         }
         Ok(GroupPage {
             groups,
             next: scan.next.map(|next| next.to_bytes()).unwrap_or_default(),
-            stale: scan.stale,
+            stale,
         })
     }
 
-    async fn summary(&self, asking: &UserName, group: GroupRow) -> Result<GroupSummary, Refusal> {
+    /// A group as `asking` sees it, and whether that may be old.
+    async fn summary(
+        &self,
+        asking: &UserName,
+        group: GroupRow,
+    ) -> Result<(GroupSummary, bool), Refusal> {
         let GroupRow::V1 {
             name,
             owner,
@@ -173,9 +200,10 @@ impl Groups {
             members: 1,
             pending: false,
         };
-        let mut after = None;
+        let (mut after, mut stale) = (None, false);
         loop {
             let page = self.members(&summary.name, after.as_deref()).await?;
+            stale |= page.stale;
             for Membership::V1 { user, state, .. } in page.members {
                 if user == summary.owner {
                     continue;
@@ -193,7 +221,7 @@ impl Groups {
             }
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(summary),
+                None => return Ok((summary, stale)),
             }
         }
     }
@@ -214,7 +242,11 @@ impl Groups {
             Some(next) => Some(String::from_utf8(next).map_err(|_| Refusal::Internal)?),
             None => None,
         };
-        Ok(MemberPage { members, next })
+        Ok(MemberPage {
+            members,
+            next,
+            stale: listing.stale,
+        })
     }
 
     /// Asks to join, or joins if the group is open.
@@ -229,9 +261,6 @@ impl Groups {
         let already = || Refusal::AlreadyMember {
             group: standing.name.clone(),
         };
-        if standing.role == Some(Role::Owner) {
-            return Err(already());
-        }
         let owner = standing.owner.clone();
         let open = standing.access == Access::Open;
         let put = |state, outcome| {
@@ -250,6 +279,7 @@ impl Groups {
             &rows::member_key(group, user),
             request,
             |found: Option<Membership>| match found.as_ref().map(state_of) {
+                _ if standing.role == Some(Role::Owner) => Err(already()),
                 Some(MemberState::Member) => Err(already()),
                 Some(MemberState::Pending) if !open => {
                     Ok(Decision::Keep(JoinOutcome::AlreadyPending {
@@ -277,6 +307,10 @@ impl Groups {
         self.standing(user, group).await?.owner()?;
         let after = after.map(rows::member_sort);
         let page = self.members(group, after.as_deref()).await?;
+        if page.stale {
+            // An owner decides by this: the ring was lost since the look at who owns the group.
+            return Err(Refusal::Busy);
+        }
         let last = page
             .members
             .last()
@@ -301,25 +335,19 @@ impl Groups {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let standing = self.standing(owner, group).await?;
-        standing.owner()?;
-        let state = if accept {
+        let may = standing.owner();
+        let to = if accept {
             MemberState::Member
         } else {
             MemberState::Removed
         };
-        self.transition(
-            request,
-            group,
-            user,
-            MemberState::Pending,
-            state,
-            now,
-            Refusal::NoPendingRequest {
-                group: standing.name,
-                user: user.clone(),
-            },
-        )
-        .await
+        let refusal = Refusal::NoPendingRequest {
+            group: standing.name,
+            user: user.clone(),
+        };
+        let step = (MemberState::Pending, to);
+        self.transition(request, group, user, may, step, now, refusal)
+            .await
     }
 
     /// Ends the membership of `user`, who asks for it.
@@ -331,14 +359,15 @@ impl Groups {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let standing = self.standing(user, group).await?;
-        if standing.role == Some(Role::Owner) {
-            return Err(Refusal::OwnerCannotLeave {
-                group: standing.name,
-            });
-        }
         let refusal = standing.not_a_member();
-        let (from, to) = (MemberState::Member, MemberState::Left);
-        self.transition(request, group, user, from, to, now, refusal)
+        let may = match standing.role {
+            Some(Role::Owner) => Err(Refusal::OwnerCannotLeave {
+                group: standing.name,
+            }),
+            _ => Ok(()),
+        };
+        let step = (MemberState::Member, MemberState::Left);
+        self.transition(request, group, user, may, step, now, refusal)
             .await
     }
 
@@ -352,18 +381,18 @@ impl Groups {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let standing = self.standing(owner, group).await?;
-        standing.owner()?;
-        if user == owner {
-            return Err(Refusal::OwnerCannotBeRemoved {
-                group: standing.name,
-            });
-        }
+        let may = match standing.owner() {
+            Ok(()) if user == owner => Err(Refusal::OwnerCannotBeRemoved {
+                group: standing.name.clone(),
+            }),
+            may => may,
+        };
         let refusal = Refusal::UserNotAMember {
             group: standing.name,
             user: user.clone(),
         };
-        let (from, to) = (MemberState::Member, MemberState::Removed);
-        self.transition(request, group, user, from, to, now, refusal)
+        let step = (MemberState::Member, MemberState::Removed);
+        self.transition(request, group, user, may, step, now, refusal)
             .await
     }
 
@@ -441,17 +470,19 @@ impl Groups {
         .await
     }
 
+    /// Takes the membership of `user` a step, if the one who asks `may`. What was done before is so, whoever may
+    /// what since.
     #[expect(
         clippy::too_many_arguments,
-        reason = "the row, the transition, and what to say if it is not one"
+        reason = "the row, the step, whether it may be taken, and what to say if it is none"
     )]
     async fn transition(
         &self,
         request: Request,
         group: &GroupName,
         user: &UserName,
-        from: MemberState,
-        to: MemberState,
+        may: Result<(), Refusal>,
+        (from, to): (MemberState, MemberState),
         now: Timestamp,
         refusal: Refusal,
     ) -> Result<(), Refusal> {
@@ -459,30 +490,23 @@ impl Groups {
             &self.dht,
             &rows::member_key(group, user),
             request,
-            |found: Option<Membership>| match found {
-                Some(Membership::V1 { user, state, .. }) if state == from => Ok(Decision::Put(
-                    Some(Membership::V1 {
-                        user,
-                        state: to,
-                        since: now,
-                    }),
-                    (),
-                )),
-                _ => Err(refusal.clone()),
+            |found: Option<Membership>| {
+                may.clone()?;
+                match found {
+                    Some(Membership::V1 { user, state, .. }) if state == from => Ok(Decision::Put(
+                        Some(Membership::V1 {
+                            user,
+                            state: to,
+                            since: now,
+                        }),
+                        (),
+                    )),
+                    _ => Err(refusal.clone()),
+                }
             },
             |_| Ok(()),
         )
         .await
-    }
-
-    async fn membership(
-        &self,
-        user: &UserName,
-        group: &GroupName,
-    ) -> Result<Option<MemberState>, Refusal> {
-        let row: Option<Membership> =
-            table::read(&self.dht, &rows::member_key(group, user)).await?;
-        Ok(row.as_ref().map(state_of))
     }
 }
 
@@ -490,6 +514,14 @@ impl Groups {
 struct MemberPage {
     members: Vec<Membership>,
     next: Option<String>,
+    stale: bool,
+}
+
+/// What a membership makes of a user who is not the owner.
+fn role_by(membership: Option<&Membership>) -> Option<Role> {
+    membership
+        .filter(|row| state_of(row) == MemberState::Member)
+        .map(|_| Role::Member)
 }
 
 const fn state_of(row: &Membership) -> MemberState {

@@ -11,6 +11,8 @@ mod rows;
 mod service;
 mod swarms;
 mod table;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 use std::{

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     dht::{Authority, DhtNode},
     identity::{
-        GroupName, PeerId, RingId, UserName,
+        FileName, GroupName, PeerId, RingId, UserName,
         key::SigningKey,
         token::{Grant, Signed, TrackerCertificate},
     },
@@ -160,11 +160,15 @@ impl Service {
                 )
                 .await
                 .map(|user| Response::UserCreated { user }),
-            Request::Login { user, password } => self
+            Request::Login {
+                change,
+                user,
+                password,
+            } => self
                 .accounts
                 .login(
                     Prefix::of(caller.from.ip()),
-                    caller.peer,
+                    caller.author(change),
                     user,
                     password,
                     now,
@@ -306,19 +310,7 @@ impl Service {
                     .map(done)
             }
             Request::ListFiles { group, after } => {
-                let standing = groups.standing(user, &group).await?;
-                let page = files.list(&standing, after.as_ref()).await?;
-                let mut files = page.files;
-                let ids: Vec<_> = files.iter().map(|file| file.id).collect();
-                let counts = self.swarms.counts(&standing.name, &ids).await;
-                for (file, count) in files.iter_mut().zip(counts) {
-                    file.holders_online = count;
-                }
-                Ok(Response::Files {
-                    files,
-                    next: page.next,
-                    stale: page.stale,
-                })
+                self.list_files(user, &group, after.as_ref()).await
             }
             Request::FindFile { group, name } => {
                 let standing = groups.standing(user, &group).await?;
@@ -364,6 +356,36 @@ impl Service {
             }
             _ => Err(Refusal::BadRequest),
         }
+    }
+
+    /// A page of a group's files. Cut off from the ring, it is what this tracker knows, for whom it knows as a reader.
+    async fn list_files(
+        &self,
+        user: &UserName,
+        group: &GroupName,
+        after: Option<&FileName>,
+    ) -> Result<Response, Refusal> {
+        let (standing, cut_off) = match self.groups.standing(user, group).await {
+            Ok(standing) => (standing, false),
+            Err(refusal @ Refusal::InsufficientReplicas { .. }) => {
+                let known = self.groups.known_standing(user, group).await?;
+                let reader = known.filter(|standing| standing.reader().is_ok());
+                (reader.ok_or(refusal)?, true)
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        let page = self.files.list(&standing, after).await?;
+        let mut files = page.files;
+        let ids: Vec<_> = files.iter().map(|file| file.id).collect();
+        let counts = self.swarms.counts(&standing.name, &ids).await;
+        for (file, count) in files.iter_mut().zip(counts) {
+            file.holders_online = count;
+        }
+        Ok(Response::Files {
+            files,
+            next: page.next,
+            stale: page.stale || cut_off,
+        })
     }
 
     /// Mints a grant, after majority reads that began after the request came.

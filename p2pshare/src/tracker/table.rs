@@ -7,7 +7,7 @@
 use crate::{
     dht::{Attempt, DhtNode, Row, RowChange, RowError},
     identity::PeerId,
-    limits::CHANGE_RACES_MAX,
+    limits::{CHANGE_RACES_MAX, KNOWN_PAGE_ROWS},
     tracker::rows::RowValue,
     wire::{
         ring::{RequestKey, RowKey, Version},
@@ -52,6 +52,26 @@ pub(super) async fn read<T: RowValue>(dht: &DhtNode, key: &RowKey) -> Result<Opt
     match dht.read(key).await? {
         Some(row) => value_of(&row),
         None => Ok(None),
+    }
+}
+
+/// The value of `key` as this tracker knows it, whoever else can be reached: what was decided meanwhile, it may
+/// lack. `None` says nothing of what the ring has.
+pub(super) async fn known<T: RowValue>(dht: &DhtNode, key: &RowKey) -> Result<Option<T>, Refusal> {
+    // A row lies behind every beginning of its key, and hardly anything between.
+    let before = key.sort().split_last().map(|(_, before)| before.to_vec());
+    let (mut after, mut found) = (before, None);
+    loop {
+        let page = dht.list(key.partition(), after, KNOWN_PAGE_ROWS).await?;
+        for (sort, row) in &page.rows {
+            if sort == key.sort() {
+                found = value_of(row)?;
+            }
+        }
+        match page.next {
+            Some(next) if *next < *key.sort() => after = Some(next),
+            _ => return Ok(found),
+        }
     }
 }
 

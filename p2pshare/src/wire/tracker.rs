@@ -43,7 +43,11 @@ pub(crate) enum Request {
         password: Password,
     },
     /// Logs this connection's peer in. [`Response::LoggedIn`].
-    Login { user: UserName, password: Password },
+    Login {
+        change: Change,
+        user: UserName,
+        password: Password,
+    },
     /// Makes this connection that of the credential's user, and renews the credential.
     /// [`Response::LoggedIn`].
     Authenticate { credential: Signed<Credential> },
@@ -575,7 +579,7 @@ impl Request {
 
     /// Whether it changes rows, so that without an answer it may have been done.
     pub(crate) fn changes_rows(&self) -> bool {
-        self.change().is_some() || matches!(self, Self::Login { .. })
+        self.change().is_some()
     }
 
     /// Says that it may have been sent before.
@@ -588,6 +592,7 @@ impl Request {
     fn change_mut(&mut self) -> Option<&mut Change> {
         match self {
             Self::CreateUser { change, .. }
+            | Self::Login { change, .. }
             | Self::Logout { change }
             | Self::CreateGroup { change, .. }
             | Self::JoinGroup { change, .. }
@@ -599,7 +604,6 @@ impl Request {
             | Self::AddSharer { change, .. }
             | Self::StopSharing { change, .. } => Some(change),
             Self::Hello
-            | Self::Login { .. }
             | Self::Authenticate { .. }
             | Self::ListGroups { .. }
             | Self::ListRequests { .. }

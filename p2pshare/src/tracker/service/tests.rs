@@ -69,7 +69,13 @@ async fn a_connection_without_a_login_ends_after_a_minute() {
         matches!(created, Response::UserCreated { .. }),
         "{created:?}"
     );
-    let logged_in = ask(&member, Request::Login { user, password }).await;
+    let change = Change::new(crate::identity::RequestId::from_bytes([3; 16]));
+    let login = Request::Login {
+        change,
+        user,
+        password,
+    };
+    let logged_in = ask(&member, login).await;
     assert!(
         matches!(logged_in, Response::LoggedIn { .. }),
         "{logged_in:?}"

@@ -205,6 +205,7 @@ fn account_requests() -> Vec<(&'static str, Request)> {
         (
             "login",
             Request::Login {
+                change: change(),
                 user: user("Alice"),
                 password: password(),
             },

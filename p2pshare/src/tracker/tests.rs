@@ -1,0 +1,282 @@
+//! What was done once is so when it is asked for again, whatever has become of who asks: the answer of a tracker that
+//! died, or was cut off, comes from another one.
+
+#![allow(clippy::unwrap_used)]
+
+use super::{accounts::Accounts, files::Files, groups::Groups, table::Request};
+use crate::{
+    content::{Digest, FileId},
+    dht::DhtNode,
+    identity::{FileName, GroupName, PeerId, RequestId, RingId, UserName, key::SigningKey},
+    time::Timestamp,
+    transport::Prefix,
+    wire::tracker::{Access, Change, JoinOutcome, NewFile, Password, Refusal},
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1);
+
+/// Two trackers of one ring, which have nothing but its rows in common.
+struct Trackers {
+    groups: [Groups; 2],
+    files: [Files; 2],
+    accounts: [Accounts; 2],
+    dht: DhtNode,
+    _folder: tempfile::TempDir,
+}
+
+impl Trackers {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = RingId::from_bytes([1; 32]);
+        let dht = DhtNode::builder(folder.path(), ring).bind().await.unwrap();
+        let accounts =
+            || Accounts::new(dht.clone(), ring, SigningKey::from_seed(&[8; 32])).unwrap();
+        Self {
+            groups: [Groups::new(dht.clone()), Groups::new(dht.clone())],
+            files: [Files::new(dht.clone()), Files::new(dht.clone())],
+            accounts: [accounts(), accounts()],
+            dht,
+            _folder: folder,
+        }
+    }
+
+    /// A group that Alice owns and Bob and Carol are members of.
+    async fn group(&self, name: &str) -> GroupName {
+        let name = GroupName::new(name).unwrap();
+        let ([groups, _], alice) = (&self.groups, alice());
+        let made = groups.create(new(), &alice, &name, Access::Members, NOW);
+        made.await.unwrap();
+        for user in [bob(), carol()] {
+            self.let_in(&name, &user).await;
+        }
+        name
+    }
+
+    async fn let_in(&self, group: &GroupName, user: &UserName) {
+        let ([groups, _], alice) = (&self.groups, alice());
+        groups.join(new(), user, group, NOW).await.unwrap();
+        let accepted = groups.decide(new(), &alice, group, user, true, NOW);
+        accepted.await.unwrap();
+    }
+
+    async fn give(&self, group: &GroupName, to: &UserName) {
+        let alice = alice();
+        let given = self.groups[0].transfer(new(), &alice, group, to, NOW);
+        given.await.unwrap();
+    }
+
+    async fn put_out(&self, group: &GroupName, user: &UserName) {
+        let alice = alice();
+        let removed = self.groups[0].remove(new(), &alice, group, user, NOW);
+        removed.await.unwrap();
+    }
+}
+
+fn alice() -> UserName {
+    UserName::new("Alice").unwrap()
+}
+
+fn bob() -> UserName {
+    UserName::new("Bob").unwrap()
+}
+
+fn carol() -> UserName {
+    UserName::new("Carol").unwrap()
+}
+
+/// A change that was never asked for.
+fn new() -> Request {
+    Request {
+        peer: PeerId::from_bytes([7; 32]),
+        change: Change::new(RequestId::from_bytes(rand::random())),
+    }
+}
+
+/// The same as it is asked for again.
+fn again(request: Request) -> Request {
+    let change = Change {
+        retry: true,
+        ..request.change
+    };
+    Request { change, ..request }
+}
+
+#[tokio::test]
+async fn who_was_let_in_or_out_is_so_when_asked_again_after_the_group_has_another_owner() {
+    let ring = Trackers::new().await;
+    let [one, other] = &ring.groups;
+    let (alice, bob, carol) = (alice(), bob(), carol());
+
+    let name = GroupName::new("accepting").unwrap();
+    let made = one.create(new(), &alice, &name, Access::Members, NOW);
+    made.await.unwrap();
+    one.join(new(), &bob, &name, NOW).await.unwrap();
+    one.join(new(), &carol, &name, NOW).await.unwrap();
+    let (accepting, rejecting) = (new(), new());
+    let accept =
+        async |at: &Groups, request| at.decide(request, &alice, &name, &bob, true, NOW).await;
+    let reject =
+        async |at: &Groups, request| at.decide(request, &alice, &name, &carol, false, NOW).await;
+    accept(one, accepting).await.unwrap();
+    reject(one, rejecting).await.unwrap();
+    ring.give(&name, &bob).await;
+    assert_eq!(accept(other, again(accepting)).await, Ok(()));
+    assert_eq!(reject(other, again(rejecting)).await, Ok(()));
+    // One that was never made is decided as things are.
+    let not_owner = Err(Refusal::NotOwner {
+        group: name.clone(),
+    });
+    assert_eq!(accept(other, again(new())).await, not_owner);
+
+    let name = ring.group("removing").await;
+    let removing = new();
+    let remove = async |at: &Groups, request| at.remove(request, &alice, &name, &carol, NOW).await;
+    remove(one, removing).await.unwrap();
+    ring.give(&name, &bob).await;
+    assert_eq!(remove(other, again(removing)).await, Ok(()));
+    assert!(matches!(
+        remove(other, again(new())).await,
+        Err(Refusal::NotOwner { .. })
+    ));
+
+    let name = ring.group("giving").await;
+    let giving = new();
+    let give = async |at: &Groups, request| at.transfer(request, &alice, &name, &bob, NOW).await;
+    give(one, giving).await.unwrap();
+    assert_eq!(give(other, again(giving)).await, Ok(()));
+    assert!(matches!(
+        give(other, again(new())).await,
+        Err(Refusal::NotOwner { .. })
+    ));
+    ring.dht.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_joined_or_left_is_told_so_again_also_as_the_owner() {
+    let ring = Trackers::new().await;
+    let [one, other] = &ring.groups;
+    let (alice, bob) = (alice(), bob());
+
+    let name = GroupName::new("joining").unwrap();
+    let creating = new();
+    let create =
+        async |at: &Groups, request| at.create(request, &alice, &name, Access::Open, NOW).await;
+    create(one, creating).await.unwrap();
+    assert_eq!(create(other, again(creating)).await, Ok(()));
+    assert!(matches!(
+        create(other, again(new())).await,
+        Err(Refusal::GroupExists { .. })
+    ));
+    let joining = new();
+    let join = async |at: &Groups, request| at.join(request, &bob, &name, NOW).await;
+    assert_eq!(join(one, joining).await, Ok(JoinOutcome::Joined));
+    assert_eq!(join(other, again(joining)).await, Ok(JoinOutcome::Joined));
+    ring.give(&name, &bob).await;
+    assert_eq!(join(other, again(joining)).await, Ok(JoinOutcome::Joined));
+    assert!(matches!(
+        join(other, again(new())).await,
+        Err(Refusal::AlreadyMember { .. })
+    ));
+
+    let name = ring.group("leaving").await;
+    let leaving = new();
+    let leave = async |at: &Groups, request| at.leave(request, &bob, &name, NOW).await;
+    leave(one, leaving).await.unwrap();
+    assert_eq!(leave(other, again(leaving)).await, Ok(()));
+    assert!(matches!(
+        leave(other, again(new())).await,
+        Err(Refusal::NotAMember { .. })
+    ));
+    ring.let_in(&name, &bob).await;
+    ring.give(&name, &bob).await;
+    assert_eq!(leave(other, again(leaving)).await, Ok(()));
+    assert!(matches!(
+        leave(other, again(new())).await,
+        Err(Refusal::OwnerCannotLeave { .. })
+    ));
+    ring.dht.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_published_kept_or_given_up_is_so_when_its_peer_asks_again_from_outside() {
+    let ring = Trackers::new().await;
+    let [one, other] = &ring.files;
+    let (bob, group) = (bob(), ring.group("g").await);
+    let (name, id) = (FileName::new("x").unwrap(), FileId::from_bytes([1; 32]));
+    let publish = async |at: &Files, request| {
+        let standing = ring.groups[0].standing(&bob, &group).await.unwrap();
+        let file = NewFile {
+            name: name.clone(),
+            id,
+            size: 1,
+            sha256: Digest::from_bytes([2; 32]),
+        };
+        at.publish(request, &bob, &standing, file, NOW).await
+    };
+    let keep = async |at: &Files, request: Request| {
+        let standing = ring.groups[0].standing(&bob, &group).await.unwrap();
+        at.add_sharer(request, &bob, &standing, &name, id).await
+    };
+    let stop = async |at: &Files, request| {
+        let standing = ring.groups[0].standing(&bob, &group).await.unwrap();
+        at.stop(request, &bob, &standing, &name, false).await
+    };
+    let elsewhere = |request: Request| Request {
+        peer: PeerId::from_bytes([8; 32]),
+        ..request
+    };
+    let (publishing, keeping, stopping) = (new(), elsewhere(new()), new());
+    publish(one, publishing).await.unwrap();
+    keep(one, keeping).await.unwrap();
+    assert_eq!(stop(one, stopping).await, Ok(false));
+    assert_eq!(stop(other, again(stopping)).await, Ok(false));
+    assert!(matches!(
+        stop(other, again(new())).await,
+        Err(Refusal::NotSharing { .. })
+    ));
+    ring.put_out(&group, &bob).await;
+    assert_eq!(publish(other, again(publishing)).await, Ok(()));
+    assert!(matches!(
+        publish(other, again(new())).await,
+        Err(Refusal::NotAMember { .. })
+    ));
+    assert_eq!(keep(other, again(keeping)).await, Ok(()));
+    assert!(matches!(
+        keep(other, again(new())).await,
+        Err(Refusal::NotAMember { .. })
+    ));
+    ring.dht.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_that_is_sent_again_begins_no_other_session() {
+    let ring = Trackers::new().await;
+    let [one, other] = &ring.accounts;
+    let user = alice();
+    let from = || Prefix::of([192, 0, 2, 1].into());
+    let password = || Password::new("pass123");
+    let made = one.create(from(), new(), user.clone(), password(), NOW);
+    made.await.unwrap();
+    let login = async |at: &Accounts, request| {
+        let entered = at.login(from(), request, user.clone(), password(), NOW);
+        entered.await
+    };
+    let entering = new();
+    let first = login(one, entering).await.unwrap();
+    // As by a tracker that was away when the peer gave it up, and has only now come to it.
+    let second = login(other, entering).await.unwrap();
+    assert_eq!(first.session, second.session);
+    let shown = other.authenticate(entering.peer, &first.credential, NOW);
+    assert_eq!(shown.await.unwrap().session, first.session);
+
+    let leaving = new();
+    one.logout(leaving, &user, first.session).await.unwrap();
+    let left = other.logout(again(leaving), &user, first.session).await;
+    assert_eq!(left, Ok(()));
+    // Nor does it bring one back that was ended.
+    let late = login(one, again(entering)).await;
+    assert!(matches!(late, Err(Refusal::NotLoggedIn)), "{late:?}");
+    let next = login(one, new()).await.unwrap();
+    assert_ne!(next.session, first.session);
+    ring.dht.shutdown().await.unwrap();
+}
