@@ -112,7 +112,7 @@ impl Presence {
             tokio::select! {
                 () = end.cancelled() => break,
                 _ = tokio::time::sleep(pause) => {}
-                _ = changes.changed(), if failures == 0 => {}
+                _ = changes.changed() => {}
                 // Another tracker, or the same one started again, knows nothing.
                 _ = connected.wait_for(|now| {
                     let now = now.as_ref().map(|now| now.serial);
@@ -124,8 +124,9 @@ impl Presence {
     }
 
     async fn announce(&mut self, changes: &mut watch::Receiver<u64>) -> Result<(), SessionError> {
-        let connected = self.link.connect().await?;
+        // Whatever becomes of this announcement, only what changes after it is a reason for the next.
         let change = *changes.borrow_and_update();
+        let connected = self.link.connect().await?;
         let holds = self.holds();
         let (anew, entries) = match &self.told {
             Some((serial, told)) if *serial == connected.serial => {

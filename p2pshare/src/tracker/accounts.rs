@@ -42,6 +42,8 @@ pub(super) struct Login {
     pub(super) user: UserName,
     pub(super) credential: Signed<Credential>,
     pub(super) session: SessionId,
+    /// Whether a majority of the ring has said so. Otherwise it is as far as this tracker knows, which is cut off.
+    pub(super) confirmed: bool,
 }
 
 impl Accounts {
@@ -170,18 +172,12 @@ impl Accounts {
         credential: &Signed<Credential>,
         now: Timestamp,
     ) -> Result<Login, Refusal> {
-        let claims = credential
-            .open(&self.token_key.verifying_key())
-            .map_err(|_| Refusal::NotLoggedIn)?;
-        claims
-            .check(self.ring, peer, now)
-            .map_err(|_| Refusal::NotLoggedIn)?;
         let Credential::V1 {
             user,
             session,
             generation,
             ..
-        } = claims;
+        } = self.open(peer, credential, now)?;
         self.check_session(&user, peer, session).await?;
         let account = table::read::<Account>(&self.dht, &rows::account_key(&user)).await?;
         match account {
@@ -192,6 +188,56 @@ impl Accounts {
             }) if current == generation => Ok(self.issue(name, peer, session, generation, now)),
             _ => Err(Refusal::NotLoggedIn),
         }
+    }
+
+    /// Takes a credential for what it says as far as this tracker knows, and does not renew it; `None` if it knows nothing
+    /// of it. Enough to be shown what is marked as stale, and nothing else.
+    pub(super) async fn recognize(
+        &self,
+        peer: PeerId,
+        credential: &Signed<Credential>,
+        now: Timestamp,
+    ) -> Result<Option<Login>, Refusal> {
+        let Credential::V1 {
+            user,
+            session,
+            generation,
+            ..
+        } = self.open(peer, credential, now)?;
+        let row = table::known(&self.dht, &rows::session_key(&user, peer)).await?;
+        let account = table::known(&self.dht, &rows::account_key(&user)).await?;
+        Ok(match (row, account) {
+            (
+                Some(SessionRow::V1 { session: known, .. }),
+                Some(Account::V1 {
+                    name,
+                    generation: current,
+                    ..
+                }),
+            ) if known == session && current == generation => Some(Login {
+                user: name,
+                credential: credential.clone(),
+                session,
+                confirmed: false,
+            }),
+            _ => None,
+        })
+    }
+
+    /// What a credential says, if it was signed for this peer and is not over.
+    fn open(
+        &self,
+        peer: PeerId,
+        credential: &Signed<Credential>,
+        now: Timestamp,
+    ) -> Result<Credential, Refusal> {
+        let claims = credential
+            .open(&self.token_key.verifying_key())
+            .map_err(|_| Refusal::NotLoggedIn)?;
+        claims
+            .check(self.ring, peer, now)
+            .map_err(|_| Refusal::NotLoggedIn)?;
+        Ok(claims)
     }
 
     /// Whether `session` is still that of `user` at `peer`.
@@ -251,6 +297,7 @@ impl Accounts {
             user,
             credential: Signed::sign(&claims, &self.token_key),
             session,
+            confirmed: true,
         }
     }
 

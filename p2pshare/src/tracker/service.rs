@@ -16,7 +16,7 @@ use super::{
     accounts::{Accounts, Login},
     backlog::Backlog,
     files::Files,
-    groups::Groups,
+    groups::{Groups, Standing},
     swarms::Swarms,
     table::Request as Author,
 };
@@ -25,7 +25,7 @@ use crate::{
     identity::{
         FileName, GroupName, PeerId, RingId, UserName,
         key::SigningKey,
-        token::{Grant, Signed, TrackerCertificate},
+        token::{Credential, Grant, Signed, TrackerCertificate},
     },
     limits::{
         GRANT_LIFE, LONG_REQUESTS_AT_ONCE, LOOKUPS_AT_ONCE, REQUESTS_AT_ONCE, STRANGER_LIFE,
@@ -176,16 +176,68 @@ impl Service {
                 .await
                 .map(|login| caller.log_in(login)),
             Request::Authenticate { credential } => self
-                .accounts
                 .authenticate(caller.peer, &credential, now)
                 .await
                 .map(|login| caller.log_in(login)),
             request => match caller.login() {
-                Ok(login) => self.answer_user(caller, &login, request, now).await,
+                Ok(login) if login.confirmed => {
+                    self.answer_user(caller, &login, request, now).await
+                }
+                Ok(known) => self.answer_unconfirmed(caller, known, request, now).await,
                 Err(refusal) => Err(refusal),
             },
         };
         answer.unwrap_or_else(Response::Refused)
+    }
+
+    async fn authenticate(
+        &self,
+        peer: PeerId,
+        credential: &Signed<Credential>,
+        now: Timestamp,
+    ) -> Result<Login, Refusal> {
+        match self.accounts.authenticate(peer, credential, now).await {
+            Err(refusal @ Refusal::InsufficientReplicas { .. }) => {
+                let known = self.accounts.recognize(peer, credential, now).await?;
+                known.ok_or(refusal)
+            }
+            certain => certain,
+        }
+    }
+
+    /// Answers one whom this tracker, cut off, took for who he says. As long as it is cut off he is shown what it knows,
+    /// and for all else it has to be certain of him first.
+    async fn answer_unconfirmed(
+        &self,
+        caller: &Caller,
+        known: Login,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let listed = match &request {
+            Request::ListGroups { .. } => {
+                let listed = self.answer_group(caller, &known.user, request.clone(), now);
+                Some(listed.await?)
+            }
+            Request::ListFiles { group, after } => {
+                self.known_files(&known.user, group, after.as_ref()).await?
+            }
+            _ => None,
+        };
+        if let Some(listed) = listed.filter(Response::is_stale) {
+            return Ok(listed);
+        }
+        let credential = &known.credential;
+        let login = self
+            .accounts
+            .authenticate(caller.peer, credential, now)
+            .await;
+        if login.as_ref().err() == Some(&Refusal::NotLoggedIn) {
+            caller.log_out(&known);
+        }
+        let login = login?;
+        caller.log_in(login.clone());
+        self.answer_user(caller, &login, request, now).await
     }
 
     async fn answer_user(
@@ -365,16 +417,36 @@ impl Service {
         group: &GroupName,
         after: Option<&FileName>,
     ) -> Result<Response, Refusal> {
-        let (standing, cut_off) = match self.groups.standing(user, group).await {
-            Ok(standing) => (standing, false),
+        match self.groups.standing(user, group).await {
+            Ok(standing) => self.files_of(&standing, after).await,
             Err(refusal @ Refusal::InsufficientReplicas { .. }) => {
-                let known = self.groups.known_standing(user, group).await?;
-                let reader = known.filter(|standing| standing.reader().is_ok());
-                (reader.ok_or(refusal)?, true)
+                let known = self.known_files(user, group, after).await?;
+                known.filter(Response::is_stale).ok_or(refusal)
             }
-            Err(refusal) => return Err(refusal),
-        };
-        let page = self.files.list(&standing, after).await?;
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The same by what this tracker knows of the group; `None` if it does not know the user as a reader.
+    async fn known_files(
+        &self,
+        user: &UserName,
+        group: &GroupName,
+        after: Option<&FileName>,
+    ) -> Result<Option<Response>, Refusal> {
+        let standing = self.groups.known_standing(user, group).await?;
+        match standing.filter(|standing| standing.reader().is_ok()) {
+            Some(standing) => self.files_of(&standing, after).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn files_of(
+        &self,
+        standing: &Standing,
+        after: Option<&FileName>,
+    ) -> Result<Response, Refusal> {
+        let page = self.files.list(standing, after).await?;
         let mut files = page.files;
         let ids: Vec<_> = files.iter().map(|file| file.id).collect();
         let counts = self.swarms.counts(&standing.name, &ids).await;
@@ -384,7 +456,7 @@ impl Service {
         Ok(Response::Files {
             files,
             next: page.next,
-            stale: page.stale || cut_off,
+            stale: page.stale,
         })
     }
 

@@ -2,6 +2,7 @@
 //! the end. A change that some tracker may have seen ends with a certain answer of its row, or as unknown.
 
 use crate::{
+    limits::TRACKER_ANSWER_TIMEOUT,
     peer::error::SessionError,
     wire::tracker::{Refusal, Request, Response},
 };
@@ -55,8 +56,13 @@ impl Asking {
     pub(super) fn went_round(&mut self, query: &Request, unreachable: SessionError) -> Failed {
         self.shunned.clear();
         match &self.said {
-            // Whoever turns a retry away unseen does not know what became of it.
-            Some(Err(_)) | None if self.may_be_done(query) => Failed::Later,
+            // Whoever turns a retry away unseen does not know what became of it; one who comes back may say it.
+            Some(Err(_)) | None if self.may_be_done(query) => {
+                match self.began.elapsed() < TRACKER_ANSWER_TIMEOUT {
+                    true => Failed::Later,
+                    false => Failed::Over(unreachable),
+                }
+            }
             Some(Err(refusal)) => Failed::Over(refusal.clone().into()),
             // What is said of it then is the answer that there is.
             Some(Ok(_)) => Failed::Over(unreachable),

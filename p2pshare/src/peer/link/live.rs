@@ -23,6 +23,8 @@ pub(super) struct Slot {
     live: Option<Live>,
     /// When all trackers had been tried in vain.
     in_vain: Option<Instant>,
+    /// When one besides these had been looked for in vain.
+    no_other: Option<(Instant, Vec<usize>)>,
 }
 
 #[derive(Clone)]
@@ -116,8 +118,16 @@ impl TrackerLink {
             _ => {}
         }
         if !shunned.is_empty() {
+            // While this one waited, somebody looked.
+            if let Some((failed, besides)) = &slot.no_other
+                && *failed > asked
+                && besides.iter().all(|tracker| shunned.contains(tracker))
+            {
+                return Err(NotLive::NoOther);
+            }
             let other = timeout(SECOND_OPINION_TIMEOUT, self.connect_any(shunned)).await;
             let Ok(Ok(other)) = other else {
+                slot.no_other = Some((Instant::now(), shunned.to_vec()));
                 return Err(NotLive::NoOther);
             };
             if let Some(before) = slot.live.replace(other) {

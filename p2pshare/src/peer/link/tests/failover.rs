@@ -413,11 +413,19 @@ async fn a_refusal_waits_no_longer_than_a_moment_for_trackers_that_are_dead() {
     world.network.part(host(1), peer_host());
     world.network.part(host(2), peer_host());
     let began = Instant::now();
-    let answer = world.link.ask(create("g")).await;
-    assert!(
-        matches!(answer, Err(SessionError::Refused(ref refusal)) if *refusal == no_quorum()),
-        "{answer:?}"
-    );
+    // However many there are, they wait together.
+    let mut asks = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let link = world.link.clone();
+        asks.spawn(async move { link.ask(create(&format!("g{number}"))).await });
+    }
+    while let Some(answer) = asks.join_next().await {
+        let answer = answer.unwrap();
+        assert!(
+            matches!(answer, Err(SessionError::Refused(ref refusal)) if *refusal == no_quorum()),
+            "{answer:?}"
+        );
+    }
     assert!(
         began.elapsed() < Duration::from_millis(1500),
         "{:?}",
@@ -546,4 +554,30 @@ async fn a_move_in_the_middle_of_an_announcement_is_followed_by_another_one() {
         stop.cancel();
         running.await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_new_is_announced_at_once_however_long_announcements_have_failed() {
+    let world = World::new(1, true).await;
+    world.set(0, Manner::Refusing(no_quorum()));
+    let disk = MemoryDisk::default();
+    let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+    let library = Library::load(store).await.unwrap();
+    let holdings = (library.clone(), Ongoing::new(library.clone()));
+    let presence = Presence::new(world.link.clone(), holdings, world.peer.local_addr());
+    let mut known = presence.known();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(presence.run(stop.clone()));
+    sleep(Duration::from_secs(120)).await;
+    assert!(known.borrow().is_none());
+    // Whoever gets no answer asks seldom.
+    let asked = world.heard(0);
+    assert!(asked < 60, "{asked} requests");
+    world.set(0, Manner::Well);
+    let began = Instant::now();
+    library.notify();
+    known.wait_for(Option::is_some).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1));
+    stop.cancel();
+    running.await.unwrap();
 }
