@@ -10,6 +10,7 @@ mod world;
 
 use std::fs;
 use std::net::UdpSocket;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -423,6 +424,77 @@ fn only_winner(finished: &[Finished; 2]) -> usize {
     let winners: Vec<_> = (0..2).filter(|&at| finished[at].code == Some(0)).collect();
     assert_eq!(winners.len(), 1, "{finished:?}");
     winners[0]
+}
+
+#[test]
+fn a_tracker_whose_disk_is_full_says_so_and_ends_and_the_others_go_on() {
+    let (world, mut ring) = ring_of(3);
+    let small = ring.data_dir(2);
+    fs::create_dir(&small).unwrap();
+    if !can_mount(&small) {
+        println!("skipped: this machine does not let a test mount a disk");
+        return;
+    }
+    for tracker in [0, 1] {
+        ring.start(tracker);
+    }
+    // A disk that only the third sees.
+    let started = ring.command(2);
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs -o size=24m,mode=700 tmpfs \"$0\" && exec \"$@\"";
+    command
+        .args(["--map-root-user", "--mount", "sh", "-c", script])
+        .arg(&small)
+        .arg(started.get_program())
+        .args(started.get_args())
+        .current_dir(ring.folder(2))
+        .env("HOME", ring.folder(2));
+    ring.start_as(2, command);
+    for tracker in 0..3 {
+        ring.wait_until_whole(tracker);
+    }
+    join_world(&world, &ring, "Alice", (2, 0));
+    let root = format!("/proc/{}/root", ring.process(2).pid().as_raw_pid());
+    let disk = Path::new(&root).join(small.strip_prefix("/").unwrap());
+    let filled = fs::write(disk.join("ballast"), vec![1; 32 << 20]);
+    assert_eq!(
+        filled.unwrap_err().kind(),
+        std::io::ErrorKind::StorageFull,
+        "there is room left"
+    );
+    for group in 0..20 {
+        world.ok(&["create_group", &format!("g{group}")]);
+    }
+    let ended = ring.ended(2);
+    assert_eq!(ended.code, Some(FAILED), "{ended:?}");
+    assert!(
+        error(&ended).starts_with("the tracker failed: "),
+        "{ended:?}"
+    );
+    assert!(
+        error(&ended).contains("No space left on device"),
+        "{ended:?}"
+    );
+    world.ok(&["create_group", "after"]);
+    let groups = world.ok(&["list_groups"]);
+    assert!(
+        groups.contains("g19") && groups.contains("after"),
+        "{groups}"
+    );
+}
+
+/// Whether a test may mount a disk that only it sees.
+fn can_mount(at: &Path) -> bool {
+    let probe = [
+        "--map-root-user",
+        "--mount",
+        "mount",
+        "-t",
+        "tmpfs",
+        "tmpfs",
+    ];
+    let probed = Command::new("unshare").args(probe).arg(at).output();
+    probed.is_ok_and(|probed| probed.status.success())
 }
 
 #[test]

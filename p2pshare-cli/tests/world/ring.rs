@@ -9,7 +9,7 @@ use std::time::Instant;
 use rand::RngExt;
 use rustix::process::Signal;
 
-use super::{PATIENCE, Process, tracker_binary};
+use super::{Finished, PATIENCE, Process, tracker_binary};
 
 pub(crate) struct Ring {
     pub(crate) addrs: Vec<String>,
@@ -71,7 +71,12 @@ impl Ring {
 
     /// Starts one, and waits until it listens.
     pub(crate) fn start(&mut self, tracker: usize) {
-        let mut process = Process::spawn(self.command(tracker));
+        self.start_as(tracker, self.command(tracker));
+    }
+
+    /// Starts one by a command that becomes it, and waits until it listens.
+    pub(crate) fn start_as(&mut self, tracker: usize, command: Command) {
+        let mut process = Process::spawn(command);
         process.wait_until_said("Type 'quit' to stop the tracker");
         self.trackers[tracker] = Some(process);
     }
@@ -122,6 +127,11 @@ impl Ring {
 
     pub(crate) fn process(&mut self, tracker: usize) -> &mut Process {
         self.trackers[tracker].as_mut().unwrap()
+    }
+
+    /// Waits until one has ended by itself.
+    pub(crate) fn ended(&mut self, tracker: usize) -> Finished {
+        self.trackers[tracker].take().unwrap().wait()
     }
 
     pub(crate) fn is_running(&self, tracker: usize) -> bool {
