@@ -17,6 +17,7 @@ mod host;
 mod lease;
 mod links;
 mod machine;
+mod meetings;
 mod member;
 mod membership;
 mod node;
