@@ -290,4 +290,28 @@ mod tests {
         assert_eq!(kept, Some(row(16)), "something was changed");
         dht.shutdown().await.unwrap();
     }
+
+    #[tokio::test]
+    async fn a_row_is_known_whatever_stands_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = RingId::from_bytes([1; 32]);
+        let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
+        let key = |sort: String| RowKey::new("p", sort).unwrap();
+        // More than a page of them before the one that is looked for.
+        for i in 0..3 * KNOWN_PAGE_ROWS {
+            let key = key(format!("bo{i:03}"));
+            create(&dht, &key, request(0, false)).await.unwrap();
+        }
+        let found = async |sort: &str| known::<SessionRow>(&dht, &key(sort.into())).await;
+        assert_eq!(found("bob").await, Ok(None));
+        for sort in ["bob", "boc"] {
+            let key = key(sort.into());
+            create(&dht, &key, request(0, false)).await.unwrap();
+        }
+        for sort in ["bob", "bo000", "bo047"] {
+            assert_eq!(found(sort).await, Ok(Some(row(0))), "{sort}");
+        }
+        assert_eq!(found("bo").await, Ok(None));
+        dht.shutdown().await.unwrap();
+    }
 }

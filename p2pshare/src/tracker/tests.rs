@@ -28,7 +28,7 @@ impl Trackers {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ring = RingId::from_bytes([1; 32]);
-        let dht = DhtNode::builder(folder.path(), ring).bind().await.unwrap();
+        let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
         let accounts =
             || Accounts::new(dht.clone(), ring, SigningKey::from_seed(&[8; 32])).unwrap();
         Self {
