@@ -1,8 +1,10 @@
-//! What the benches of p2pshare share: the hot paths are measured in `benches/`, the whole by programs in `src/bin/`, where it can be beside something that is known.
+//! What the benches of p2pshare share: the hot paths are measured in `benches/`, the whole by the programs in
+//! `src/bin/`, beside something that is known where there is such a thing.
 
 pub mod etcd;
 pub mod plain_quinn;
 pub mod process;
+pub mod ring_of;
 pub mod trackers;
 
 /// What a measurement comes to, which ends with the first thing that goes wrong.

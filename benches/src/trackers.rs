@@ -50,6 +50,8 @@ impl Ring {
         command
             .current_dir(&self.dir)
             .args([LIST, &number.to_string()])
+            // That another one was killed is no news here.
+            .env("P2PSHARE_LOG", "error")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut tracker = Running::spawn(&mut command)?;

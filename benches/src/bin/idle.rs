@@ -81,11 +81,12 @@ fn gossip(members: usize, seconds: u32) {
     let time = Duration::from_secs(seconds.into());
     let cost = gossip_of(members, time);
     println!(
-        "{members} simulated members: {:.0} bytes/s of gossip in {:.1} datagrams/s sent by each, {:.3} % of a core; \
+        "{members} simulated members: {:.0} bytes/s of gossip in {:.1} datagrams/s sent by each, \
+         {:.0} µs of CPU in a second; \
          all know of a death in {:.1?}",
         cost.bytes,
         cost.datagrams,
-        100.0 * cost.cpu,
+        1e6 * cost.cpu,
         cost.death
     );
 }

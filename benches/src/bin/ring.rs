@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use p2pshare::internals::ring_of;
 use p2pshare::{Attempt, DhtNode, PeerId, RequestId, RequestKey, RowChange, RowKey, Version};
 use p2pshare_benches::etcd::{Client, Cluster};
+use p2pshare_benches::ring_of::ring_of;
 use p2pshare_benches::{Outcome, at, flag, median};
 use tokio::task::JoinSet;
 

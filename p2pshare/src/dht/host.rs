@@ -72,8 +72,8 @@ struct State {
     waiting_for: Vec<TrackerAddr>,
     /// What is wrong at which address.
     troubles: BTreeMap<TrackerAddr, String>,
-    /// Rows that are known to differ between replicas.
-    behind: u64,
+    /// How many rows are known to differ from those of another member.
+    behind: BTreeMap<MemberId, u64>,
     /// By how much the commits that it tells of are more than those of its disk.
     ahead: u64,
 }
@@ -109,7 +109,7 @@ impl Core {
                 up: BTreeSet::new(),
                 waiting_for: Vec::new(),
                 troubles: BTreeMap::new(),
-                behind: 0,
+                behind: BTreeMap::new(),
                 ahead,
             }),
             replica: Arc::default(),
@@ -211,13 +211,17 @@ impl Core {
         self.with_replica(Replica::rows).unwrap_or(0)
     }
 
+    /// How many rows are known to differ from those of the member with whom most do.
     pub(super) fn behind(&self) -> u64 {
-        self.state().behind
+        self.state().behind.values().copied().max().unwrap_or(0)
     }
 
-    pub(super) fn set_behind(&self, behind: u64) {
-        self.state().behind = behind;
-        self.changed();
+    /// So many rows differ from those of this member.
+    pub(super) fn set_behind(&self, with: MemberId, behind: u64) {
+        let before = self.state().behind.insert(with, behind);
+        if before.unwrap_or(0) != behind {
+            self.changed();
+        }
     }
 
     /// Becomes a member of this list in this life, on disk and then in memory, with a replica that does not
@@ -253,6 +257,7 @@ impl Core {
                 .is_some_and(|record| record.member(id).is_some())
         };
         state.heard.retain(|id, _| is_member(*id));
+        state.behind.retain(|id, _| is_member(*id));
         drop(state);
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         time.retain(is_member);
