@@ -52,7 +52,7 @@ async fn main() -> Outcome<()> {
 
 async fn bind(dir: &Path) -> Outcome<DhtNode> {
     let ring = RingId::from_bytes([1; 32]);
-    Ok(DhtNode::builder(dir.to_owned(), ring).bind().await?)
+    Ok(DhtNode::alone(dir, ring).await?)
 }
 
 /// Makes the rows, and ends without closing anything.

@@ -2,7 +2,7 @@
 //! majority before it is answered: creates, updates and majority reads, with 1 and with 64 clients.
 //!
 //! `cargo run --release -p p2pshare-benches --bin ring -- [--seconds 5] [--rounds 1] [--members 3] [--dir FOLDER]
-//! [--etcd PROGRAM] [--connections 1]`
+//! [--etcd PROGRAM] [--connections 4]`
 //!
 //! With `--etcd /usr/bin/etcd` an etcd of as many members, with its defaults and on the same disk, does the same
 //! work in turn with ours, and the medians of the rounds stand beside each other. Our members and the clients are one
@@ -42,7 +42,7 @@ async fn main() -> Outcome<()> {
     let mut connected = Vec::new();
     if let Some(etcd) = &etcd {
         println!("etcd: processes {:?}", etcd.pids());
-        for _ in 0..flag("--connections")?.unwrap_or(1) {
+        for _ in 0..flag("--connections")?.unwrap_or(4) {
             connected.extend(etcd.connect().await?);
         }
     }
