@@ -98,6 +98,7 @@ impl Member {
                 addr: Some(member.addr.clone()),
                 alive: member.id == me || self.is_reachable(member.id),
                 is_self: member.id == me,
+                refused: self.core.refusal_at(&member.addr),
             })
             .collect();
         members.sort_by(|a, b| a.addr.cmp(&b.addr));
@@ -303,8 +304,16 @@ impl Member {
         }
         let live = replicas.iter().copied().filter(|id| self.is_reachable(*id));
         let live = live.collect();
-        let machine = Paging::new(now(), call, self.core.epoch(), replicas, live);
-        let mut page = self.driven(machine).await??;
+        let holds = replicas.contains(&self.core.life().member);
+        let machine = Paging::new(now(), call.clone(), self.core.epoch(), replicas, live);
+        let mut page = match self.driven(machine).await? {
+            Ok(page) => page,
+            Err(failure) if holds => match self.core.own_page(call).await? {
+                Some(page) => page,
+                None => return Err(failure.into()),
+            },
+            Err(failure) => return Err(failure.into()),
+        };
         let mut disputed = std::mem::take(&mut page.disputed).into_iter();
         let mut reading = JoinSet::new();
         loop {
@@ -319,10 +328,10 @@ impl Member {
             }
             match reading.join_next().await {
                 None => break,
-                Some(Ok(read)) => {
-                    let (key, state) = read?;
-                    page.rows.push(ReplicaRow::of_state(key, state));
-                }
+                Some(Ok(Ok((key, state)))) => page.rows.push(ReplicaRow::of_state(key, state)),
+                // So is everything, or it is the one row that too few of its replicas can still read.
+                Some(Ok(Err(RowError::InsufficientReplicas { .. }))) => page.stale = true,
+                Some(Ok(Err(error))) => return Err(error),
                 Some(Err(_)) => return Err(RowError::Contended),
             }
         }

@@ -31,6 +31,7 @@ mod repair;
 mod replica;
 mod row;
 mod row_key;
+mod seat;
 #[cfg(any(test, feature = "__internals"))]
 mod small_ring;
 mod startup;
