@@ -28,8 +28,8 @@ fn main() {
 /// Creating rows in a ring of one, and appending as many bytes to a file with one `fdatasync` for each client's.
 fn rows(criterion: &mut Criterion, dir: &Path) {
     let runtime = Runtime::new().expect("a runtime");
-    let ring = DhtNode::builder(dir.join("ring"), RingId::from_bytes([1; 32]));
-    let node = runtime.block_on(ring.bind()).expect("a ring of one");
+    let ring = DhtNode::alone(dir.join("ring"), RingId::from_bytes([1; 32]));
+    let node = runtime.block_on(ring).expect("a ring of one");
     let mut file = File::create(dir.join("file")).expect("a file");
     let next = AtomicU64::new(0);
     let mut group = criterion.benchmark_group("row change on disk");

@@ -3,3 +3,4 @@
 
 pub mod plain_quinn;
 pub mod process;
+pub mod ring_of;

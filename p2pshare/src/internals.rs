@@ -3,7 +3,6 @@
 //! It exists only with the private feature `__internals`, lives inside the crate so that nothing else has to be public
 //! for it, and promises nothing to anybody else. A fuzz target panics when a promise of the library is broken.
 
-mod bench_ring;
 mod benches;
 mod decoders;
 mod replicas;
@@ -11,7 +10,6 @@ mod ring_ops;
 
 use std::collections::BTreeSet;
 
-pub use bench_ring::ring_of;
 pub use benches::{ArrivedPage, ChunkStream, Frames, TwoBitfields, hash_chunk};
 pub use decoders::{
     fuzz_chunk_stream, fuzz_frame, fuzz_gossip, fuzz_peer_message, fuzz_ring_key,

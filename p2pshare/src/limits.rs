@@ -301,6 +301,8 @@ pub(crate) const MACHINE_INPUTS_MAX: usize = 2 * FOUNDERS_MAX;
 pub(crate) const DISPUTED_AT_ONCE: usize = 16;
 /// Rows that are repaired at once.
 pub(crate) const REPAIRS_AT_ONCE: usize = 32;
+/// How soon a member compares with another again if not all came of it; twice as late each time.
+pub(crate) const MEETING_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// How often a member compares what it has with another.
 pub(crate) const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a member holds a slice of its disk against the hash tree: all of them in about a day.

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use p2pshare::internals::ring_of;
 use p2pshare::{Attempt, DhtNode, PeerId, RequestId, RequestKey, RowChange, RowKey, Version};
+use p2pshare_benches::ring_of::ring_of;
 use tokio::task::JoinSet;
 
 /// Bytes of a row: as many as one of a file.

@@ -15,8 +15,8 @@ use super::founding::{self, Identity, Remembered};
 use super::hash_tree;
 use super::lease::table::LeaseTable;
 use super::links::{Host, Refusal, Trouble};
-use super::placement::{Placement, slice_of_row};
 use super::paging::Page;
+use super::placement::{Placement, slice_of_row};
 use super::replica::{self, Replica};
 use super::seat::Seat;
 use crate::identity::key::{SigningKey, VerifyingKey};
@@ -76,8 +76,8 @@ struct State {
     troubles: BTreeMap<TrackerAddr, Trouble>,
     /// Slices in which a row was found damaged on disk.
     damaged: BTreeSet<Slice>,
-    /// Rows that are known to differ between replicas.
-    behind: u64,
+    /// How many rows are known to differ from those of another member.
+    behind: BTreeMap<MemberId, u64>,
     /// By how much the commits that it tells of are more than those of its disk.
     ahead: u64,
 }
@@ -114,7 +114,7 @@ impl Core {
                 waiting_for: Vec::new(),
                 troubles: BTreeMap::new(),
                 damaged: BTreeSet::new(),
-                behind: 0,
+                behind: BTreeMap::new(),
                 ahead,
             }),
             replica: Arc::default(),
@@ -181,12 +181,22 @@ impl Core {
         let sound = self
             .store
             .view(move |view| hash_tree::is_sound(view, slice))
-            .await?;
-        if sound {
-            self.state().damaged.remove(&slice);
-            return Ok(());
+            .await;
+        let mended = match sound {
+            Ok(true) => {
+                self.state().damaged.remove(&slice);
+                return Ok(());
+            }
+            Ok(false) => mend(self.store.clone(), self.replica.clone(), slice).await,
+            Err(error) => Err(error),
+        };
+        match mended {
+            Err(error) if error.is_damage() => {
+                tracing::error!(%error, ?slice, "a part of the disk cannot be read");
+                Ok(())
+            }
+            mended => mended,
         }
-        mend(self.store.clone(), self.replica.clone(), slice).await
     }
 
     /// A row on disk turned out to be damaged. Says so, once for each slice, and sees to it that the next comparison
@@ -220,13 +230,17 @@ impl Core {
         self.replica.seen().map_or(0, |seen| seen.rows)
     }
 
+    /// How many rows are known to differ from those of the member with whom most do.
     pub(super) fn behind(&self) -> u64 {
-        self.state().behind
+        self.state().behind.values().copied().max().unwrap_or(0)
     }
 
-    pub(super) fn set_behind(&self, behind: u64) {
-        self.state().behind = behind;
-        self.changed();
+    /// So many rows differ from those of this member.
+    pub(super) fn set_behind(&self, with: MemberId, behind: u64) {
+        let before = self.state().behind.insert(with, behind);
+        if before.unwrap_or(0) != behind {
+            self.changed();
+        }
     }
 
     /// Becomes a member of this list in this life, on disk and then in memory, with a replica that does not
@@ -267,6 +281,7 @@ impl Core {
                 .is_some_and(|record| record.member(id).is_some())
         };
         state.heard.retain(|id, _| is_member(*id));
+        state.behind.retain(|id, _| is_member(*id));
         drop(state);
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         time.retain(is_member);
@@ -400,7 +415,9 @@ impl Core {
             let job = move |tx: &mut Transaction<'_>| {
                 replica.change(|replica| {
                     let answer = |request: ReplicaRequest| match replica.as_mut() {
-                        Some(replica) => spared(&request.call.clone(), replica.write(tx, from, request)),
+                        Some(replica) => {
+                            spared(&request.call.clone(), replica.write(tx, from, request))
+                        }
                         None => Ok((ReplicaAnswer::Unavailable, None)),
                     };
                     let answers: Result<Vec<_>, StoreError> =
@@ -640,7 +657,12 @@ async fn mend(store: Store, seat: Arc<Seat>, slice: Slice) -> Result<(), StoreEr
     };
     let (mended, damaged) = store.write(job).await?;
     if mended > 0 {
-        tracing::error!(?slice, leaves = mended, ?damaged, "rows on disk are not what they were");
+        tracing::error!(
+            ?slice,
+            leaves = mended,
+            ?damaged,
+            "rows on disk are not what they were"
+        );
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::builder::DhtNodeBuilder;
+use super::builder::{self, DhtBindError, DhtNodeBuilder};
 use super::lease::{Lease, LeasesPut};
+use super::life::Seat;
 use super::member::Member;
 use super::register::{Attempt, Change};
 use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
@@ -37,10 +38,20 @@ pub struct DhtNode {
 }
 
 impl DhtNode {
-    /// A member of the ring `ring` whose rows live in the folder `data_dir`, which is created if need be.
+    /// A member whose rows and secrets live in the folder `data_dir`, which is created if need be.
     #[must_use]
-    pub fn builder(data_dir: impl Into<PathBuf>, ring: RingId) -> DhtNodeBuilder {
-        DhtNodeBuilder::new(data_dir.into(), ring)
+    pub fn builder(data_dir: impl Into<PathBuf>) -> DhtNodeBuilder {
+        DhtNodeBuilder::new(data_dir.into())
+    }
+
+    /// The one member of a ring that nobody can reach but who has the handle: it needs neither key nor port. Its rows
+    /// live in the folder `data_dir`, which is created if need be; `ring` is whatever they belong to.
+    ///
+    /// # Errors
+    ///
+    /// [`DhtBindError`]; nothing was started.
+    pub async fn alone(data_dir: impl Into<PathBuf>, ring: RingId) -> Result<Self, DhtBindError> {
+        builder::open(data_dir.into(), ring, Seat::alone()?).await
     }
 
     /// The handle of a member that has started.

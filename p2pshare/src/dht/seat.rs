@@ -55,7 +55,7 @@ impl Seat {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
     use std::time::Duration;
 
     use super::*;
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn what_is_known_of_a_replica_is_told_while_a_job_holds_it() {
         let seat = Arc::new(Seat::default());
-        let (told, answer) = channel();
+        let (told, answer) = sync_channel(1);
         let other = seat.clone();
         let seen = seat.change(|_| {
             std::thread::spawn(move || told.send(other.seen().is_none()));

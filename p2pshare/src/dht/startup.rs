@@ -62,7 +62,10 @@ pub(super) async fn begin(
                     .set_waiting_for(members.map(|m| m.addr.clone()).collect());
             }
             Step::TwoRings(addrs) => {
-                tracing::error!(?addrs, "two rings were founded with this key; all but one have to be stopped");
+                tracing::error!(
+                    ?addrs,
+                    "two rings were founded with this key; all but one have to be stopped"
+                );
                 member.core.set_waiting_for(addrs);
             }
         }

@@ -1,16 +1,17 @@
 //! What a member does by itself once it votes: it compares what it has with each other member, now and then and
 //! whenever one comes back, repairs rows that differ and gets the leases that it lacks, and notes how far its disk and the others' are.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::host::now;
 use super::lease::exchange::LeaseExchange;
+use super::meetings::Meetings;
 use super::member::Member;
 use super::repair::{End, Exchange};
 use crate::identity::MemberId;
@@ -33,57 +34,56 @@ pub(super) async fn exchange_leases(member: Arc<Member>) {
         let exchange = LeaseExchange::new(now(), epoch, me, with);
         let exchanged = member.drive(exchange).await;
         tracing::trace!(?with, ?exchanged, "compared leases");
+        exchanged.complete
     };
     meet(member, LEASE_EXCHANGE_INTERVAL, exchange).await;
 }
 
-/// Does something with each other member about so often, and whenever one comes back; one at a time.
-async fn meet<F: Future<Output = ()>>(
+/// Does something with each other member that is within reach, one at a time, as [`Meetings`] says. `what` tells
+/// whether all came of it.
+async fn meet<F: Future<Output = bool>>(
     member: Arc<Member>,
     every: Duration,
     what: impl Fn(Arc<Member>, MemberId) -> F,
 ) {
-    // A while that no two members share, so that they do not all begin at once.
-    let jittered = || every.mul_f64(rand::random_range(0.75..1.25));
     let mut changes = member.core.changes.subscribe();
-    let mut due: VecDeque<MemberId> = VecDeque::new();
-    let mut reachable = BTreeSet::new();
-    let mut next = Instant::now() + jittered();
+    let mut meetings = Meetings::new(every);
     loop {
-        let others = others(&member);
-        let now_reachable: BTreeSet<_> = others
-            .iter()
-            .copied()
-            .filter(|other| member.is_reachable(*other))
-            .collect();
-        due.extend(now_reachable.difference(&reachable));
-        reachable = now_reachable;
-        if let Some(with) = due.pop_front() {
-            what(member.clone(), with).await;
-            continue;
-        }
+        meetings.reach(now(), &reachable(&member));
+        let next = meetings.next();
+        let due = async {
+            match next {
+                Some((at, with)) => {
+                    sleep_until(at.into()).await;
+                    with
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = sleep_until(next) => {
-                next = Instant::now() + jittered();
-                due.extend(&reachable);
+            with = due => {
+                let whole = what(member.clone(), with).await;
+                meetings.over(now(), with, whole, rand::random_range(0.75..1.25));
             }
         }
     }
 }
 
-fn others(member: &Member) -> Vec<MemberId> {
+/// The other members that can be asked.
+fn reachable(member: &Member) -> BTreeSet<MemberId> {
     let me = member.core.life().member;
     let record = member.core.record();
     let members = record.iter().flat_map(RingRecord::members);
     members
         .map(|other| other.id)
-        .filter(|id| *id != me)
+        .filter(|id| *id != me && member.is_reachable(*id))
         .collect()
 }
 
-/// Compares with one member, and repairs, until nothing is left that differs or cannot be repaired now.
-async fn compare(member: &Arc<Member>, with: MemberId) {
+/// Compares with one member, and repairs, until nothing is left that differs or cannot be repaired now. Returns
+/// whether nothing is left.
+async fn compare(member: &Arc<Member>, with: MemberId) -> bool {
     loop {
         let (me, epoch) = (member.core.life().member, member.core.epoch());
         let found = member.drive(Exchange::new(now(), me, with, epoch)).await;
@@ -92,7 +92,7 @@ async fn compare(member: &Arc<Member>, with: MemberId) {
             tracing::info!(rows = left, ?with, "rows differ between two trackers");
         }
         if matches!(found.end, End::Complete | End::More) {
-            member.core.set_behind(left);
+            member.core.set_behind(with, left);
         }
         let mut rows = found.rows.into_iter();
         let mut repairing = JoinSet::new();
@@ -109,10 +109,10 @@ async fn compare(member: &Arc<Member>, with: MemberId) {
             };
             failed += u64::from(!matches!(repaired, Ok(Ok(()))));
             left -= 1;
-            member.core.set_behind(left + failed);
+            member.core.set_behind(with, left + failed);
         }
         if found.end != End::More || failed > 0 {
-            return;
+            return found.end == End::Complete && failed == 0;
         }
     }
 }

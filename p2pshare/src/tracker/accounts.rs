@@ -284,7 +284,7 @@ mod tests {
     async fn who_has_to_wait_hears_of_the_account_that_he_made() {
         let folder = tempfile::tempdir().unwrap();
         let ring = RingId::from_bytes([1; 32]);
-        let dht = DhtNode::builder(folder.path(), ring).bind().await.unwrap();
+        let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
         let accounts = Accounts::new(dht.clone(), ring, SigningKey::from_seed(&[8; 32])).unwrap();
         let user = UserName::new("Alice").unwrap();
         let create = async |request: u8, retry: bool| {

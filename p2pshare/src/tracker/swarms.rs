@@ -495,7 +495,7 @@ mod tests {
         async fn new(count: usize) -> Self {
             let folder = tempfile::TempDir::new().unwrap();
             let ring = crate::identity::RingId::from_bytes([1; 32]);
-            let dht = DhtNode::builder(folder.path(), ring).bind().await.unwrap();
+            let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
             Self {
                 swarms: (0..count).map(|_| Swarms::new(dht.clone())).collect(),
                 dht,

@@ -236,7 +236,7 @@ mod tests {
     async fn a_retry_that_the_row_has_forgotten_is_unknown_and_not_refused() {
         let folder = tempfile::tempdir().unwrap();
         let ring = RingId::from_bytes([1; 32]);
-        let dht = DhtNode::builder(folder.path(), ring).bind().await.unwrap();
+        let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
         let key = group_key(&GroupName::new("g").unwrap());
         assert_eq!(create(&dht, &key, request(0, false)).await, Ok("made"));
         let refused = Err(Refusal::GroupExists {

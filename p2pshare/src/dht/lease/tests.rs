@@ -458,7 +458,11 @@ fn a_key_has_bounds_and_so_has_the_table() {
     ring.now = now;
     *ring.table(0) = table;
     assert_eq!(put(ring.table(1), now, &late), taken());
-    for (time, slots, known) in [(now, 1, false), (now + LIFE, 1, true), (now + LIFE, 0, true)] {
+    for (time, slots, known) in [
+        (now, 1, false),
+        (now + LIFE, 1, true),
+        (now + LIFE, 0, true),
+    ] {
         ring.now = time;
         assert_eq!(ring.exchange(0, 1).slots, slots);
         let said = said(ring.table(0), time, &k);

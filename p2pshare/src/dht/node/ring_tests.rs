@@ -248,7 +248,10 @@ async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_ot
         let mut rows = world.disks[member].rows(Table::Rows).into_iter();
         rows.find(|(key, _)| *key == place)
     };
-    until("repair", || row_of(2) == row_of(0) && row_of(1) == row_of(0)).await;
+    until("repair", || {
+        row_of(2) == row_of(0) && row_of(1) == row_of(0)
+    })
+    .await;
     until("an end of the repair", || nodes[2].status().behind == 0).await;
     lacks_nothing(&world, &nodes, 2, 10).await;
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::dht::builder::start;
+use crate::dht::life::start;
 use crate::dht::{DhtBindError, LeaseSession};
 use crate::identity::{PeerId, RequestId, SessionId};
 use crate::store::{MemoryDisk, StoreKind};
@@ -32,12 +32,12 @@ fn request(i: u64) -> RequestKey {
 }
 
 async fn on_disk(folder: &TempDir) -> DhtNode {
-    DhtNode::builder(folder.path(), RING).bind().await.unwrap()
+    DhtNode::alone(folder.path(), RING).await.unwrap()
 }
 
 async fn in_memory(disk: &MemoryDisk) -> DhtNode {
     let store = Store::open_memory(disk, StoreKind::Tracker).await.unwrap();
-    start(store, "memory".into(), RING, None, None)
+    start(store, "memory".into(), RING, Seat::alone().unwrap(), None)
         .await
         .unwrap()
 }
@@ -395,7 +395,7 @@ async fn a_disk_that_fails_is_told_and_nothing_is_served_from_it() {
 async fn after_shutdown_the_folder_is_free_and_the_handle_says_so() {
     let folder = TempDir::new().unwrap();
     let node = on_disk(&folder).await;
-    let second = DhtNode::builder(folder.path(), RING).bind().await;
+    let second = DhtNode::alone(folder.path(), RING).await;
     assert!(matches!(
         second,
         Err(DhtBindError::Store(StoreError::Locked { .. }))
@@ -413,7 +413,7 @@ async fn another_ring_is_refused() {
     let folder = TempDir::new().unwrap();
     drop(on_disk(&folder).await);
     let other = RingId::from_bytes([2; 32]);
-    let refused = DhtNode::builder(folder.path(), other).bind().await;
+    let refused = DhtNode::alone(folder.path(), other).await;
     assert!(
         matches!(refused, Err(DhtBindError::OtherRing { found, expected, .. }) if found == RING && expected == other)
     );

@@ -243,7 +243,10 @@ fn a_damaged_row_is_answered_for_again_once_something_newer_than_what_was_lost_i
             floor = promised.round;
         }
         // It cannot say what it had accepted, so it does not promise.
-        assert_eq!(ask(&mut ring, prepare(floor + 1)), ReplicaAnswer::Unavailable);
+        assert_eq!(
+            ask(&mut ring, prepare(floor + 1)),
+            ReplicaAnswer::Unavailable
+        );
         let list = ReplicaCall::List {
             partition: key(1).partition().to_vec(),
             after: None,

@@ -32,7 +32,7 @@ async fn ask(connection: &Connection, request: Request) -> Response {
 async fn a_connection_without_a_login_ends_after_a_minute() {
     let (network, folder) = (Network::new(1), tempfile::tempdir().unwrap());
     let ring = RingId::from_bytes([1; 32]);
-    let dht = DhtNode::builder(folder.path(), ring).bind().await.unwrap();
+    let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
     let tracker = endpoint(&network, 1, Profile::Tracker, &[Alpn::Tracker]);
     let authority = Authority {
         ring: key(7),

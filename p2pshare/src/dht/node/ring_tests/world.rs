@@ -6,8 +6,8 @@ use std::time::Duration;
 use ring::rand::SystemRandom;
 use tokio::time::{Instant, timeout};
 
-use crate::dht::builder::{Together, start};
 use crate::dht::host::Authority;
+use crate::dht::life::{Seat, start};
 use crate::dht::{Attempt, DhtBindError, DhtNode, RowChange, RowError};
 use crate::identity::key::SigningKey;
 use crate::identity::ring_key::RingKey;
@@ -72,7 +72,7 @@ impl World {
         .await;
         let key = SigningKey::from_seed(&[i as u8 + 1; 32]);
         let config = EndpointConfig::listener(key.clone(), Profile::Ring, vec![Alpn::Ring]);
-        let together = Together {
+        let seat = Seat {
             own,
             founders: addrs(self.disks.len()),
             authority: Authority {
@@ -80,12 +80,12 @@ impl World {
                 tokens: self.key.token_key().verifying_key(),
                 peer: key.verifying_key().into(),
             },
-            endpoint: Endpoint::bind_on(socket.unwrap(), config).unwrap(),
+            endpoint: Some(Endpoint::bind_on(socket.unwrap(), config).unwrap()),
             skew: self.skews[i],
         };
         let store = Store::open_memory(disk, StoreKind::Tracker).await?;
         let (path, ring) = ("memory".into(), self.key.ring_id());
-        start(store, path, ring, Some(together), None).await
+        start(store, path, ring, seat, None).await
     }
 
     /// Ends a member without a word to anybody, as by `kill -9`. Partitions end.

@@ -1,0 +1,155 @@
+//! One life of a member, from an open store to its tasks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::builder::DhtBindError;
+use super::founding::{self, Beginning};
+use super::host::{Authority, Core};
+use super::links::Links;
+use super::member::Member;
+use super::node::DhtNode;
+use super::{startup, upkeep};
+use crate::identity::key::{NoRandomness, SigningKey};
+use crate::identity::{MemberId, RingId, TrackerAddr};
+use crate::limits::WELCOMES_WAITING_MAX;
+use crate::store::{Store, StoreError};
+use crate::transport::Endpoint;
+use crate::wire::ring::RingMember;
+
+/// The place of a member among the others.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// The address of this member, as the list has it.
+    pub(super) own: TrackerAddr,
+    /// The addresses of all founders, its own among them.
+    pub(super) founders: Vec<TrackerAddr>,
+    /// By what it proves that it is a member.
+    pub(super) authority: Authority,
+    /// On its DHT port; it accepts the protocol of the ring. None of a member that is alone.
+    pub(super) endpoint: Option<Endpoint>,
+    /// How far this machine's clock is off, in milliseconds, for tests.
+    pub(super) skew: i64,
+}
+
+impl Seat {
+    /// Of one that speaks to nobody: its keys are good for nothing, and its address is none.
+    pub(super) fn alone() -> Result<Self, NoRandomness> {
+        let key = SigningKey::generate(&ring::rand::SystemRandom::new())?;
+        let own = NOWHERE.parse::<TrackerAddr>();
+        #[expect(clippy::expect_used, reason = "an address and a port")]
+        let own = own.expect("an address and a port");
+        Ok(Self {
+            founders: vec![own.clone()],
+            own,
+            authority: Authority {
+                tokens: key.verifying_key(),
+                peer: key.verifying_key().into(),
+                ring: key,
+            },
+            endpoint: None,
+            skew: 0,
+        })
+    }
+}
+
+/// Where a member is that nobody dials.
+const NOWHERE: &str = "127.0.0.1:1";
+
+/// Begins a life over an open store. `noted` is the file that remembers how many commits it had.
+pub(super) async fn start(
+    store: Store,
+    path: PathBuf,
+    ring: RingId,
+    seat: Seat,
+    noted: Option<PathBuf>,
+) -> Result<DhtNode, DhtBindError> {
+    let commits = store.commits();
+    let remembered = match &noted {
+        Some(noted) => upkeep::read_commits(noted).await,
+        None => None,
+    };
+    let forgot = remembered.is_some_and(|remembered| remembered > commits);
+    if forgot {
+        tracing::error!(
+            commits,
+            ?remembered,
+            "the disk of this tracker has lost what it had"
+        );
+    }
+    let Seat {
+        own,
+        founders,
+        authority,
+        endpoint,
+        skew,
+    } = seat;
+    let (newcomer, addr) = (MemberId::from_bytes(rand::random()), own.clone());
+    let identity = store
+        .write(move |tx| founding::begin(tx, ring, newcomer, &addr))
+        .await?;
+    let identity = identity.map_err(|found| DhtBindError::OtherRing {
+        path,
+        found,
+        expected: ring,
+    })?;
+    let me = RingMember {
+        id: identity.life.member,
+        addr: own.clone(),
+    };
+    let beginning = Beginning::new(&identity, own.clone(), founders.clone(), commits, forgot);
+    let (welcomed, welcomes) = mpsc::channel(WELCOMES_WAITING_MAX);
+    let core = Arc::new(Core::new(
+        identity, own, store, commits, authority, skew, welcomed,
+    ));
+    let links = Links::new(endpoint, ring, me);
+    let member = Arc::new(Member::new(core.clone(), links, founders.len()));
+    match core.record() {
+        Some(record) => {
+            // Until it votes it answers nothing, but it knows its ring.
+            let returning = beginning.is_returning();
+            core.become_member(record.clone(), core.life(), returning, core.ahead())
+                .await?;
+            member.links.set_members(record.members());
+        }
+        None => member.links.set_founders(&founders),
+    }
+    member.links.start(Arc::downgrade(&core));
+    let mut tasks = JoinSet::new();
+    if founders.len() == 1 && beginning.others().is_empty() {
+        startup::begin(&member, beginning, welcomes).await?;
+    } else {
+        let beginner = member.clone();
+        let begun = async move {
+            if let Err(error) = startup::begin(&beginner, beginning, welcomes).await {
+                beginner.core.fail(error);
+            }
+        };
+        tasks.spawn(watched(core.clone(), begun));
+    }
+    tasks.spawn(watched(core.clone(), upkeep::repair(member.clone())));
+    tasks.spawn(watched(
+        core.clone(),
+        upkeep::exchange_leases(member.clone()),
+    ));
+    tasks.spawn(watched(core.clone(), upkeep::scrub(member.clone())));
+    tasks.spawn(watched(core, upkeep::note(member.clone(), noted)));
+    Ok(DhtNode::new(member, tasks))
+}
+
+/// A task of a member, whose panic is the end of it.
+async fn watched(core: Arc<Core>, task: impl Future<Output = ()>) {
+    struct Watch(Arc<Core>);
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.fail(StoreError::JobPanicked);
+            }
+        }
+    }
+    let _watch = Watch(core);
+    task.await;
+}
