@@ -7,6 +7,8 @@ use crate::limits::{
 };
 use crate::store::ModelDisk;
 
+mod damage;
+
 /// Members 1 to 3, and what member 2 asks of 1 in the founding epoch.
 fn ask(ring: &mut SmallRing, call: ReplicaCall) -> ReplicaAnswer {
     ring.ask(1, 2, Epoch::FOUNDING, call).unwrap()
@@ -200,100 +202,6 @@ fn a_register_has_golden_bytes() {
         &[3; 16],                         // its request
     ];
     assert_eq!(*stored, golden.concat());
-}
-
-/// Makes bytes of a row on a member's disk that are no register.
-fn damage(ring: &mut SmallRing, member: u8, key: &RowKey) {
-    let disk = &mut ring.node(member).disk;
-    let damaged = disk.write(|tx| tx.put(Table::Rows, row_key::encode(key), [0, 1, 2]));
-    damaged.unwrap();
-    disk.sync();
-}
-
-#[test]
-fn a_damaged_row_is_answered_for_again_once_something_newer_than_what_was_lost_is_accepted() {
-    for restarts in [false, true] {
-        let mut ring = SmallRing::new(3).unwrap();
-        // Above the ceiling that its promises made.
-        let lost = 2 * PROMISE_ROUNDS_AT_ONCE;
-        ask(&mut ring, prepare(1));
-        ask(&mut ring, accept(lost));
-        ring.accept(1, &key(2), lost).unwrap();
-        damage(&mut ring, 1, &key(1));
-        if restarts {
-            lose_power(&mut ring);
-        }
-        let failed = ring.ask(1, 2, Epoch::FOUNDING, read());
-        let is_rows = matches!(failed, Err(StoreError::Corrupt { table: "rows", .. }));
-        assert!(is_rows, "{failed:?}");
-        // Whoever comes back does not take it for a row that nobody has written.
-        let pull = ReplicaCall::Pull {
-            with: id(2),
-            place: PullPlace::START,
-            limit: 10,
-        };
-        assert_eq!(ask(&mut ring, pull), ReplicaAnswer::Unavailable);
-        let mut floor = 0;
-        for call in [prepare(lost - 1), accept(lost - 1), accept(lost)] {
-            let answer = ask(&mut ring, call);
-            let ReplicaAnswer::Refused { promised, .. } = answer else {
-                panic!("{answer:?}")
-            };
-            assert!(promised >= ballot(lost));
-            floor = promised.round;
-        }
-        // It cannot say what it had accepted, so it does not promise.
-        assert_eq!(
-            ask(&mut ring, prepare(floor + 1)),
-            ReplicaAnswer::Unavailable
-        );
-        let list = ReplicaCall::List {
-            partition: key(1).partition().to_vec(),
-            after: None,
-            limit: 10,
-        };
-        let ReplicaAnswer::Rows { rows, .. } = ask(&mut ring, list) else {
-            panic!()
-        };
-        let damaged: Vec<_> = rows.iter().map(ReplicaRow::is_damaged).collect();
-        assert_eq!(damaged, [true, false]);
-
-        let accepted = ballot(floor + 1);
-        let healed = ask(&mut ring, accept(floor + 1));
-        assert_eq!(healed, ReplicaAnswer::Accepted { ballot: accepted });
-        let row = ReplicaAnswer::Row {
-            accepted,
-            state: state(floor + 1),
-        };
-        assert_eq!(ask(&mut ring, read()), row);
-        // It compares as one that had never lost anything, and there is nothing to mend.
-        let slice = slice_of_row(&key(1));
-        let Node { disk, replica } = ring.node(1);
-        let mended = disk.write(|tx| replica.as_mut().unwrap().scrub(tx, slice));
-        assert_eq!(mended.unwrap(), 0);
-        assert_eq!(replica.as_ref().unwrap().rows(), 2);
-    }
-}
-
-#[test]
-fn one_that_comes_back_is_given_the_rows_that_are_damaged_on_its_disk() {
-    let mut ring = SmallRing::new(3).unwrap();
-    ring.accept(1, &key(1), 7).unwrap();
-    damage(&mut ring, 1, &key(1));
-    ring.restart(1).unwrap();
-    let rows = vec![ReplicaRow {
-        key: key(1),
-        accepted: ballot(5),
-        state: state(5),
-    }];
-    let installed = ring.ask(1, 1, Epoch::FOUNDING, ReplicaCall::Install { rows });
-    assert_eq!(installed.unwrap(), ReplicaAnswer::Done);
-    ring.node(1).vote();
-    let row = ReplicaAnswer::Row {
-        accepted: ballot(5),
-        state: state(5),
-    };
-    assert_eq!(ask(&mut ring, read()), row);
 }
 
 /// A member that errs does not lift the rounds of a row, or of all after a restart, to where they end.
