@@ -11,23 +11,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::RingTime;
+use super::damage::{Damage, spared};
 use super::founding::{self, Identity, Remembered};
-use super::hash_tree;
 use super::lease::table::LeaseTable;
 use super::links::{Host, Refusal, Trouble};
 use super::paging::Page;
-use super::placement::{Placement, slice_of_row};
+use super::placement::Placement;
 use super::replica::{self, Replica};
 use super::seat::Seat;
 use crate::identity::key::{SigningKey, VerifyingKey};
 use crate::identity::token::{Signed, TrackerCertificate};
 use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
 use crate::limits::REMEMBERED_COMMITS_APART;
-use crate::store::{Store, StoreError, Table, Transaction};
+use crate::store::{Store, StoreError, Transaction};
 use crate::time::Timestamp;
 use crate::wire::ring::{
-    Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, RowKey, Slice,
-    Standing, Welcome,
+    Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Slice, Standing,
+    Welcome,
 };
 
 /// By what a member proves that it is one: it signs its own certificate with the ring's key.
@@ -49,7 +49,7 @@ pub(super) struct Core {
     pub(super) store: Store,
     authority: Authority,
     state: Mutex<State>,
-    replica: Arc<Seat>,
+    pub(super) replica: Arc<Seat>,
     leases: Mutex<LeaseTable>,
     time: Mutex<RingTime>,
     /// How many commits there were to tell of when this life began.
@@ -176,45 +176,6 @@ impl Core {
         self.set_waiting_for(addrs.map(|member| member.addr.clone()).collect());
     }
 
-    /// Holds the rows of a slice on disk against the hash tree, and mends that where it is wrong.
-    pub(super) async fn scrub(&self, slice: Slice) -> Result<(), StoreError> {
-        let sound = self
-            .store
-            .view(move |view| hash_tree::is_sound(view, slice))
-            .await;
-        let mended = match sound {
-            Ok(true) => {
-                self.state().damaged.remove(&slice);
-                return Ok(());
-            }
-            Ok(false) => mend(self.store.clone(), self.replica.clone(), slice).await,
-            Err(error) => Err(error),
-        };
-        match mended {
-            Err(error) if error.is_damage() => {
-                tracing::error!(%error, ?slice, "a part of the disk cannot be read");
-                Ok(())
-            }
-            mended => mended,
-        }
-    }
-
-    /// A row on disk turned out to be damaged. Says so, once for each slice, and sees to it that the next comparison
-    /// with another replica shows that it lacks the row.
-    fn note_damage(&self, key: &RowKey, error: &StoreError) {
-        let slice = slice_of_row(key);
-        if !self.state().damaged.insert(slice) {
-            return;
-        }
-        tracing::error!(%error, table = Table::Rows.name(), ?key, "a row on disk is damaged");
-        let mended = mend(self.store.clone(), self.replica.clone(), slice);
-        tokio::spawn(async move {
-            if let Err(error) = mended.await {
-                tracing::error!(%error, ?slice, "a slice cannot be compared with other replicas");
-            }
-        });
-    }
-
     /// A page of what is on this member's disk, while it does not vote and nobody else answers; then it is better
     /// than nothing. Not if there is nothing.
     pub(super) async fn own_page(&self, call: ReplicaCall) -> Result<Option<Page>, StoreError> {
@@ -223,6 +184,15 @@ impl Core {
         }
         let page = self.store.view(move |view| replica::own_page(view, call));
         Ok(Page::stale(page.await?))
+    }
+
+    /// Notes that a slice has damaged rows, and returns whether that is news.
+    pub(super) fn is_new_damage(&self, slice: Slice) -> bool {
+        self.state().damaged.insert(slice)
+    }
+
+    pub(super) fn forget_damage(&self, slice: Slice) {
+        self.state().damaged.remove(&slice);
     }
 
     /// How many rows its replica has.
@@ -620,51 +590,6 @@ impl Host for Core {
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         time.hear(from, clock, round_trip, own);
     }
-}
-
-/// A row that could not be read, and why.
-type Damage = (RowKey, StoreError);
-
-/// The answer of a replica. That it cannot read what it is asked for concerns whoever asked, and nothing else.
-fn spared(
-    call: &ReplicaCall,
-    answer: Result<ReplicaAnswer, StoreError>,
-) -> Result<(ReplicaAnswer, Option<Damage>), StoreError> {
-    match answer {
-        Err(error) if error.is_damage() => {
-            let damage = match call {
-                ReplicaCall::Read { key } => Some((key.clone(), error)),
-                _ => {
-                    tracing::error!(%error, "a part of the disk cannot be read");
-                    None
-                }
-            };
-            Ok((ReplicaAnswer::Unavailable, damage))
-        }
-        answer => answer.map(|answer| (answer, None)),
-    }
-}
-
-/// Makes the leaves of a slice those of its rows.
-async fn mend(store: Store, seat: Arc<Seat>, slice: Slice) -> Result<(), StoreError> {
-    let job = move |tx: &mut Transaction<'_>| {
-        let damaged = hash_tree::damaged(tx, slice)?;
-        let mended = seat.change(|replica| {
-            let scrubbed = replica.as_mut();
-            scrubbed.map_or(Ok(0), |replica| replica.scrub(tx, slice))
-        });
-        Ok((mended?, damaged))
-    };
-    let (mended, damaged) = store.write(job).await?;
-    if mended > 0 {
-        tracing::error!(
-            ?slice,
-            leaves = mended,
-            ?damaged,
-            "rows on disk are not what they were"
-        );
-    }
-    Ok(())
 }
 
 fn placement_of(record: Option<&RingRecord>) -> Placement {

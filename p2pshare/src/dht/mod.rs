@@ -11,6 +11,7 @@
 mod builder;
 mod clock;
 mod coordinator;
+mod damage;
 mod founding;
 mod hash_tree;
 mod host;

@@ -13,23 +13,26 @@
 //! It runs inside the store's writer, one request after the other, so that each sees what those before it
 //! did; what only reads may run beside it, on what is committed.
 
+mod pages;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::hash_tree::{self, HashTree, leaf_of};
+pub(crate) use self::pages::own_page;
+use self::pages::{scan, tree_rows};
+use super::hash_tree::{self, HashTree};
 use super::placement::{Placement, slice_of_row};
 use super::planted::{Fault, planted};
 use super::promises::Promises;
 use super::row_key;
 use crate::identity::MemberId;
 use crate::limits::{
-    BALLOT_ROUNDS_APART_MAX, DAMAGED_ROWS_MAX, REPLICA_PAGE_BYTES, REPLICA_PAGE_ROWS,
-    SCAN_PAGES_MAX, STORE_VALUE_BYTES_MAX, TREE_SLICES_PER_GROUP,
+    BALLOT_ROUNDS_APART_MAX, DAMAGED_ROWS_MAX, STORE_VALUE_BYTES_MAX, TREE_SLICES_PER_GROUP,
 };
-use crate::store::{KeyRange, PageLimit, StoreError, Table, Transaction};
+use crate::store::{StoreError, Table, Transaction};
 use crate::wire::ring::{
     Ballot, Epoch, PullPlace, Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow,
     RowKey, RowState, Slice, StoredRegister, Sum, TreeNode,
@@ -500,141 +503,6 @@ impl Replica {
     }
 }
 
-/// A page of what is on this disk, whether that counts or not.
-pub(crate) fn own_page(
-    view: &Transaction<'_>,
-    call: ReplicaCall,
-) -> Result<ReplicaAnswer, StoreError> {
-    match call {
-        ReplicaCall::List {
-            partition,
-            after,
-            limit,
-        } => list(view, &partition, after, limit),
-        ReplicaCall::Scan {
-            first,
-            last,
-            prefix,
-            heads,
-            after,
-            limit,
-        } => {
-            let (rows, next) = scan(view, (first, last), &prefix, heads, after, limit)?;
-            Ok(ReplicaAnswer::Scanned { rows, next })
-        }
-        _ => Ok(ReplicaAnswer::Unavailable),
-    }
-}
-
-fn list(
-    view: &Transaction<'_>,
-    partition: &[u8],
-    after: Option<Vec<u8>>,
-    limit: u16,
-) -> Result<ReplicaAnswer, StoreError> {
-    if RowKey::new(partition, []).is_err() {
-        return Ok(ReplicaAnswer::Unavailable);
-    }
-    let prefix = row_key::encode_partition(partition);
-    let mut range = KeyRange::prefix(prefix.clone());
-    if let Some(sort) = after {
-        range = range.after(&[prefix, sort].concat());
-    }
-    let page = view.range(Table::Rows, &range, page_limit(limit))?;
-    let rows = page.rows.into_iter().map(decode_row);
-    Ok(ReplicaAnswer::Rows {
-        rows: rows.collect::<Result<_, _>>()?,
-        more: page.more,
-    })
-}
-
-/// A page of the rows of some slices, and the row behind which to go on.
-fn scan(
-    view: &Transaction<'_>,
-    (first, last): (Slice, Slice),
-    prefix: &[u8],
-    heads: bool,
-    after: Option<RowKey>,
-    limit: u16,
-) -> Result<(Vec<ReplicaRow>, Option<RowKey>), StoreError> {
-    let (mut rows, mut bytes, mut seen) = (Vec::new(), 0, after);
-    let all = row_key::slices(first, last);
-    // Rows that are skipped cost time too, so that they bound the page as well.
-    for _ in 0..SCAN_PAGES_MAX {
-        let range = match &seen {
-            None => all.clone(),
-            Some(key) if heads => {
-                all.clone()
-                    .behind(KeyRange::behind_prefix(row_key::encode_partition(
-                        key.partition(),
-                    )))
-            }
-            Some(key) => all.clone().after(&row_key::encode(key)),
-        };
-        let page = view.range(Table::Rows, &range, page_limit(limit))?;
-        for stored in page.rows {
-            let stored_bytes = stored.0.len() + stored.1.len();
-            let row = decode_row(stored)?;
-            let is_first = seen
-                .as_ref()
-                .is_none_or(|seen| seen.partition() != row.key.partition());
-            seen = Some(row.key.clone());
-            if row.key.partition().starts_with(prefix) && (is_first || !heads) {
-                bytes += stored_bytes;
-                rows.push(row);
-            }
-            if rows.len() >= usize::from(limit.max(1)) || bytes >= REPLICA_PAGE_BYTES {
-                return Ok((rows, seen));
-            }
-        }
-        if !page.more {
-            return Ok((rows, None));
-        }
-    }
-    Ok((rows, seen))
-}
-
-fn tree_rows(
-    view: &Transaction<'_>,
-    slice: Slice,
-    leaves: u64,
-    after: Option<RowKey>,
-) -> Result<ReplicaAnswer, StoreError> {
-    let (mut rows, mut bytes, mut seen) = (Vec::new(), 0, after.clone());
-    let mut next = None;
-    // What is in other leaves costs time too, so that it bounds the page as well.
-    'pages: for _ in 0..SCAN_PAGES_MAX {
-        let mut range = row_key::slices(slice, slice);
-        if let Some(key) = &seen {
-            range = range.after(&row_key::encode(key));
-        }
-        let page = view.range(Table::Rows, &range, page_limit(REPLICA_PAGE_ROWS))?;
-        next = None;
-        for stored in page.rows {
-            let ReplicaRow { key, accepted, .. } = decode_row(stored)?;
-            seen = Some(key.clone());
-            if leaves >> leaf_of(&key) & 1 == 1 {
-                bytes += key.partition().len() + key.sort().len() + size_of::<Ballot>();
-                rows.push((key, accepted));
-            }
-            if rows.len() >= usize::from(REPLICA_PAGE_ROWS) || bytes >= REPLICA_PAGE_BYTES {
-                next = seen;
-                break 'pages;
-            }
-        }
-        if !page.more {
-            break;
-        }
-        next.clone_from(&seen);
-    }
-    Ok(ReplicaAnswer::Stamps {
-        slice,
-        after,
-        rows,
-        next,
-    })
-}
-
 /// The register of a row, as it is in the store.
 pub(crate) fn register(tx: &Transaction<'_>, key: &RowKey) -> Result<Register, StoreError> {
     decode_register(tx.get(Table::Rows, &row_key::encode(key))?)
@@ -726,13 +594,6 @@ pub(crate) fn decode<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<
             table: table.name(),
             what: "a value does not decode",
         }),
-    }
-}
-
-fn page_limit(rows: u16) -> PageLimit {
-    PageLimit {
-        rows: usize::from(rows.clamp(1, REPLICA_PAGE_ROWS)),
-        bytes: REPLICA_PAGE_BYTES,
     }
 }
 
