@@ -221,7 +221,7 @@ fn damage(world: &World, member: usize, row: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_others() {
-    let (world, nodes) = World::founded(3).await;
+    let (world, mut nodes) = World::founded(3).await;
     fill(&nodes, 0..10).await;
     until("all rows", || nodes.iter().all(|node| rows_of(node) == 10)).await;
     damage(&world, 2, 3);
@@ -231,17 +231,17 @@ async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_ot
         assert_eq!((page.stale, page.rows.len()), (false, 1));
     }
     // With one other it is a majority for every row but that one.
-    world.cut_off(0);
-    reaches(&nodes[2], 2).await;
-    has(&nodes[2], 4..10).await;
-    let refused = nodes[2].read(&key(3)).await;
+    world.kill(0, nodes.remove(0)).await;
+    reaches(&nodes[1], 2).await;
+    has(&nodes[1], 4..10).await;
+    let refused = nodes[1].read(&key(3)).await;
     assert!(
         matches!(refused, Err(RowError::InsufficientReplicas { .. })),
         "{refused:?}"
     );
-    let page = nodes[2].list(key(3).partition(), None, 10).await.unwrap();
+    let page = nodes[1].list(key(3).partition(), None, 10).await.unwrap();
     assert!(page.stale);
-    world.network.heal();
+    nodes.insert(0, world.start(0).await);
     all_reach(&nodes, 3).await;
     let place = row_key::encode(&key(3));
     let row_of = |member: usize| {
