@@ -2,7 +2,6 @@
 //! arrival, with the windows, socket buffers and path MTU that p2pshare uses.
 
 use std::{
-    error::Error,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -18,13 +17,13 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
 };
 
-use crate::process::Usage;
+use crate::{Outcome, process::Usage};
 
 /// Sends `bytes` to the one who comes, after printing where and with which certificate; prints its usage.
 ///
 /// # Errors
 /// If anything fails.
-pub fn send(bytes: u64) -> Result<(), Box<dyn Error>> {
+pub fn send(bytes: u64) -> Outcome<()> {
     run(async move {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into()])?;
         let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
@@ -54,11 +53,11 @@ pub fn send(bytes: u64) -> Result<(), Box<dyn Error>> {
 ///
 /// # Errors
 /// If anything fails.
-pub fn receive(addr: SocketAddr, certificate: &str) -> Result<(), Box<dyn Error>> {
+pub fn receive(addr: SocketAddr, certificate: &str) -> Outcome<()> {
     let digits = certificate.as_bytes().chunks(2);
     let der = digits
         .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
-        .collect::<Result<Vec<u8>, Box<dyn Error>>>()?;
+        .collect::<Outcome<Vec<u8>>>()?;
     run(async move {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(der))?;
@@ -79,7 +78,7 @@ pub fn receive(addr: SocketAddr, certificate: &str) -> Result<(), Box<dyn Error>
     })
 }
 
-fn run(work: impl Future<Output = Result<(), Box<dyn Error>>>) -> Result<(), Box<dyn Error>> {
+fn run(work: impl Future<Output = Outcome<()>>) -> Outcome<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| "a crypto provider is there already")?;
@@ -89,7 +88,7 @@ fn run(work: impl Future<Output = Result<(), Box<dyn Error>>>) -> Result<(), Box
         .block_on(work)
 }
 
-fn endpoint(server: Option<quinn::ServerConfig>) -> Result<Endpoint, Box<dyn Error>> {
+fn endpoint(server: Option<quinn::ServerConfig>) -> Outcome<Endpoint> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let buffers = socket2::SockRef::from(&socket);
     buffers.set_recv_buffer_size(4 << 20)?;

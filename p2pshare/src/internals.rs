@@ -5,6 +5,7 @@
 
 mod benches;
 mod decoders;
+mod gossip;
 mod replicas;
 mod ring_ops;
 
@@ -15,6 +16,7 @@ pub use decoders::{
     fuzz_chunk_stream, fuzz_frame, fuzz_gossip, fuzz_peer_message, fuzz_ring_key,
     fuzz_ring_message, fuzz_token, fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
 };
+pub use gossip::{GossipCost, gossip_of};
 pub use replicas::{Rows, Traffic, TwoReplicas};
 pub use ring_ops::{fuzz_anti_entropy, fuzz_row_ops};
 

@@ -7,18 +7,18 @@
 //! hashes as many from its cache. Rounds alternate between them, so that a machine that drifts drifts for all.
 
 use std::{
-    error::Error,
     hint::black_box,
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use p2pshare::{CHUNK_SIZE, internals::hash_chunk};
-use p2pshare_benches::{plain_quinn, process::Usage};
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use p2pshare_benches::{
+    Outcome, flag, median, plain_quinn,
+    process::{Running, Usage, program},
+};
 
 fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -30,9 +30,9 @@ fn main() -> Outcome<()> {
         }
         _ => {}
     }
-    let mib = flag(&args, "--mib").map_or(Ok(1024), |text| text.parse())?;
-    let rounds = flag(&args, "--rounds").map_or(Ok(3), |text| text.parse::<usize>())?;
-    let dir = match flag(&args, "--dir") {
+    let mib = flag("--mib")?.unwrap_or(1024);
+    let rounds = flag("--rounds")?.unwrap_or(3_usize);
+    let dir = match flag::<PathBuf>("--dir")? {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
@@ -56,19 +56,20 @@ fn main() -> Outcome<()> {
 /// A tracker and two background peers.
 struct World {
     dir: PathBuf,
-    tracker: Child,
+    _tracker: Running,
     address: String,
 }
 
 impl World {
     fn start(dir: &Path) -> Outcome<Self> {
-        let mut tracker = Command::new(program("p2pshare-tracker")?)
+        let mut command = Command::new(program("p2pshare-tracker")?);
+        command
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir.join("tracker"))
             .stdout(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()?;
-        let output = tracker.stdout.take().ok_or("the tracker has no output")?;
+            .stdin(Stdio::null());
+        let mut tracker = Running::spawn(&mut command)?;
+        let output = tracker.stdout().ok_or("the tracker has no output")?;
         let mut address = None;
         for line in BufReader::new(output).lines() {
             if let Some(listens) = line?.strip_prefix("Tracker listening on ") {
@@ -78,7 +79,7 @@ impl World {
         }
         let world = Self {
             dir: dir.to_owned(),
-            tracker,
+            _tracker: tracker,
             address: address.ok_or("the tracker did not start")?,
         };
         for user in ["alice", "bob"] {
@@ -185,9 +186,6 @@ impl Drop for World {
                 eprintln!("{user}: {error}");
             }
         }
-        if self.tracker.kill().is_ok() {
-            let _ = self.tracker.wait();
-        }
     }
 }
 
@@ -260,11 +258,6 @@ fn rate(bytes: f64, elapsed: Duration, cpu: f64) -> String {
     )
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
 /// Fills `path` with random bytes, unless it has as many already.
 fn make_file(path: &Path, mib: u64) -> Outcome<()> {
     if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == mib << 20) {
@@ -292,20 +285,6 @@ fn same(one: &Path, two: &Path) -> Outcome<bool> {
             return Ok(false);
         }
     }
-}
-
-/// A program that was built beside this one.
-fn program(name: &str) -> Outcome<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name(name);
-    match path.exists() {
-        true => Ok(path),
-        false => Err(format!("{} is missing: run `cargo build --release`", path.display()).into()),
-    }
-}
-
-fn flag<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
-    let place = args.iter().position(|arg| arg == name)?;
-    args.get(place + 1).map(String::as_str)
 }
 
 fn number(args: &[String], place: usize) -> Outcome<u64> {

@@ -4,6 +4,8 @@
 //! **Invariant.** It steers where requests are sent and nothing else: a lie about a member costs routing, never a
 //! decision. The thinking is in [`rumour`], which takes time and datagrams as arguments.
 
+#[cfg(any(test, feature = "__internals"))]
+pub(super) mod many;
 mod rumour;
 #[cfg(test)]
 mod tests;

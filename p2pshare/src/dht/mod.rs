@@ -60,6 +60,7 @@ pub(crate) mod parts {
     pub(crate) use crate::dht::coordinator::Coordinator;
     pub(crate) use crate::dht::machine::Input;
     pub(crate) use crate::dht::membership::Rumours;
+    pub(crate) use crate::dht::membership::many::World as Gossips;
     pub(crate) use crate::dht::placement::slice_of_row;
     pub(crate) use crate::dht::repair::{End, Exchange};
     pub(crate) use crate::dht::row_key::decode as decode_row_key;
