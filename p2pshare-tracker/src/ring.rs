@@ -111,6 +111,10 @@ fn show(asked: &[TrackerAddr], said: Vec<Option<Said>>) -> Result<String, RingEr
     };
     for member in &status.members {
         match &member.addr {
+            Some(addr) if member.refused.is_some() => {
+                let reason = member.refused.as_deref().unwrap_or_default();
+                lines += &format!("  {addr}  refused: {reason}\n");
+            }
             Some(addr) if !asked.contains(addr) => {
                 let alive = if member.alive {
                     "alive"

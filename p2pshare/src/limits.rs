@@ -348,6 +348,13 @@ pub(crate) const GOSSIP_BYTES_MAX: usize = 1100;
 pub(crate) const GOSSIP_TO_DEAD: Duration = Duration::from_secs(3);
 /// Promises that a replica keeps in memory, beside the floor beneath all rows.
 pub(crate) const PROMISES_MAX: usize = 64 * 1024;
+/// The highest round of a ballot: as many as no ring ever uses, and far from where numbers end.
+pub(crate) const BALLOT_ROUND_MAX: u64 = 1 << 60;
+/// By how many rounds a ballot may be above all that a replica has seen. A ring that makes a hundred thousand changes
+/// a second has used as many after 89 years; whoever is further ahead errs, and is not followed.
+pub(crate) const BALLOT_ROUNDS_APART_MAX: u64 = 1 << 48;
+/// Rows whose damage on disk a replica remembers at once; it finds again what it forgets.
+pub(crate) const DAMAGED_ROWS_MAX: usize = 4096;
 /// By how many rounds the ceiling of promises is raised at once: each raise is a write.
 pub(crate) const PROMISE_ROUNDS_AT_ONCE: u64 = 1 << 20;
 /// Leaves of a hash tree below each slice.
@@ -415,6 +422,8 @@ const _: () = assert!(UDP_PAYLOAD_BYTES_MAX as usize * 10 <= 65_500);
 const _: () = assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
 const _: () = assert!(TRACKER_SILENCE.as_millis() * 4 < TRACKER_ANSWER_TIMEOUT.as_millis());
 const _: () = assert!(ROW_PHASE_TIMEOUT.as_millis() * 2 < ROW_DEADLINE.as_millis());
+const _: () = assert!(PROMISE_ROUNDS_AT_ONCE < BALLOT_ROUNDS_APART_MAX);
+const _: () = assert!(BALLOT_ROUNDS_APART_MAX < BALLOT_ROUND_MAX);
 const _: () = assert!(TOKEN_BYTES_MAX > 4 * NAME_BYTES_MAX);
 const _: () = assert!(2 * LEASE_RENEWAL.as_secs() < LEASE_LIFE.as_secs());
 const _: () = assert!(TOKEN_BYTES_MAX + 256 < PEER_REQUEST_BYTES_MAX);

@@ -478,8 +478,9 @@ impl Machine for Coordinator {
                 }
                 ReplicaAnswer::Accepted { ballot } => self.on_accepted(from, ballot),
                 ReplicaAnswer::Refused { ballot, promised } => {
-                    self.task.round = self.task.round.max(promised.round);
-                    self.proposer.rounds.pass(promised.round);
+                    if self.proposer.rounds.pass(promised.round) {
+                        self.task.round = self.task.round.max(promised.round);
+                    }
                     let heard = Heard {
                         contended: true,
                         epoch: None,

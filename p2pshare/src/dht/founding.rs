@@ -4,7 +4,8 @@
 //! **Invariants.** A folder belongs to one ring for ever. The incarnation is raised, and on disk, before
 //! anything of that life is said, so that no ballot of an earlier life is used again. A ring is founded once:
 //! an empty founder waits until all founders have spoken, and if one of them has data, this one was wiped, or
-//! comes late. A member that may have forgotten something has no say before it has learnt it again.
+//! comes late; if two have data of two rings, it belongs to neither. A member that may have forgotten something has no
+//! say before it has learnt it again.
 
 use std::collections::BTreeMap;
 
@@ -156,7 +157,7 @@ pub(crate) fn set_life(
     tx.put(Table::Meta, NODE_KEY, encode(&node))
 }
 
-/// Remembers who is in the ring.
+/// Remembers who is in the ring. Later returns to it are in the epoch of the replica alone.
 pub(crate) fn set_record(tx: &mut Transaction<'_>, record: &RingRecord) -> Result<(), StoreError> {
     let stored = StoredEpoch::V2(record.clone());
     tx.put(Table::Meta, EPOCH_KEY, encode(&stored))
@@ -242,6 +243,8 @@ pub(crate) enum Step {
     },
     /// Nothing: the ring has been founded, and without it.
     NotAMember(RingRecord),
+    /// Nothing: these are of two rings that were founded with one key, and nobody can tell which is the right one.
+    TwoRings(Vec<TrackerAddr>),
 }
 
 impl Beginning {
@@ -299,8 +302,14 @@ impl Beginning {
         self.heard.clear();
     }
 
-    /// Hears what the tracker at an address says; the last word counts.
+    /// Hears what the tracker at an address says; the last word counts. One of another ring has no word.
     pub(crate) fn hear(&mut self, addr: TrackerAddr, welcome: Welcome) {
+        if let (Some(own), Standing::Founded { record, .. }) =
+            (&self.record, &welcome.hello.standing)
+            && own.contradicts(record)
+        {
+            return;
+        }
         self.heard.insert(addr, welcome);
     }
 
@@ -321,6 +330,9 @@ impl Beginning {
     }
 
     fn step_of_newcomer(&self) -> Step {
+        if self.hears_two_rings() {
+            return Step::TwoRings(self.told().map(|(addr, _)| addr.clone()).collect());
+        }
         if let Some(record) = self.newest() {
             return match (record.member(self.me.id), record.member_at(&self.me.addr)) {
                 // It was there when the ring was founded, and never spoke since.
@@ -410,12 +422,23 @@ impl Beginning {
 
     /// The newest list of members that was told of.
     fn newest(&self) -> Option<RingRecord> {
-        let told = self.heard.values().filter_map(|w| match &w.hello.standing {
-            Standing::Founded { record, .. } => Some(record),
-            Standing::Empty => None,
-        });
+        let told = self.told().map(|(_, record)| record);
         let own = self.record.iter();
         told.chain(own).max_by_key(|record| record.epoch).cloned()
+    }
+
+    /// Who told of which list of members.
+    fn told(&self) -> impl Iterator<Item = (&TrackerAddr, &RingRecord)> {
+        let heard = self.heard.iter();
+        heard.filter_map(|(addr, welcome)| match &welcome.hello.standing {
+            Standing::Founded { record, .. } => Some((addr, record)),
+            Standing::Empty => None,
+        })
+    }
+
+    fn hears_two_rings(&self) -> bool {
+        let first = self.told().next();
+        first.is_some_and(|(_, first)| self.told().any(|(_, record)| first.contradicts(record)))
     }
 
     /// The most commits of this member that anybody remembers.

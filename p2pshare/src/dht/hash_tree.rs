@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::placement::slice_of_row;
 use super::replica::decode_row;
 use super::row_key;
-use crate::limits::TREE_LEAVES_PER_SLICE;
+use crate::limits::{DAMAGED_ROWS_MAX, TREE_LEAVES_PER_SLICE};
 use crate::store::{KeyRange, PageLimit, StoreError, Table, Transaction};
 use crate::wire::ring::{Ballot, ReplicaRow, RowKey, Slice, Sum};
 
@@ -137,6 +137,17 @@ impl HashTree {
 /// that they are not, which [`HashTree::scrub`] then decides.
 pub(crate) fn is_sound(view: &Transaction<'_>, slice: Slice) -> Result<bool, StoreError> {
     Ok(sums_of_rows(view, slice)? == stored(view, slice)?)
+}
+
+/// The rows of a slice that cannot be read any more. They add nothing to their leaves.
+pub(crate) fn damaged(view: &Transaction<'_>, slice: Slice) -> Result<Vec<RowKey>, StoreError> {
+    let mut damaged = Vec::new();
+    each_row(view, (slice, slice), |key, accepted| {
+        if accepted == Ballot::ZERO && damaged.len() < DAMAGED_ROWS_MAX {
+            damaged.push(key);
+        }
+    })?;
+    Ok(damaged)
 }
 
 /// The leaves of a slice as its rows add up to them.

@@ -5,18 +5,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 
 use super::clock::RingTime;
+use super::damage::{Damage, spared};
 use super::founding::{self, Identity, Remembered};
-use super::hash_tree;
 use super::lease::table::LeaseTable;
 use super::links::{Host, Refusal, Trouble};
+use super::paging::Page;
 use super::placement::Placement;
-use super::replica::Replica;
+use super::replica::{self, Replica};
+use super::seat::Seat;
 use crate::identity::key::{SigningKey, VerifyingKey};
 use crate::identity::token::{Signed, TrackerCertificate};
 use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
@@ -47,7 +49,7 @@ pub(super) struct Core {
     pub(super) store: Store,
     authority: Authority,
     state: Mutex<State>,
-    replica: Arc<RwLock<Option<Replica>>>,
+    pub(super) replica: Arc<Seat>,
     leases: Mutex<LeaseTable>,
     time: Mutex<RingTime>,
     /// How many commits there were to tell of when this life began.
@@ -71,7 +73,9 @@ struct State {
     up: BTreeSet<MemberId>,
     waiting_for: Vec<TrackerAddr>,
     /// What is wrong at which address.
-    troubles: BTreeMap<TrackerAddr, String>,
+    troubles: BTreeMap<TrackerAddr, Trouble>,
+    /// Slices in which a row was found damaged on disk.
+    damaged: BTreeSet<Slice>,
     /// How many rows are known to differ from those of another member.
     behind: BTreeMap<MemberId, u64>,
     /// By how much the commits that it tells of are more than those of its disk.
@@ -109,6 +113,7 @@ impl Core {
                 up: BTreeSet::new(),
                 waiting_for: Vec::new(),
                 troubles: BTreeMap::new(),
+                damaged: BTreeSet::new(),
                 behind: BTreeMap::new(),
                 ahead,
             }),
@@ -137,16 +142,12 @@ impl Core {
 
     /// The epoch in which this member asks; [`Epoch::FOUNDING`] as long as it knows none.
     pub(super) fn epoch(&self) -> Epoch {
-        self.with_replica(Replica::epoch).unwrap_or(Epoch::FOUNDING)
+        let seen = self.replica.seen();
+        seen.map_or(Epoch::FOUNDING, |seen| seen.epoch)
     }
 
     pub(super) fn votes(&self) -> bool {
-        self.with_replica(Replica::votes).unwrap_or(false)
-    }
-
-    fn with_replica<R>(&self, f: impl FnOnce(&Replica) -> R) -> Option<R> {
-        let replica = self.replica.read().unwrap_or_else(PoisonError::into_inner);
-        replica.as_ref().map(f)
+        self.replica.seen().is_some_and(|seen| seen.votes)
     }
 
     /// Whether there is a connection to a member.
@@ -175,40 +176,28 @@ impl Core {
         self.set_waiting_for(addrs.map(|member| member.addr.clone()).collect());
     }
 
-    /// Holds the rows of a slice on disk against the hash tree, and mends that where it is wrong.
-    pub(super) async fn scrub(&self, slice: Slice) -> Result<(), StoreError> {
-        if self
-            .store
-            .view(move |view| hash_tree::is_sound(view, slice))
-            .await?
-        {
-            return Ok(());
+    /// A page of what is on this member's disk, while it does not vote and nobody else answers; then it is better
+    /// than nothing. Not if there is nothing.
+    pub(super) async fn own_page(&self, call: ReplicaCall) -> Result<Option<Page>, StoreError> {
+        if self.votes() || self.rows() == 0 {
+            return Ok(None);
         }
-        let replica = self.replica.clone();
-        let mend = move |tx: &mut Transaction<'_>| {
-            let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
-            let mended = replica
-                .as_mut()
-                .map_or(Ok(0), |replica| replica.scrub(tx, slice));
-            if mended.is_err() {
-                *replica = None;
-            }
-            mended
-        };
-        let mended = self.store.write(mend).await?;
-        if mended > 0 {
-            tracing::error!(
-                ?slice,
-                leaves = mended,
-                "rows on disk are not what they were"
-            );
-        }
-        Ok(())
+        let page = self.store.view(move |view| replica::own_page(view, call));
+        Ok(Page::stale(page.await?))
+    }
+
+    /// Notes that a slice has damaged rows, and returns whether that is news.
+    pub(super) fn is_new_damage(&self, slice: Slice) -> bool {
+        self.state().damaged.insert(slice)
+    }
+
+    pub(super) fn forget_damage(&self, slice: Slice) {
+        self.state().damaged.remove(&slice);
     }
 
     /// How many rows its replica has.
     pub(super) fn rows(&self) -> u64 {
-        self.with_replica(Replica::rows).unwrap_or(0)
+        self.replica.seen().map_or(0, |seen| seen.rows)
     }
 
     /// How many rows are known to differ from those of the member with whom most do.
@@ -246,7 +235,12 @@ impl Core {
             Ok(opened)
         });
         let opened = opened.await?;
-        *replica.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        // In a job, as it waits for those that look at the replica of the life before.
+        let seated = self.store.view(move |_| {
+            replica.change(|replica| *replica = Some(opened));
+            Ok(())
+        });
+        seated.await?;
         let mut state = self.state();
         (state.life, state.record, state.placement) = (life, Some(record), placement);
         state.ahead = ahead;
@@ -271,12 +265,13 @@ impl Core {
         let replica = self.replica.clone();
         let begun = self.store.write(move |tx| {
             founding::set_returning(tx, false)?;
-            let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(replica) = replica.as_mut() {
-                replica.raise_epoch(tx, epoch)?;
-                replica.begin_to_vote();
-            }
-            Ok(())
+            replica.change(|replica| {
+                if let Some(replica) = replica.as_mut() {
+                    replica.raise_epoch(tx, epoch)?;
+                    replica.begin_to_vote();
+                }
+                Ok(())
+            })
         });
         begun.await?;
         self.changed();
@@ -380,44 +375,66 @@ impl Core {
         requests: Vec<ReplicaRequest>,
     ) -> Vec<ReplicaAnswer> {
         let count = requests.len();
-        let writes = self
-            .with_replica(|replica| requests.iter().any(|request| replica.needs_writer(request)));
-        let Some(writes) = writes else {
+        let Some(seen) = self.replica.seen() else {
             return vec![ReplicaAnswer::Unavailable; count];
         };
+        let writes = |request| Replica::writes(seen.epoch, request);
+        let writes = requests.iter().any(writes);
         let replica = self.replica.clone();
         let answers = if writes {
             let job = move |tx: &mut Transaction<'_>| {
-                let mut replica = replica.write().unwrap_or_else(PoisonError::into_inner);
-                let answer = |request| match replica.as_mut() {
-                    Some(replica) => replica.write(tx, from, request),
-                    None => Ok(ReplicaAnswer::Unavailable),
-                };
-                let answers: Result<Vec<_>, StoreError> =
-                    requests.into_iter().map(answer).collect();
-                if answers.is_err() {
-                    // What it has in memory is ahead of the disk now.
-                    *replica = None;
-                }
-                answers
+                replica.change(|replica| {
+                    let answer = |request: ReplicaRequest| match replica.as_mut() {
+                        Some(replica) => {
+                            spared(&request.call.clone(), replica.write(tx, from, request))
+                        }
+                        None => Ok((ReplicaAnswer::Unavailable, None)),
+                    };
+                    let answers: Result<Vec<_>, StoreError> =
+                        requests.into_iter().map(answer).collect();
+                    if answers.is_err() {
+                        // What it has in memory is ahead of the disk now.
+                        *replica = None;
+                    }
+                    answers
+                })
             };
             self.store.write(job).await
         } else {
-            let job = move |view: &crate::store::Transaction<'_>| {
-                let replica = replica.read().unwrap_or_else(PoisonError::into_inner);
-                let answer = |request| match replica.as_ref() {
-                    Some(replica) => replica.read(view, request),
-                    None => Ok(ReplicaAnswer::Unavailable),
-                };
-                requests.into_iter().map(answer).collect()
+            let job = move |view: &Transaction<'_>| {
+                replica.look(|replica| {
+                    let answer = |request: ReplicaRequest| match replica {
+                        Some(replica) => spared(&request.call.clone(), replica.read(view, request)),
+                        None => Ok((ReplicaAnswer::Unavailable, None)),
+                    };
+                    requests.into_iter().map(answer).collect()
+                })
             };
             self.store.view(job).await
         };
-        answers.unwrap_or_else(|error: StoreError| {
-            // What the replica has in memory may be ahead of the disk now.
-            self.fail(error);
-            vec![ReplicaAnswer::Unavailable; count]
-        })
+        let answers: Vec<_> = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                // What the replica has in memory may be ahead of the disk now.
+                self.fail(error);
+                return vec![ReplicaAnswer::Unavailable; count];
+            }
+        };
+        let answer = |(answer, damage): (_, Option<Damage>)| {
+            if let Some((key, error)) = damage {
+                self.note_damage(&key, &error);
+            }
+            answer
+        };
+        answers.into_iter().map(answer).collect()
+    }
+
+    /// What is wrong at the address of a member: somebody is there, and is not taken for it, or refuses this one.
+    pub(super) fn refusal_at(&self, addr: &TrackerAddr) -> Option<String> {
+        let state = self.state();
+        let trouble = state.troubles.get(addr)?;
+        let refused = !matches!(trouble, Trouble::Unreachable { .. });
+        refused.then(|| trouble.to_string())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -428,7 +445,7 @@ impl Core {
 impl Host for Core {
     fn hello(&self) -> Hello {
         let Authority { ring, tokens, peer } = &self.authority;
-        let (votes, commits) = (self.votes(), self.told_commits());
+        let (votes, commits, epoch) = (self.votes(), self.told_commits(), self.epoch());
         let state = self.state();
         let certificate = TrackerCertificate::V1 {
             ring: self.ring,
@@ -439,7 +456,10 @@ impl Host for Core {
         };
         let standing = match state.record.clone() {
             None => Standing::Empty,
-            Some(record) => Standing::Founded { record, votes },
+            Some(mut record) => {
+                record.epoch = record.epoch.max(epoch);
+                Standing::Founded { record, votes }
+            }
         };
         Hello {
             certificate: Signed::sign(&certificate, ring),
@@ -451,8 +471,15 @@ impl Host for Core {
         }
     }
 
-    async fn welcome(&self, _: SocketAddr, hello: Hello) -> Result<Welcome, Refusal> {
+    async fn welcome(&self, from: SocketAddr, hello: Hello) -> Result<Welcome, Refusal> {
         let life = hello.life;
+        if let (Standing::Founded { record, .. }, Some(own)) = (&hello.standing, self.record())
+            && own.contradicts(record)
+        {
+            let (addr, ours, theirs) = (&hello.addr, own.members(), record.members());
+            tracing::error!(%addr, %from, ?ours, ?theirs, "a tracker is of another ring that was founded with this key");
+            return Err(Refusal::OtherFounding);
+        }
         let news = Remembered {
             incarnation: life.incarnation,
             commits: hello.commits,
@@ -532,12 +559,14 @@ impl Host for Core {
         match trouble {
             Some(trouble) => {
                 tracing::warn!(%addr, %trouble, "no link to another tracker of the ring");
-                state.troubles.insert(addr.clone(), trouble.to_string());
+                state.troubles.insert(addr.clone(), trouble.clone());
             }
             None => {
                 state.troubles.remove(addr);
             }
         }
+        drop(state);
+        self.changed();
     }
 
     fn clock_and_commits(&self) -> (Timestamp, u64) {

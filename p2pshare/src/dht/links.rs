@@ -86,6 +86,9 @@ pub(crate) enum Refusal {
     /// A later life of the member has spoken.
     #[error("a later life of this member has spoken")]
     Superseded,
+    /// It is a member of another ring, though that has the same key.
+    #[error("another ring was founded with this ring.key, and this member is of that one")]
+    OtherFounding,
     /// The fault is here: the store has failed, or the process ends.
     #[error("this member cannot answer")]
     Unavailable,

@@ -98,6 +98,7 @@ impl Member {
                 addr: Some(member.addr.clone()),
                 alive: member.id == me || self.is_reachable(member.id),
                 is_self: member.id == me,
+                refused: self.core.refusal_at(&member.addr),
             })
             .collect();
         members.sort_by(|a, b| a.addr.cmp(&b.addr));
@@ -303,8 +304,16 @@ impl Member {
         }
         let live = replicas.iter().copied().filter(|id| self.is_reachable(*id));
         let live = live.collect();
-        let machine = Paging::new(now(), call, self.core.epoch(), replicas, live);
-        let page = self.driven(machine).await??;
+        let holds = replicas.contains(&self.core.life().member);
+        let machine = Paging::new(now(), call.clone(), self.core.epoch(), replicas, live);
+        let page = match self.driven(machine).await? {
+            Ok(page) => page,
+            Err(failure) if holds => match self.core.own_page(call).await? {
+                Some(page) => page,
+                None => return Err(failure.into()),
+            },
+            Err(failure) => return Err(failure.into()),
+        };
         settle(page, |key| {
             let this = self.clone();
             async move { this.read_as(&key, Intent::Read).await }

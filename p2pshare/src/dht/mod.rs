@@ -11,6 +11,7 @@
 mod builder;
 mod clock;
 mod coordinator;
+mod damage;
 mod founding;
 mod hash_tree;
 mod host;
@@ -34,6 +35,7 @@ mod repair;
 mod replica;
 mod row;
 mod row_key;
+mod seat;
 mod secrets;
 #[cfg(any(test, feature = "__internals"))]
 mod small_ring;

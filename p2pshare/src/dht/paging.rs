@@ -1,8 +1,9 @@
 //! One page of a listing or a scan, as a majority of the replicas has it.
 //!
 //! Each replica gives a page; only up to the last row that all of them have looked at is the page of the
-//! ring known. A row on which a majority agrees is read by that; one on which they do not is disputed, and
-//! whoever asked reads it by itself, or calls the page stale with the newest that was seen of it.
+//! ring known. A row on which a majority agrees is read by that; one on which they do not, or that some replica can
+//! no longer read, is disputed, and whoever asked reads it by itself, or calls the page stale with the newest that
+//! was seen of it.
 //!
 //! **Invariant.** A row that was chosen before the page was asked for, and lies in what it covers, is in it or
 //! is disputed: a majority that answers has a member of the majority that accepted it. Without a majority the
@@ -55,6 +56,32 @@ pub(crate) struct Page {
     pub(crate) next: Option<RowKey>,
     /// Whether no majority answered.
     pub(crate) stale: bool,
+}
+
+impl Part {
+    fn of(answer: ReplicaAnswer) -> Option<Self> {
+        match answer {
+            ReplicaAnswer::Rows { rows, more } => {
+                let end = rows.last().filter(|_| more).map(|row| row.key.clone());
+                Some(Self { rows, end })
+            }
+            ReplicaAnswer::Scanned { rows, next } => Some(Self { rows, end: next }),
+            _ => None,
+        }
+    }
+}
+
+impl Page {
+    /// What one replica answers, of which nobody knows whether it is still so.
+    pub(crate) fn stale(answer: ReplicaAnswer) -> Option<Self> {
+        let Part { rows, end } = Part::of(answer)?;
+        Some(Self {
+            rows,
+            disputed: Vec::new(),
+            next: end,
+            stale: true,
+        })
+    }
 }
 
 impl Paging {
@@ -160,7 +187,7 @@ impl Paging {
             versions.sort_by_key(|row| row.accepted);
             let agreed = versions
                 .iter()
-                .filter(|row| count_of(&versions, row.accepted) >= needed)
+                .filter(|row| !row.is_damaged() && count_of(&versions, row.accepted) >= needed)
                 .max_by_key(|row| row.accepted)
                 .cloned();
             let newest = versions.pop();
@@ -189,13 +216,6 @@ impl Machine for Paging {
         match input {
             Input::Failed { from } => self.on_failure(from),
             Input::Answer { from, answer } => match answer {
-                ReplicaAnswer::Rows { rows, more } => {
-                    let end = rows.last().filter(|_| more).map(|row| row.key.clone());
-                    self.on_page(from, Part { rows, end });
-                }
-                ReplicaAnswer::Scanned { rows, next } => {
-                    self.on_page(from, Part { rows, end: next });
-                }
                 ReplicaAnswer::StaleEpoch { highest } if highest.list == self.epoch.list => {
                     if highest > self.epoch {
                         self.epoch = highest;
@@ -207,7 +227,10 @@ impl Machine for Paging {
                     let failure = Err(Failure::StaleEpoch(highest));
                     self.actions.push_back(Action::Finish(failure));
                 }
-                _ => self.on_failure(from),
+                answer => match Part::of(answer) {
+                    Some(part) => self.on_page(from, part),
+                    None => self.on_failure(from),
+                },
             },
         }
     }

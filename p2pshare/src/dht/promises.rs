@@ -3,7 +3,8 @@
 //! A promise only ever forbids, so that to promise more than was asked is always safe. That makes promises
 //! cheap: they are kept in memory alone as long as their rounds are at most a **ceiling** that is on disk, and
 //! after a restart everything up to the ceiling counts as promised, for every row. And it bounds them: when
-//! there are too many, the highest of their rounds becomes the **floor** beneath all rows.
+//! there are too many, the highest of their rounds becomes the **floor** beneath all rows. What is accepted is beneath
+//! the ceiling too: so it bounds also what a replica accepted for a row that can no longer be read.
 //!
 //! **Invariant.** Whatever was promised in any life of this replica since it last lost its disk is promised
 //! still.
@@ -11,7 +12,7 @@
 use std::collections::HashMap;
 
 use super::planted::{Fault, planted, room_for};
-use crate::limits::{PROMISE_ROUNDS_AT_ONCE, PROMISES_MAX};
+use crate::limits::{BALLOT_ROUND_MAX, PROMISE_ROUNDS_AT_ONCE, PROMISES_MAX};
 use crate::wire::ring::{Ballot, RowKey};
 
 /// The promises of one life.
@@ -52,11 +53,24 @@ impl Promises {
             }
         }
         self.made.insert(key, ballot);
-        if ballot.round <= self.ceiling {
+        self.cover(ballot.round)
+    }
+
+    /// Raises the ceiling above a round that is promised or accepted, if it is not. The new one has to be on disk
+    /// before anybody hears of that.
+    #[must_use]
+    pub(crate) fn cover(&mut self, round: u64) -> Option<u64> {
+        if round <= self.ceiling {
             return None;
         }
-        self.ceiling = ballot.round.saturating_add(PROMISE_ROUNDS_AT_ONCE);
+        let ceiling = round.saturating_add(PROMISE_ROUNDS_AT_ONCE);
+        self.ceiling = ceiling.min(BALLOT_ROUND_MAX).max(round);
         Some(self.ceiling)
+    }
+
+    /// No round was ever promised or accepted above this one.
+    pub(crate) fn ceiling(&self) -> u64 {
+        self.ceiling
     }
 
     /// Forgets the promise for a row that has accepted `ballot`, if it says no more than that.
@@ -99,6 +113,11 @@ mod tests {
         }
         assert!(next.of(&key(1)) < ballot(ceiling + 1));
         assert!(promises.make(key(1), ballot(ceiling + 1)).unwrap() > ceiling + 1);
+        // What it says it promised can be told to others.
+        assert_eq!(
+            promises.make(key(1), ballot(BALLOT_ROUND_MAX - 1)),
+            Some(BALLOT_ROUND_MAX)
+        );
     }
 
     #[test]

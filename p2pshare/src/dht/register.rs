@@ -26,11 +26,7 @@ impl Register {
         if ballot < self.promised && !planted(Fault::AcceptBelowPromise) {
             return Err(self.promised);
         }
-        *self = Self {
-            promised: ballot,
-            accepted: ballot,
-            state,
-        };
+        *self = Self::of(ballot, state);
         Ok(())
     }
 }

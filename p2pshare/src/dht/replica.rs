@@ -4,25 +4,35 @@
 //! before it says so. It answers nobody who speaks in an epoch lower than the highest it has seen, and
 //! remembers that one across restarts. Until it votes it has no say: it may have forgotten what it said.
 //!
+//! **A row that cannot be read** is one of which it has forgotten what it accepted, but not all: that was beneath the
+//! ceiling of promises. So it takes nothing for that row up to there, as it may have promised that, and answers no
+//! question about it, as if it had not heard it. What it is told to accept above is newer than what it lost, and
+//! makes the row whole: a replica may be silent about a row for as long as it likes, and forget what it accepted once
+//! it accepts something above it. In pages such a row has [`Ballot::ZERO`], which nobody ever accepts.
+//!
 //! It runs inside the store's writer, one request after the other, so that each sees what those before it
 //! did; what only reads may run beside it, on what is committed.
 
+mod pages;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::hash_tree::{self, HashTree, leaf_of};
+pub(crate) use self::pages::own_page;
+use self::pages::{scan, tree_rows};
+use super::hash_tree::{self, HashTree};
 use super::placement::{Placement, slice_of_row};
 use super::planted::{Fault, planted};
 use super::promises::Promises;
 use super::row_key;
 use crate::identity::MemberId;
 use crate::limits::{
-    REPLICA_PAGE_BYTES, REPLICA_PAGE_ROWS, SCAN_PAGES_MAX, STORE_VALUE_BYTES_MAX,
-    TREE_SLICES_PER_GROUP,
+    BALLOT_ROUNDS_APART_MAX, DAMAGED_ROWS_MAX, STORE_VALUE_BYTES_MAX, TREE_SLICES_PER_GROUP,
 };
-use crate::store::{KeyRange, PageLimit, StoreError, Table, Transaction};
+use crate::store::{StoreError, Table, Transaction};
 use crate::wire::ring::{
     Ballot, Epoch, PullPlace, Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow,
     RowKey, RowState, Slice, StoredRegister, Sum, TreeNode,
@@ -43,6 +53,8 @@ pub(crate) struct Replica {
     rows: u64,
     /// Who raised the epoch to what it is, if it was by a fence in this life: an answer may be lost.
     fenced_by: Option<(MemberId, u64)>,
+    /// Rows that cannot be read, and the highest round that may have been accepted for each.
+    damaged: BTreeMap<RowKey, u64>,
 }
 
 impl Replica {
@@ -71,6 +83,7 @@ impl Replica {
             promises: Promises::after_restart(ceiling),
             tree,
             rows,
+            damaged: BTreeMap::new(),
         })
     }
 
@@ -111,6 +124,11 @@ impl Replica {
 
     /// Whether a request has to run in the writer.
     pub(crate) fn needs_writer(&self, request: &ReplicaRequest) -> bool {
+        Self::writes(self.epoch, request)
+    }
+
+    /// The same, of one that has seen no epoch above this one.
+    pub(crate) fn writes(seen: Epoch, request: &ReplicaRequest) -> bool {
         let writes = matches!(
             request.call,
             ReplicaCall::Prepare { .. }
@@ -118,7 +136,7 @@ impl Replica {
                 | ReplicaCall::Fence { .. }
                 | ReplicaCall::Install { .. }
         );
-        writes || request.epoch > self.epoch
+        writes || request.epoch > seen
     }
 
     /// Answers a request from inside a job of the writer. The answer may be told when the job is durable.
@@ -155,6 +173,12 @@ impl Replica {
                     self.install(tx, row)?;
                 }
                 Ok(ReplicaAnswer::Done)
+            }
+            ReplicaCall::Prepare { ballot, .. } | ReplicaCall::Accept { ballot, .. }
+                if self.is_absurd(ballot) =>
+            {
+                tracing::error!(?ballot, ?from, "a round is far above all others");
+                Ok(ReplicaAnswer::Unavailable)
             }
             ReplicaCall::Prepare { key, ballot } if self.decides(&key) => {
                 self.prepare(tx, key, ballot)
@@ -218,10 +242,43 @@ impl Replica {
         list.contains(&self.me) && list.contains(&with)
     }
 
-    fn register(&self, tx: &Transaction<'_>, key: &RowKey) -> Result<Register, StoreError> {
-        let mut register = register(tx, key)?;
-        register.promised = register.promised.max(self.promises.of(key));
-        Ok(register)
+    /// Whether nobody who does everything right can have come to this ballot.
+    fn is_absurd(&self, ballot: Ballot) -> bool {
+        let apart = ballot.round.saturating_sub(self.promises.ceiling());
+        apart > BALLOT_ROUNDS_APART_MAX
+    }
+
+    /// The register of a row; of one that cannot be read, the ballot up to which it may have promised and accepted.
+    fn register(
+        &mut self,
+        tx: &Transaction<'_>,
+        key: &RowKey,
+    ) -> Result<Result<Register, Ballot>, StoreError> {
+        match register(tx, key) {
+            Ok(mut register) => {
+                register.promised = register.promised.max(self.promises.of(key));
+                Ok(Ok(register))
+            }
+            Err(error) if error.is_damage() => {
+                let highest = Ballot::last_of(self.note_damage(key, &error));
+                Ok(Err(highest.max(self.promises.of(key))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The highest round that it may have accepted for a row that cannot be read.
+    fn note_damage(&mut self, key: &RowKey, error: &StoreError) -> u64 {
+        if let Some(highest) = self.damaged.get(key) {
+            return *highest;
+        }
+        tracing::error!(%error, table = Table::Rows.name(), ?key, "a row on disk is damaged");
+        if self.damaged.len() >= DAMAGED_ROWS_MAX {
+            self.damaged.clear();
+        }
+        let highest = self.promises.ceiling();
+        self.damaged.insert(key.clone(), highest);
+        highest
     }
 
     fn prepare(
@@ -230,14 +287,18 @@ impl Replica {
         key: RowKey,
         ballot: Ballot,
     ) -> Result<ReplicaAnswer, StoreError> {
-        let mut register = self.register(tx, &key)?;
+        let mut register = match self.register(tx, &key)? {
+            Ok(register) => register,
+            Err(promised) if ballot <= promised => {
+                return Ok(ReplicaAnswer::Refused { ballot, promised });
+            }
+            Err(_) => return Ok(ReplicaAnswer::Unavailable),
+        };
         if let Err(promised) = register.prepare(ballot) {
             return Ok(ReplicaAnswer::Refused { ballot, promised });
         }
         let ceiling = self.promises.make(key, ballot);
-        if let Some(ceiling) = ceiling.filter(|_| !planted(Fault::CeilingNotKept)) {
-            tx.put(Table::Meta, CEILING_KEY, ceiling.to_be_bytes())?;
-        }
+        keep_ceiling(tx, ceiling)?;
         Ok(ReplicaAnswer::Promised {
             ballot,
             accepted: register.accepted,
@@ -252,7 +313,17 @@ impl Replica {
         ballot: Ballot,
         state: RowState,
     ) -> Result<ReplicaAnswer, StoreError> {
-        let mut register = self.register(tx, key)?;
+        let mut register = match self.register(tx, key)? {
+            Ok(register) => register,
+            Err(promised) if ballot <= promised => {
+                return Ok(ReplicaAnswer::Refused { ballot, promised });
+            }
+            Err(_) => {
+                self.heal(tx, key, Register::of(ballot, state))?;
+                self.promises.settle(key, ballot);
+                return Ok(ReplicaAnswer::Accepted { ballot });
+            }
+        };
         let before = register.accepted;
         if let Err(promised) = register.accept(ballot, state) {
             return Ok(ReplicaAnswer::Refused { ballot, promised });
@@ -268,16 +339,47 @@ impl Replica {
         tx: &mut Transaction<'_>,
         row: ReplicaRow,
     ) -> Result<(), StoreError> {
-        let before = register(tx, &row.key)?.accepted;
+        let next = Register::of(row.accepted, row.state);
+        let before = match register(tx, &row.key) {
+            Ok(register) => register.accepted,
+            // Whoever is given rows has made void what it accepted before.
+            Err(error) if error.is_damage() => return self.heal(tx, &row.key, next),
+            Err(error) => return Err(error),
+        };
         if row.accepted <= before && !planted(Fault::InstallOverwrites) {
             return Ok(());
         }
-        let register = Register {
-            promised: row.accepted,
-            accepted: row.accepted,
-            state: row.state,
-        };
-        self.store(tx, &row.key, before, register)
+        self.store(tx, &row.key, before, next)
+    }
+
+    /// Writes the register of a row that could not be read. What that added to its leaf is not known, so that the
+    /// leaves of the slice are added up anew.
+    fn heal(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        key: &RowKey,
+        register: Register,
+    ) -> Result<(), StoreError> {
+        tracing::warn!(?key, "a row that was damaged on disk is whole again");
+        self.damaged.remove(key);
+        self.put(tx, key, register)?;
+        match self.tree.scrub(tx, slice_of_row(key)) {
+            // Others of the slice cannot be read at all; the next scrub sees to it.
+            Err(error) if error.is_damage() => Ok(()),
+            scrubbed => scrubbed.map(drop),
+        }
+    }
+
+    fn put(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        key: &RowKey,
+        register: Register,
+    ) -> Result<(), StoreError> {
+        let ceiling = self.promises.cover(register.accepted.round);
+        keep_ceiling(tx, ceiling)?;
+        let value = encode(&StoredRegister::V1(register));
+        tx.put(Table::Rows, row_key::encode(key), value)
     }
 
     /// Writes a register, and its leaf of the hash tree with it.
@@ -298,8 +400,7 @@ impl Replica {
             self.rows += 1;
             tx.put(Table::Meta, ROWS_KEY, self.rows.to_be_bytes())?;
         }
-        let value = encode(&StoredRegister::V1(register));
-        tx.put(Table::Rows, row_key::encode(key), value)
+        self.put(tx, key, register)
     }
 
     /// Answers what only reads.
@@ -317,24 +418,14 @@ impl Replica {
                 } = register(view, &key)?;
                 Ok(ReplicaAnswer::Row { accepted, state })
             }
-            ReplicaCall::List {
-                partition,
-                after,
-                limit,
-            } => list(view, &partition, after, limit),
-            ReplicaCall::Scan {
-                first,
-                last,
-                prefix,
-                heads,
-                after,
-                limit,
-            } => {
-                let (rows, next) = scan(view, (first, last), &prefix, heads, after, limit)?;
-                Ok(ReplicaAnswer::Scanned { rows, next })
-            }
+            call @ (ReplicaCall::List { .. } | ReplicaCall::Scan { .. }) => own_page(view, call),
             ReplicaCall::Pull { with, place, limit } => {
                 let (rows, next) = self.pull(view, with, &place, limit)?;
+                // Whoever comes back would take it for a row of which nobody has accepted anything.
+                if let Some(row) = rows.iter().find(|row| row.is_damaged()) {
+                    tracing::error!(key = ?row.key, ?with, "a damaged row keeps another tracker from coming back");
+                    return Ok(ReplicaAnswer::Unavailable);
+                }
                 Ok(ReplicaAnswer::Pulled {
                     epoch,
                     asked: place,
@@ -412,115 +503,6 @@ impl Replica {
     }
 }
 
-fn list(
-    view: &Transaction<'_>,
-    partition: &[u8],
-    after: Option<Vec<u8>>,
-    limit: u16,
-) -> Result<ReplicaAnswer, StoreError> {
-    if RowKey::new(partition, []).is_err() {
-        return Ok(ReplicaAnswer::Unavailable);
-    }
-    let prefix = row_key::encode_partition(partition);
-    let mut range = KeyRange::prefix(prefix.clone());
-    if let Some(sort) = after {
-        range = range.after(&[prefix, sort].concat());
-    }
-    let page = view.range(Table::Rows, &range, page_limit(limit))?;
-    let rows = page.rows.into_iter().map(decode_row);
-    Ok(ReplicaAnswer::Rows {
-        rows: rows.collect::<Result<_, _>>()?,
-        more: page.more,
-    })
-}
-
-/// A page of the rows of some slices, and the row behind which to go on.
-fn scan(
-    view: &Transaction<'_>,
-    (first, last): (Slice, Slice),
-    prefix: &[u8],
-    heads: bool,
-    after: Option<RowKey>,
-    limit: u16,
-) -> Result<(Vec<ReplicaRow>, Option<RowKey>), StoreError> {
-    let (mut rows, mut bytes, mut seen) = (Vec::new(), 0, after);
-    let all = row_key::slices(first, last);
-    // Rows that are skipped cost time too, so that they bound the page as well.
-    for _ in 0..SCAN_PAGES_MAX {
-        let range = match &seen {
-            None => all.clone(),
-            Some(key) if heads => {
-                all.clone()
-                    .behind(KeyRange::behind_prefix(row_key::encode_partition(
-                        key.partition(),
-                    )))
-            }
-            Some(key) => all.clone().after(&row_key::encode(key)),
-        };
-        let page = view.range(Table::Rows, &range, page_limit(limit))?;
-        for stored in page.rows {
-            let stored_bytes = stored.0.len() + stored.1.len();
-            let row = decode_row(stored)?;
-            let is_first = seen
-                .as_ref()
-                .is_none_or(|seen| seen.partition() != row.key.partition());
-            seen = Some(row.key.clone());
-            if row.key.partition().starts_with(prefix) && (is_first || !heads) {
-                bytes += stored_bytes;
-                rows.push(row);
-            }
-            if rows.len() >= usize::from(limit.max(1)) || bytes >= REPLICA_PAGE_BYTES {
-                return Ok((rows, seen));
-            }
-        }
-        if !page.more {
-            return Ok((rows, None));
-        }
-    }
-    Ok((rows, seen))
-}
-
-fn tree_rows(
-    view: &Transaction<'_>,
-    slice: Slice,
-    leaves: u64,
-    after: Option<RowKey>,
-) -> Result<ReplicaAnswer, StoreError> {
-    let (mut rows, mut bytes, mut seen) = (Vec::new(), 0, after.clone());
-    let mut next = None;
-    // What is in other leaves costs time too, so that it bounds the page as well.
-    'pages: for _ in 0..SCAN_PAGES_MAX {
-        let mut range = row_key::slices(slice, slice);
-        if let Some(key) = &seen {
-            range = range.after(&row_key::encode(key));
-        }
-        let page = view.range(Table::Rows, &range, page_limit(REPLICA_PAGE_ROWS))?;
-        next = None;
-        for stored in page.rows {
-            let ReplicaRow { key, accepted, .. } = decode_row(stored)?;
-            seen = Some(key.clone());
-            if leaves >> leaf_of(&key) & 1 == 1 {
-                bytes += key.partition().len() + key.sort().len() + size_of::<Ballot>();
-                rows.push((key, accepted));
-            }
-            if rows.len() >= usize::from(REPLICA_PAGE_ROWS) || bytes >= REPLICA_PAGE_BYTES {
-                next = seen;
-                break 'pages;
-            }
-        }
-        if !page.more {
-            break;
-        }
-        next.clone_from(&seen);
-    }
-    Ok(ReplicaAnswer::Stamps {
-        slice,
-        after,
-        rows,
-        next,
-    })
-}
-
 /// The register of a row, as it is in the store.
 pub(crate) fn register(tx: &Transaction<'_>, key: &RowKey) -> Result<Register, StoreError> {
     decode_register(tx.get(Table::Rows, &row_key::encode(key))?)
@@ -570,6 +552,15 @@ fn decode_register(row: Option<Vec<u8>>) -> Result<Register, StoreError> {
     Ok(register)
 }
 
+/// Remembers a new ceiling of promises, if there is one.
+fn keep_ceiling(tx: &mut Transaction<'_>, ceiling: Option<u64>) -> Result<(), StoreError> {
+    match ceiling.filter(|_| !planted(Fault::CeilingNotKept)) {
+        Some(ceiling) => tx.put(Table::Meta, CEILING_KEY, ceiling.to_be_bytes()),
+        None => Ok(()),
+    }
+}
+
+/// A row as it is on disk; if what was accepted for it cannot be read, one that [is damaged](ReplicaRow::is_damaged).
 pub(crate) fn decode_row((key, value): (Vec<u8>, Vec<u8>)) -> Result<ReplicaRow, StoreError> {
     let damaged = StoreError::Corrupt {
         table: Table::Rows.name(),
@@ -578,7 +569,7 @@ pub(crate) fn decode_row((key, value): (Vec<u8>, Vec<u8>)) -> Result<ReplicaRow,
     let key = row_key::decode(&key).ok_or(damaged)?;
     let Register {
         accepted, state, ..
-    } = decode_register(Some(value))?;
+    } = decode_register(Some(value)).unwrap_or_default();
     Ok(ReplicaRow {
         key,
         accepted,
@@ -603,13 +594,6 @@ pub(crate) fn decode<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<
             table: table.name(),
             what: "a value does not decode",
         }),
-    }
-}
-
-fn page_limit(rows: u16) -> PageLimit {
-    PageLimit {
-        rows: usize::from(rows.clamp(1, REPLICA_PAGE_ROWS)),
-        bytes: REPLICA_PAGE_BYTES,
     }
 }
 

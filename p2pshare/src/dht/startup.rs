@@ -61,6 +61,13 @@ pub(super) async fn begin(
                     .core
                     .set_waiting_for(members.map(|m| m.addr.clone()).collect());
             }
+            Step::TwoRings(addrs) => {
+                tracing::error!(
+                    ?addrs,
+                    "two rings were founded with this key; all but one have to be stopped"
+                );
+                member.core.set_waiting_for(addrs);
+            }
         }
         match welcomes.recv().await {
             Some((addr, welcome)) => beginning.hear(addr, welcome),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::planted::{Fault, planted};
 use super::register::Change;
 use crate::identity::MemberId;
-use crate::limits::SETTLED_SETS_MAX;
+use crate::limits::{BALLOT_ROUNDS_APART_MAX, SETTLED_SETS_MAX};
 use crate::wire::ring::{Epoch, RowKey, RowState, Version};
 
 /// Who proposes: one member in one of its lives.
@@ -59,9 +59,15 @@ impl Rounds {
     }
 
     /// Hands out only rounds above `refused` from now on, so that what begins next is not refused for the same
-    /// reason: a repair that a majority takes would never reach the one who refuses it.
-    pub(crate) fn pass(&self, refused: u64) {
-        self.last.fetch_max(refused, Ordering::Relaxed);
+    /// reason: a repair that a majority takes would never reach the one who refuses it. Not if that is further
+    /// ahead than anybody can be: then it returns false.
+    pub(crate) fn pass(&self, refused: u64) -> bool {
+        let apart = refused.saturating_sub(self.last.load(Ordering::Relaxed));
+        let follows = apart <= BALLOT_ROUNDS_APART_MAX;
+        if follows {
+            self.last.fetch_max(refused, Ordering::Relaxed);
+        }
+        follows
     }
 }
 
@@ -147,5 +153,8 @@ mod tests {
             assert!(round > floor);
             assert!(seen.insert(round));
         }
+        assert!(rounds.pass(1000) && rounds.above(0) > 1000);
+        // Nobody can be there.
+        assert!(!rounds.pass(u64::MAX) && rounds.above(0) < 2000);
     }
 }

@@ -205,7 +205,7 @@ impl World {
                     false => self.begin_return(host),
                 }
             }
-            Step::NotAMember(_) => {
+            Step::NotAMember(_) | Step::TwoRings(_) => {
                 self.tally
                     .violations
                     .push(format!("member {host} is told that it is none"));

@@ -106,6 +106,11 @@ pub enum ShutdownError {
 }
 
 impl StoreError {
+    /// Whether a read found that what is on disk is not what was written, or cannot be read; other rows may be sound.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Io { .. })
+    }
+
     /// An engine's error under the name of what was being done.
     pub(super) fn io(doing: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
         Self::Io {

@@ -57,6 +57,12 @@ impl MemoryDisk {
         }
     }
 
+    /// The keys and values of a table, as they are.
+    pub(crate) fn rows(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let rows = self.lock().visible.get(&table).cloned();
+        rows.into_iter().flatten().collect()
+    }
+
     /// Whether a store is open over it.
     pub(crate) fn is_open(&self) -> bool {
         self.lock().open

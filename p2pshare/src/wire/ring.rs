@@ -13,7 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{MemberId, PeerId, RequestId};
-use crate::limits::TREE_SLICES_PER_GROUP;
+use crate::limits::{BALLOT_ROUND_MAX, TREE_SLICES_PER_GROUP};
 
 pub(crate) use calls::{
     PullPlace, ReplicaAnswer, ReplicaAnswers, ReplicaBatch, ReplicaCall, ReplicaRequest,
@@ -279,8 +279,10 @@ impl TryFrom<RowStateForm> for RowState {
 /// The number of a proposal, greater than every one that its proposer made before. No two proposals
 /// share one: the round is never used twice by one incarnation of one member.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+#[serde(try_from = "BallotForm")]
 pub(crate) struct Ballot {
-    /// Compared first, so that whoever was refused can pass the one that refused it.
+    /// Compared first, so that whoever was refused can pass the one that refused it. At most
+    /// [`BALLOT_ROUND_MAX`].
     pub(crate) round: u64,
     /// Whose proposal it is.
     pub(crate) member: MemberId,
@@ -306,6 +308,33 @@ impl Ballot {
     }
 }
 
+#[derive(Deserialize)]
+struct BallotForm {
+    round: u64,
+    member: MemberId,
+    incarnation: u64,
+}
+
+impl TryFrom<BallotForm> for Ballot {
+    type Error = &'static str;
+
+    fn try_from(form: BallotForm) -> Result<Self, Self::Error> {
+        let BallotForm {
+            round,
+            member,
+            incarnation,
+        } = form;
+        let ballot = Self {
+            round,
+            member,
+            incarnation,
+        };
+        (round <= BALLOT_ROUND_MAX)
+            .then_some(ballot)
+            .ok_or("a round that no ring reaches")
+    }
+}
+
 impl fmt::Debug for Ballot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -325,6 +354,17 @@ pub(crate) struct Register {
     pub(crate) accepted: Ballot,
     /// The state that it brought.
     pub(crate) state: RowState,
+}
+
+impl Register {
+    /// One that has just accepted a state.
+    pub(crate) fn of(ballot: Ballot, state: RowState) -> Self {
+        Self {
+            promised: ballot,
+            accepted: ballot,
+            state,
+        }
+    }
 }
 
 impl Default for Register {

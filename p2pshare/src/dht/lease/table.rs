@@ -3,7 +3,8 @@
 //! **Invariants.** A slot's number only rises while the slot is there, and it is raised only by an interval
 //! that begins at it or before. A slot is gone when its time on the local monotonic clock is over, also an
 //! empty one, which is kept that long so that a slower message cannot bring back what was withdrawn. Bytes are
-//! bounded for each slot and in all, and sessions for each key.
+//! bounded for each slot and in all, and sessions for each key; a slot for which there is no room is not
+//! taken at all, so that it keeps the number of what is known of it, and is offered again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -197,7 +198,8 @@ impl LeaseTable {
                 (Some(known), payload) => *known = payload.map(Arc::from),
                 (None, Some(payload)) => {
                     let key = match self.keys.get_key_value(&key) {
-                        Some((_, said)) if said.len() >= LEASES_PER_KEY_MAX => continue,
+                        // A part of it is not taken: the number would say that it is known.
+                        Some((_, said)) if said.len() >= LEASES_PER_KEY_MAX => return None,
                         Some((key, _)) => key.clone(),
                         None => Arc::new(key),
                     };

@@ -430,11 +430,14 @@ fn a_key_has_bounds_and_so_has_the_table() {
         peer[..8].copy_from_slice(&i.to_be_bytes());
         LeaseSession::new(PeerId::from_bytes(peer), SessionId::from_bytes([0; 16]))
     };
-    for i in 0..=LEASES_PER_KEY_MAX {
+    for i in 0..LEASES_PER_KEY_MAX {
         let news = nth(i).change(1, LIFE, [(k.clone(), say("a"))]);
         assert_eq!(put(&mut table, now, &news.unwrap()), taken());
     }
-    // Who came last is not named, who was first may still speak, and time makes room.
+    // Who comes last is not named, nor is its number known; who was first may still speak, and time makes room.
+    let late = nth(LEASES_PER_KEY_MAX).change(1, LEASE_LIFE_MAX, [(k.clone(), say("late"))]);
+    let late = late.unwrap();
+    assert_eq!(put(&mut table, now, &late), (Vec::new(), 1));
     let all = table.handle(
         now,
         ReplicaCall::LeaseGet {
@@ -450,10 +453,21 @@ fn a_key_has_bounds_and_so_has_the_table() {
     assert_eq!(table.sessions_under(&k), LEASES_PER_KEY_MAX);
     let news = nth(0).whole(2, LIFE, [(k.clone(), say("b").unwrap())]);
     assert_eq!(put(&mut table, now, &news.unwrap()), taken());
-    let later = now + LIFE;
-    let news = nth(LEASES_PER_KEY_MAX).change(2, LIFE, [(k.clone(), say("late"))]);
-    assert_eq!(put(&mut table, later, &news.unwrap()), taken());
-    assert_eq!(said(&mut table, later, &k), ["late"]);
+    // Another one has room for it, and offers it until there is room here.
+    let mut ring = Ring::new(2);
+    ring.now = now;
+    *ring.table(0) = table;
+    assert_eq!(put(ring.table(1), now, &late), taken());
+    for (time, slots, known) in [
+        (now, 1, false),
+        (now + LIFE, 1, true),
+        (now + LIFE, 0, true),
+    ] {
+        ring.now = time;
+        assert_eq!(ring.exchange(0, 1).slots, slots);
+        let said = said(ring.table(0), time, &k);
+        assert_eq!(said.contains(&"late".to_owned()), known);
+    }
 
     let mut table = LeaseTable::default();
     let large: Arc<[u8]> = vec![0; LEASE_PAYLOAD_BYTES_MAX].into();

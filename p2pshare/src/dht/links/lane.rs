@@ -332,7 +332,7 @@ fn fits(call: &ReplicaCall) -> Fits {
         ReplicaCall::Read { .. } => one_of!(Answer::Row { .. }),
         ReplicaCall::List { .. } => one_of!(Answer::Rows { .. }),
         ReplicaCall::Scan { .. } => one_of!(Answer::Scanned { .. }),
-        ReplicaCall::Fence { .. } => one_of!(Answer::Fenced { .. } | Answer::Done),
+        ReplicaCall::Fence { .. } => one_of!(Answer::Fenced { .. }),
         ReplicaCall::Install { .. } => one_of!(Answer::Done),
         ReplicaCall::Pull { .. } => one_of!(Answer::Pulled { .. }),
         ReplicaCall::TreeGroups { .. }
@@ -379,3 +379,17 @@ const ROW_BYTES_MAX: usize = RowKey::PARTITION_BYTES_MAX
     + SMALL_BYTES_MAX;
 /// An answer of the sums of 128 nodes, each of which is a number of up to 19 bytes.
 const SUMS_BYTES_MAX: usize = 128 * 19 + SMALL_BYTES_MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ring::Epoch;
+
+    #[test]
+    fn a_fence_is_answered_by_one_that_was_taken() {
+        let fits = fits(&ReplicaCall::Fence { incarnation: 1 });
+        let epoch = Epoch::FOUNDING;
+        assert!(fits(&ReplicaAnswer::Fenced { epoch }));
+        assert!(!fits(&ReplicaAnswer::Done));
+    }
+}

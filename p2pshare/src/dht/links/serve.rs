@@ -152,6 +152,7 @@ impl Refusal {
     fn code(&self) -> CloseCode {
         match self {
             Self::Superseded => CloseCode::Superseded,
+            Self::OtherFounding => CloseCode::NotAMember,
             Self::Unavailable => CloseCode::Internal,
         }
     }

@@ -5,6 +5,8 @@ use tokio::time::{Instant, timeout};
 
 use self::world::*;
 use super::*;
+use crate::dht::row_key;
+use crate::store::Table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -179,6 +181,98 @@ async fn a_member_that_was_away_for_a_minute_learns_what_it_missed() {
     has(&nodes[2], 1..60).await;
     let page = nodes[2].list(key(1).partition(), None, 10).await.unwrap();
     assert!(!page.stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_starts_again_while_it_is_cut_off_lists_what_it_has_and_calls_it_stale() {
+    let (world, mut nodes) = World::founded(3).await;
+    fill(&nodes, 0..10).await;
+    until("all rows", || rows_of(&nodes[2]) == 10).await;
+    world.kill(2, nodes.pop().unwrap()).await;
+    world.cut_off(2);
+    let alone = world.start(2).await;
+    assert!(!alone.status().votes);
+    let page = alone.list(key(3).partition(), None, 10).await.unwrap();
+    assert_eq!((page.stale, page.rows.len()), (true, 1));
+    let (mut rows, mut cursor) = (0, None);
+    loop {
+        let page = alone.scan(cursor, 1000).await.unwrap();
+        assert!(page.stale);
+        rows += page.rows.len();
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(rows, 10);
+    // But nothing that counts.
+    let refused = alone.read(&key(3)).await;
+    assert!(
+        matches!(refused, Err(RowError::InsufficientReplicas { .. })),
+        "{refused:?}"
+    );
+}
+
+/// Puts bytes on a disk in the place of a row that are none.
+fn damage(world: &World, member: usize, row: u64) {
+    let place = row_key::encode(&key(row));
+    world.disks[member].plant(Table::Rows, &place, b"what is this");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_others() {
+    let (world, mut nodes) = World::founded(3).await;
+    fill(&nodes, 0..10).await;
+    until("all rows", || nodes.iter().all(|node| rows_of(node) == 10)).await;
+    damage(&world, 2, 3);
+    for node in &nodes {
+        has(node, 0..10).await;
+        let page = node.list(key(3).partition(), None, 10).await.unwrap();
+        assert_eq!((page.stale, page.rows.len()), (false, 1));
+    }
+    // With one other it is a majority for every row but that one.
+    world.kill(0, nodes.remove(0)).await;
+    reaches(&nodes[1], 2).await;
+    has(&nodes[1], 4..10).await;
+    let refused = nodes[1].read(&key(3)).await;
+    assert!(
+        matches!(refused, Err(RowError::InsufficientReplicas { .. })),
+        "{refused:?}"
+    );
+    let page = nodes[1].list(key(3).partition(), None, 10).await.unwrap();
+    assert!(page.stale);
+    nodes.insert(0, world.start(0).await);
+    all_reach(&nodes, 3).await;
+    let place = row_key::encode(&key(3));
+    let row_of = |member: usize| {
+        let mut rows = world.disks[member].rows(Table::Rows).into_iter();
+        rows.find(|(key, _)| *key == place)
+    };
+    until("repair", || {
+        row_of(2) == row_of(0) && row_of(1) == row_of(0)
+    })
+    .await;
+    until("an end of the repair", || nodes[2].status().behind == 0).await;
+    lacks_nothing(&world, &nodes, 2, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_damaged_for_good_costs_the_one_member_of_a_ring_nothing_else() {
+    let (world, mut nodes) = World::founded(1).await;
+    fill(&nodes, 0..5).await;
+    damage(&world, 0, 3);
+    for _ in 0..2 {
+        let refused = nodes[0].read(&key(3)).await;
+        assert!(
+            matches!(refused, Err(RowError::InsufficientReplicas { .. })),
+            "{refused:?}"
+        );
+        has(&nodes[0], 0..3).await;
+        let page = nodes[0].list(key(3).partition(), None, 10).await.unwrap();
+        assert_eq!((page.stale, page.rows.len()), (true, 0));
+        world.kill(0, nodes.remove(0)).await;
+        nodes.push(world.start(0).await);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -284,6 +284,11 @@ pub(crate) struct ReplicaRow {
 }
 
 impl ReplicaRow {
+    /// Whether the replica that gave it can no longer read what it has accepted for it.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.accepted == Ballot::ZERO
+    }
+
     /// A row as it was read, whose ballot no longer matters.
     pub(crate) fn of_state(key: RowKey, state: RowState) -> Self {
         Self {

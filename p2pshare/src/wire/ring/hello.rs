@@ -52,6 +52,11 @@ impl RingRecord {
         &self.members
     }
 
+    /// Whether this and the other record cannot be of one ring: the same list has other members.
+    pub(crate) fn contradicts(&self, other: &Self) -> bool {
+        self.epoch.list == other.epoch.list && self.members != other.members
+    }
+
     /// The member with this id.
     pub(crate) fn member(&self, id: MemberId) -> Option<&RingMember> {
         self.members.iter().find(|member| member.id == id)
@@ -87,7 +92,7 @@ pub(crate) enum Standing {
     Empty,
     /// Who is in it.
     Founded {
-        /// The members, in the highest epoch that it has seen.
+        /// The members, and the highest epoch that it has seen of their list.
         record: RingRecord,
         /// Whether it takes part in decisions. Not while it catches up with what it may have forgotten.
         votes: bool,

@@ -342,3 +342,16 @@ fn the_largest_messages_fit_their_frames() {
     let batch = ReplicaBatch::new(vec![ReplicaRequest { epoch, call }]).unwrap();
     assert!(encode(&batch).is_ok());
 }
+
+#[test]
+fn a_round_that_no_ring_reaches_is_refused() {
+    for (round, is_taken) in [
+        (BALLOT_ROUND_MAX, true),
+        (BALLOT_ROUND_MAX + 1, false),
+        (u64::MAX, false),
+    ] {
+        let bytes = postcard::to_allocvec(&ballot(round)).unwrap();
+        let decoded = postcard::from_bytes::<Ballot>(&bytes);
+        assert_eq!(decoded.is_ok(), is_taken, "{round}");
+    }
+}

@@ -41,4 +41,6 @@ pub struct MemberStatus {
     pub alive: bool,
     /// Whether it is the one that says all this.
     pub is_self: bool,
+    /// What is at its address is not taken for it, or refuses the one that says this: why.
+    pub refused: Option<String>,
 }

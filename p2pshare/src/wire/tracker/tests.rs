@@ -378,6 +378,7 @@ fn ring_status() -> RingStatus {
         addr: Some(addr.parse().unwrap()),
         alive,
         is_self: byte == 2,
+        refused: (byte == 1).then(|| "another ring".to_owned()),
     };
     RingStatus {
         trackers: 3,

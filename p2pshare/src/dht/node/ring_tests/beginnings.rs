@@ -1,7 +1,10 @@
 //! How a ring comes to be, and how members come back to it that have forgotten something.
 
 use super::*;
+use crate::dht::links::Host as _;
+use crate::identity::TrackerAddr;
 use crate::store::MemoryDisk;
+use crate::wire::ring::Standing;
 
 /// Asserts that these are one ring, and that each of them can do its work.
 async fn are_one_ring(nodes: &[DhtNode], first: u64) {
@@ -89,6 +92,13 @@ async fn a_member_whose_disk_was_lost_comes_back_lacks_nothing_and_votes() {
     are_one_ring(&nodes, 90).await;
     assert_eq!(nodes[2].member_id(), id);
     assert!(rows_of(&nodes[2]) >= 90);
+    // Whoever is met next hears of the epoch that this made.
+    for node in &nodes {
+        let Standing::Founded { record, .. } = node.member.core.hello().standing else {
+            panic!()
+        };
+        assert!(record.epoch.returns > 0 && record.epoch == node.member.core.epoch());
+    }
     for other in [0, 1] {
         world.cut_off(other);
         reaches(&nodes[2], 2).await;
@@ -162,6 +172,69 @@ async fn with_a_tracker_of_another_ring_at_a_founders_address_nothing_is_founded
     let [first, second, wrong] = nodes;
     other.kill(2, wrong).await;
     are_one_ring(&[first, second, world.start(2).await], 0).await;
+}
+
+/// The addresses that a tracker says are refused, in order.
+fn refused(node: &DhtNode) -> Vec<Option<TrackerAddr>> {
+    let members = node.status().members.into_iter();
+    let refused = members.filter(|member| {
+        let reason = member.refused.as_deref().unwrap_or_default();
+        reason.contains("another ring was founded with this ring.key")
+    });
+    refused.map(|member| member.addr).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_rings_that_were_founded_with_one_key_refuse_each_other_and_say_so() {
+    let (world, mut nodes) = World::founded(3).await;
+    fill(&nodes, 0..5).await;
+    let other = World {
+        key: world.key.clone(),
+        ..World::of(3)
+    };
+    let mut others = Vec::new();
+    for i in 0..3 {
+        others.push(other.start(i).await);
+    }
+    are_one_ring(&others, 0).await;
+    // One tracker of each ring is started where the other ring lives.
+    for i in [2, 1, 0] {
+        other.kill(i, others.pop().unwrap()).await;
+    }
+    world.kill(2, nodes.pop().unwrap()).await;
+    // A wiped member of either may be met in its former place, too.
+    let astray = world.start_as(2, addr(2), &other.disks[2]).await.unwrap();
+    for node in &nodes {
+        until("a refusal", || refused(node) == [Some(addr(2))]).await;
+        reaches(node, 2).await;
+        has(node, 0..5).await;
+    }
+    until("two refusals", || {
+        refused(&astray) == [Some(addr(0)), Some(addr(1))]
+    })
+    .await;
+    pass(MINUTE).await;
+    let status = astray.status();
+    assert_eq!((status.votes, status.reachable), (false, 1));
+    assert_eq!(nodes[0].status().reachable, 2);
+    // Whoever is new and hears both belongs to neither.
+    world.kill(1, nodes.pop().unwrap()).await;
+    let disk = MemoryDisk::default();
+    let new = world.start_as(1, addr(1), &disk).await.unwrap();
+    until("both rings", || {
+        let mut waiting_for = new.status().waiting_for;
+        waiting_for.sort();
+        waiting_for == [addr(0), addr(2)] && refused(&astray) == [Some(addr(0))]
+    })
+    .await;
+    pass(MINUTE).await;
+    assert_eq!((new.status().founded, rows_of(&new)), (false, 0));
+    drop(new);
+    drop(astray);
+    nodes.push(world.start(1).await);
+    nodes.push(world.start(2).await);
+    are_one_ring(&nodes, 5).await;
+    assert!(nodes.iter().all(|node| refused(node).is_empty()));
 }
 
 #[tokio::test(start_paused = true)]
