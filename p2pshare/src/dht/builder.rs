@@ -62,6 +62,16 @@ pub enum DhtBindError {
         /// The ring that was asked for.
         expected: RingId,
     },
+    /// The folder is that of another member of the ring: a copy of it, or the places of two were mixed up.
+    #[error("{} is the data of the tracker {of}, and the ring has another tracker at {asked}", path.display())]
+    OtherMember {
+        /// The folder.
+        path: PathBuf,
+        /// Where its member belongs.
+        of: TrackerAddr,
+        /// Where it was to be.
+        asked: TrackerAddr,
+    },
     /// The system has no randomness.
     #[error("the system has no randomness")]
     NoRandomness,

@@ -22,7 +22,7 @@ use super::seat::Seat;
 use crate::identity::key::{SigningKey, VerifyingKey};
 use crate::identity::token::{Signed, TrackerCertificate};
 use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
-use crate::limits::REMEMBERED_COMMITS_APART;
+use crate::limits::{FOUNDERS_MAX, REMEMBERED_COMMITS_APART};
 use crate::store::{Store, StoreError, Transaction};
 use crate::time::Timestamp;
 use crate::wire::ring::{
@@ -71,6 +71,8 @@ struct State {
     /// What the others told of themselves.
     heard: BTreeMap<MemberId, Remembered>,
     up: BTreeSet<MemberId>,
+    /// Members that have said, when they spoke last, that they have no say.
+    silent: BTreeSet<MemberId>,
     waiting_for: Vec<TrackerAddr>,
     /// What is wrong at which address.
     troubles: BTreeMap<TrackerAddr, Trouble>,
@@ -111,6 +113,7 @@ impl Core {
                 placement,
                 heard: BTreeMap::new(),
                 up: BTreeSet::new(),
+                silent: BTreeSet::new(),
                 waiting_for: Vec::new(),
                 troubles: BTreeMap::new(),
                 damaged: BTreeSet::new(),
@@ -150,9 +153,10 @@ impl Core {
         self.replica.seen().is_some_and(|seen| seen.votes)
     }
 
-    /// Whether there is a connection to a member.
+    /// Whether there is a connection to a member that has a say, as far as it has told.
     pub(super) fn is_up(&self, member: MemberId) -> bool {
-        self.state().up.contains(&member)
+        let state = self.state();
+        state.up.contains(&member) && !state.silent.contains(&member)
     }
 
     pub(super) fn waiting_for(&self) -> Vec<TrackerAddr> {
@@ -251,6 +255,7 @@ impl Core {
                 .is_some_and(|record| record.member(id).is_some())
         };
         state.heard.retain(|id, _| is_member(*id));
+        state.silent.retain(|id| is_member(*id));
         state.behind.retain(|id, _| is_member(*id));
         drop(state);
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
@@ -325,11 +330,28 @@ impl Core {
         self.store.write(job).await
     }
 
+    /// Notes what a member told of itself; of others that hold the ring's key nothing, once there is a list.
     fn note(&self, member: MemberId, news: Remembered) {
         let mut state = self.state();
+        if !state.may_be_member(member) {
+            return;
+        }
         let heard = state.heard.entry(member).or_default();
         heard.incarnation = heard.incarnation.max(news.incarnation);
         heard.commits = heard.commits.max(news.commits);
+    }
+
+    /// Notes whether a member has a say.
+    fn hear_vote(&self, member: MemberId, votes: bool) {
+        let mut state = self.state();
+        let changed = match votes {
+            true => state.silent.remove(&member),
+            false => state.may_be_member(member) && state.silent.insert(member),
+        };
+        drop(state);
+        if changed {
+            self.changed();
+        }
     }
 
     /// Waits until this life can no longer keep its promises.
@@ -485,10 +507,13 @@ impl Host for Core {
             commits: hello.commits,
         };
         // One that was wiped asks under a new id what is remembered of the member that it was.
-        let former = self
-            .record()
-            .and_then(|record| record.member_at(&hello.addr).map(|former| former.id))
-            .unwrap_or(life.member);
+        let former = match self.record() {
+            Some(record) if record.member(life.member).is_none() => {
+                record.member_at(&hello.addr).map(|former| former.id)
+            }
+            _ => None,
+        };
+        let former = former.unwrap_or(life.member);
         let in_memory = self.state().heard.get(&former).copied().unwrap_or_default();
         let known = self.store.write(move |tx| match former == life.member {
             true => founding::remember(tx, former, news),
@@ -499,9 +524,10 @@ impl Host for Core {
         // One that has lost what it knew of its last lives has to be told, and votes not yet.
         let votes = matches!(hello.standing, Standing::Founded { votes: true, .. });
         if former == life.member && votes && life.incarnation < known_now {
-            return Err(Refusal::Superseded);
+            return Err(Refusal::Outlived);
         }
         self.note(life.member, news);
+        self.hear_vote(life.member, votes);
         Ok(Welcome {
             hello: self.hello(),
             incarnation: known.incarnation.max(in_memory.incarnation),
@@ -509,15 +535,35 @@ impl Host for Core {
         })
     }
 
-    async fn welcomed(&self, addr: TrackerAddr, welcome: Welcome) {
+    async fn welcomed(&self, addr: TrackerAddr, welcome: Welcome) -> Result<(), Refusal> {
         let hello = &welcome.hello;
+        let life = hello.life;
         let news = Remembered {
-            incarnation: hello.life.incarnation,
+            incarnation: life.incarnation,
             commits: hello.commits,
         };
-        self.note(hello.life.member, news);
+        let votes = matches!(hello.standing, Standing::Founded { votes: true, .. });
+        let on_disk = self
+            .store
+            .view(move |view| founding::remembered(view, life.member));
+        let on_disk = on_disk.await.map_err(|_| Refusal::Unavailable)?.incarnation;
+        let in_memory = self.state().heard.get(&life.member).copied();
+        let known = on_disk.max(in_memory.unwrap_or_default().incarnation);
+        if votes && life.incarnation < known {
+            return Err(Refusal::Outlived);
+        }
+        self.note(life.member, news);
+        self.hear_vote(life.member, votes);
         // Who no longer listens has begun already, and who listens does nothing else.
         _ = self.welcomes.try_send((addr, welcome));
+        Ok(())
+    }
+
+    fn outlived(&self, life: Life) {
+        // A life that has no say yet learns from the answers to its hellos what it has to do.
+        if self.votes() && self.life() == life {
+            self.fail(StoreError::Superseded);
+        }
     }
 
     async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
@@ -589,6 +635,16 @@ impl Host for Core {
         let own = self.own_time();
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         time.hear(from, clock, round_trip, own);
+    }
+}
+
+impl State {
+    /// Whether it is a member, or may be one of a ring that is not founded yet.
+    fn may_be_member(&self, member: MemberId) -> bool {
+        match &self.record {
+            Some(record) => record.member(member).is_some(),
+            None => self.heard.contains_key(&member) || self.heard.len() < FOUNDERS_MAX,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::builder::DhtBindError;
-use super::founding::{self, Beginning};
+use super::founding::{self, Beginning, Identity};
 use super::host::{Authority, Core};
 use super::links::Links;
 use super::member::Member;
@@ -91,11 +91,24 @@ pub(super) async fn start(
     let identity = store
         .write(move |tx| founding::begin(tx, ring, newcomer, &addr))
         .await?;
-    let identity = identity.map_err(|found| DhtBindError::OtherRing {
-        path,
-        found,
-        expected: ring,
-    })?;
+    let identity = match identity {
+        Ok(identity) => identity,
+        Err(found) => {
+            let expected = ring;
+            return Err(DhtBindError::OtherRing {
+                path,
+                found,
+                expected,
+            });
+        }
+    };
+    if let Some(of) = place_of_another(&identity, &own) {
+        return Err(DhtBindError::OtherMember {
+            path,
+            of,
+            asked: own,
+        });
+    }
     let me = RingMember {
         id: identity.life.member,
         addr: own.clone(),
@@ -138,6 +151,15 @@ pub(super) async fn start(
     tasks.spawn(watched(core.clone(), upkeep::scrub(member.clone())));
     tasks.spawn(watched(core, upkeep::note(member.clone(), noted)));
     Ok(DhtNode::new(member, tasks))
+}
+
+/// Where the member of a folder belongs, if another one belongs at `own`: the folder is a copy, or the numbers of two
+/// trackers were taken for each other.
+fn place_of_another(identity: &Identity, own: &TrackerAddr) -> Option<TrackerAddr> {
+    let record = identity.record.as_ref()?;
+    let belongs = record.member(identity.life.member)?;
+    let other = record.member_at(own)?;
+    (other.id != belongs.id).then(|| belongs.addr.clone())
 }
 
 /// A task of a member, whose panic is the end of it.

@@ -55,8 +55,16 @@ pub(crate) trait Host: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Welcome, Refusal>> + Send;
 
     /// Hears what the tracker dialed at `addr` says about itself and this one, each time that the link to it
-    /// comes up, before [`Host::link_changed`]. With a list it is the member that is expected there.
-    fn welcomed(&self, addr: TrackerAddr, welcome: Welcome) -> impl Future<Output = ()> + Send;
+    /// comes up, before [`Host::link_changed`]. With a list it is the member that is expected there; it may be
+    /// refused as a life of it that is over.
+    fn welcomed(
+        &self,
+        addr: TrackerAddr,
+        welcome: Welcome,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Another member has refused the hello of this life, as it has heard a later one.
+    fn outlived(&self, life: Life);
 
     /// Answers a batch of a member, or of this one: one answer for each request, in their order.
     fn answer(
@@ -85,7 +93,7 @@ pub(crate) trait Host: Send + Sync + 'static {
 pub(crate) enum Refusal {
     /// A later life of the member has spoken.
     #[error("a later life of this member has spoken")]
-    Superseded,
+    Outlived,
     /// It is a member of another ring, though that has the same key.
     #[error("another ring was founded with this ring.key, and this member is of that one")]
     OtherFounding,
@@ -202,6 +210,26 @@ impl<H: Host> Links<H> {
         }
     }
 
+    /// This member has something new to say of itself: all hear a new hello, without an end of the links on which it
+    /// asks.
+    pub(crate) fn speak_anew(&self) {
+        let mut table = self.shared.change();
+        table.word += 1;
+        let word = table.word;
+        for place in table.places.values() {
+            place.send_modify(|place| place.word = word);
+        }
+        // Whoever cannot be dialed dials again, and hears it in the welcome.
+        let served = std::mem::take(&mut table.served);
+        drop(table);
+        for (_, connection) in served.into_values() {
+            connection.close_with(
+                CloseCode::Superseded,
+                "this member has something new to say",
+            );
+        }
+    }
+
     /// Asks a member, which may be this one. Never waits. Exactly one [`Input`] is sent to `reply`, unless that
     /// is full: at once where the link is down or too much waits for it already.
     pub(crate) fn ask(&self, to: MemberId, request: ReplicaRequest, reply: &mpsc::Sender<Input>) {
@@ -297,8 +325,10 @@ struct Shared<H> {
 /// Who is where.
 struct Table {
     me: RingMember,
-    /// Counts the hellos that this member has to say anew.
+    /// Counts as whom this member has spoken.
     era: u64,
+    /// Counts the hellos that it has had to say anew, as the same.
+    word: u64,
     /// Whether there is a list of members.
     listed: bool,
     links: HashMap<MemberId, Link>,
@@ -335,6 +365,7 @@ impl Table {
         Self {
             me,
             era: 0,
+            word: 0,
             listed: false,
             links: HashMap::new(),
             itself: None,
@@ -385,6 +416,7 @@ impl<H: Host> Shared<H> {
             let place = Place {
                 member,
                 era: table.era,
+                word: table.word,
             };
             let sender = match before.remove(&addr) {
                 Some(sender) => {
@@ -457,8 +489,14 @@ impl<H: Host> Shared<H> {
         if let Some(link) = table.links.get(&life.member) {
             link.wire.outlive(life.incarnation);
         }
-        if table.met.len() < FOUNDERS_MAX || table.met.contains_key(&life.member) {
-            table.met.insert(life.member, life.incarnation);
+        let known = table.met.get(&life.member).copied();
+        let counts = match table.listed {
+            true => table.me.id == life.member || table.links.contains_key(&life.member),
+            false => known.is_some() || table.met.len() < FOUNDERS_MAX,
+        };
+        if counts {
+            let latest = known.unwrap_or(0).max(life.incarnation);
+            table.met.insert(life.member, latest);
         }
         drop(table);
         self.tell(News::Met(life));
@@ -512,6 +550,10 @@ pub(crate) enum Trouble {
     /// It is this tracker itself.
     #[error("the address leads back to this tracker")]
     Itself,
+    /// It is an earlier life of the member than one that has spoken since: there are two that run as it, or its
+    /// disk was put back.
+    #[error("the tracker there is an earlier life of one that runs elsewhere too")]
+    Earlier,
     /// It closed the connection and said why.
     #[error("the tracker there refuses this one: {reason}")]
     Refused { reason: String },

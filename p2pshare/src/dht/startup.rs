@@ -11,7 +11,7 @@ use super::member::Member;
 use super::rejoin::Return;
 use crate::identity::TrackerAddr;
 use crate::store::StoreError;
-use crate::wire::ring::{Life, RingRecord, Welcome};
+use crate::wire::ring::{Epoch, Life, RingRecord, Welcome};
 
 /// What others said when they were met.
 pub(super) type Welcomes = mpsc::Receiver<(TrackerAddr, Welcome)>;
@@ -36,12 +36,7 @@ pub(super) async fn begin(
             }
             Step::Join(record) => {
                 drop(welcomes);
-                join(member, record).await?;
-                if founds {
-                    // The others hear of it at once.
-                    member.links.become_member(member.core.life().member);
-                }
-                return Ok(());
+                return join(member, record).await;
             }
             Step::Return {
                 record,
@@ -83,12 +78,19 @@ async fn join(member: &Arc<Member>, record: RingRecord) -> Result<(), StoreError
         .await?;
     member.links.set_members(record.members());
     member.gossip();
-    core.begin_to_vote(epoch).await?;
-    core.set_waiting_for(Vec::new());
+    vote(member, epoch).await?;
     tracing::info!(
         members = record.members().len(),
         "this tracker takes part in its ring"
     );
+    Ok(())
+}
+
+/// Has a say from now on, and lets all others hear so at once.
+async fn vote(member: &Arc<Member>, epoch: Epoch) -> Result<(), StoreError> {
+    member.core.begin_to_vote(epoch).await?;
+    member.core.set_waiting_for(Vec::new());
+    member.links.speak_anew();
     Ok(())
 }
 
@@ -121,8 +123,7 @@ async fn come_back(
         core.set_waiting_for_members(&returning.waiting_for());
     });
     let epoch = returned.await.epoch;
-    core.begin_to_vote(epoch).await?;
-    core.set_waiting_for(Vec::new());
+    vote(member, epoch).await?;
     tracing::info!(
         ?epoch,
         "this tracker has learnt again what it had forgotten"

@@ -72,6 +72,10 @@ pub enum StoreError {
         /// The table asked for.
         table: &'static str,
     },
+    /// Another copy of this store is, or was, in use: what a later life of its member has promised is not here.
+    /// Whoever starts again from it learns that first.
+    #[error("another tracker runs, or ran, as this one: a later life of it has spoken")]
+    Superseded,
     /// A job panicked inside the writer. Nothing of its batch was committed.
     #[error("a job panicked in the writer of the store")]
     JobPanicked,

@@ -38,10 +38,12 @@ pub(crate) enum CloseCode {
     Cancelled = 10,
     /// Who asks is no member of the ring, or not the one that is expected.
     NotAMember = 11,
+    /// A later life of the member that says hello has spoken.
+    Outlived = 12,
 }
 
 impl CloseCode {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Done,
         Self::ShuttingDown,
         Self::ProtocolError,
@@ -54,6 +56,7 @@ impl CloseCode {
         Self::Internal,
         Self::Cancelled,
         Self::NotAMember,
+        Self::Outlived,
     ];
 
     /// The code with this number, if this version knows it.
@@ -96,6 +99,7 @@ impl fmt::Display for CloseCode {
             Self::Internal => "internal error",
             Self::Cancelled => "cancelled",
             Self::NotAMember => "not a member",
+            Self::Outlived => "outlived",
         })
     }
 }
@@ -221,7 +225,7 @@ mod tests {
             assert_eq!(code as usize, number);
             assert_eq!(CloseCode::from_number(number as u64), Some(code));
         }
-        assert_eq!(CloseCode::from_number(12), None);
+        assert_eq!(CloseCode::from_number(13), None);
         assert_eq!(CloseCode::from_number(u64::MAX), None);
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::greeting::check;
 use super::lane::Wire;
-use super::{Host, Shared, Trouble};
+use super::{Host, Refusal, Shared, Trouble};
 use crate::identity::{MemberId, TrackerAddr};
 use crate::limits::{RING_HELLO_TIMEOUT, RING_LINK_STEADY, RING_REDIAL_FIRST, RING_REDIAL_LONGEST};
 use crate::transport::{Alpn, CloseCode, Connection, Expect};
@@ -22,8 +22,11 @@ use crate::wire::ring::Welcome;
 pub(super) struct Place {
     /// The member, once there is a list, and where its connection is put.
     pub(super) member: Option<(MemberId, Arc<Wire>)>,
-    /// Which hello is said; a change of it ends the connection.
+    /// As whom this member speaks; a change of it ends the connection.
     pub(super) era: u64,
+    /// Which hello is said; where that changes, a connection on which the new one was said takes the place of the one
+    /// before.
+    pub(super) word: u64,
 }
 
 /// Keeps a connection to `addr` until nothing belongs there any more.
@@ -40,9 +43,9 @@ impl<H: Host> Dialer<H> {
         let mut pause = RING_REDIAL_FIRST;
         loop {
             let began = Instant::now();
-            let era = self.place.borrow_and_update().era;
+            let said = self.place.borrow_and_update().clone();
             match self.meet().await {
-                Ok((connection, welcome)) => self.keep(connection, welcome, era).await,
+                Ok((connection, welcome)) => self.keep(connection, welcome, said).await,
                 Err(trouble) => self.tell(Some(trouble)),
             }
             // One that was good for a while is missed at once; one that fails each time is left alone longer.
@@ -91,9 +94,19 @@ impl<H: Host> Dialer<H> {
         let host = self.shared.host();
         let host = host.ok_or_else(|| Trouble::unreachable("this member ends"))?;
         let hello = host.hello();
-        let me = hello.life.member;
+        let me = hello.life;
         let began = Instant::now();
-        let welcome: Welcome = connection.request(&hello, RING_HELLO_TIMEOUT).await?;
+        let welcome: Welcome = match connection.request(&hello, RING_HELLO_TIMEOUT).await {
+            Ok(welcome) => welcome,
+            Err(error) => {
+                if connection.close_reason().and_then(|lost| lost.code())
+                    == Some(CloseCode::Outlived)
+                {
+                    host.outlived(me);
+                }
+                return Err(error.into());
+            }
+        };
         let round_trip = began.elapsed();
         let other = &welcome.hello;
         if let Err(unproved) = check(other, self.shared.ring, connection.remote_peer()) {
@@ -101,7 +114,7 @@ impl<H: Host> Dialer<H> {
             return Err(unproved.into());
         }
         let itself = self.shared.endpoint().map(|endpoint| endpoint.peer_id());
-        if Some(connection.remote_peer()) == itself || other.life.member == me {
+        if Some(connection.remote_peer()) == itself || other.life.member == me.member {
             connection.close(CloseCode::Done);
             return Err(Trouble::Itself);
         }
@@ -110,23 +123,36 @@ impl<H: Host> Dialer<H> {
     }
 
     /// Keeps the connection for as long as it lives and the one at its end belongs here.
-    async fn keep(&mut self, connection: Connection, welcome: Welcome, era: u64) {
-        let found = welcome.hello.life;
-        if let Err(trouble) = self.belongs(found.member) {
-            connection.close_with(CloseCode::NotAMember, "another member belongs here");
+    async fn keep(&mut self, mut connection: Connection, welcome: Welcome, mut said: Place) {
+        let mut found = welcome.hello.life;
+        if let Err(trouble) = self.take(&connection, welcome).await {
             return self.tell(Some(trouble));
         }
         self.tell(None);
-        if let Some(host) = self.shared.host() {
-            host.welcomed(self.addr.clone(), welcome).await;
-        }
-        self.shared.meet(found);
         let mut up: Option<Arc<Wire>> = None;
         loop {
             let place = self.place.borrow_and_update().clone();
-            if place.era != era {
+            if place.era != said.era {
                 connection.close_with(CloseCode::Superseded, "this member goes on as another");
                 break;
+            }
+            if place.word != said.word {
+                said.word = place.word;
+                if let Ok((newer, welcome)) = self.meet().await {
+                    let life = welcome.hello.life;
+                    if life.member == found.member && self.take(&newer, welcome).await.is_ok() {
+                        if let Some(wire) = &up {
+                            wire.set(Some((life.incarnation, newer.clone())));
+                        }
+                        let older = std::mem::replace(&mut connection, newer);
+                        older.close_with(
+                            CloseCode::Superseded,
+                            "a newer connection takes its place",
+                        );
+                        found = life;
+                    }
+                }
+                continue;
             }
             if let Err(trouble) = self.belongs(found.member) {
                 connection.close_with(CloseCode::NotAMember, "another member belongs here");
@@ -155,6 +181,26 @@ impl<H: Host> Dialer<H> {
             wire.set(None);
             self.shared.link_changed(found.member, false);
         }
+    }
+
+    /// Hears the welcome on a connection. One of somebody who does not belong here is closed.
+    async fn take(&self, connection: &Connection, welcome: Welcome) -> Result<(), Trouble> {
+        let found = welcome.hello.life;
+        if let Err(trouble) = self.belongs(found.member) {
+            connection.close_with(CloseCode::NotAMember, "another member belongs here");
+            return Err(trouble);
+        }
+        if let Some(host) = self.shared.host()
+            && let Err(refusal) = host.welcomed(self.addr.clone(), welcome).await
+        {
+            connection.close_with(refusal.code(), &refusal.to_string());
+            return Err(match refusal {
+                Refusal::Outlived => Trouble::Earlier,
+                other => Trouble::unreachable(other),
+            });
+        }
+        self.shared.meet(found);
+        Ok(())
     }
 
     fn belongs(&self, found: MemberId) -> Result<(), Trouble> {

@@ -57,7 +57,7 @@ async fn hear<H: Host>(shared: &Shared<H>, connection: &Connection) -> Option<Li
     let welcome = match shared.host()?.welcome(from, hello).await {
         Ok(welcome) if shared.enter(life, connection) => welcome,
         Ok(_) => {
-            let refusal = Refusal::Superseded;
+            let refusal = Refusal::Outlived;
             refuse(connection, refusal.code(), &refusal.to_string());
             return None;
         }
@@ -149,9 +149,9 @@ fn refuse(connection: &Connection, code: CloseCode, reason: &str) {
 }
 
 impl Refusal {
-    fn code(&self) -> CloseCode {
+    pub(super) fn code(&self) -> CloseCode {
         match self {
-            Self::Superseded => CloseCode::Superseded,
+            Self::Outlived => CloseCode::Outlived,
             Self::OtherFounding => CloseCode::NotAMember,
             Self::Unavailable => CloseCode::Internal,
         }

@@ -36,6 +36,7 @@ enum Event {
     Link(MemberId, bool),
     Welcomed(TrackerAddr, Life),
     Hello(Life),
+    Outlived(Life),
     Trouble(TrackerAddr, Option<Trouble>),
     Batch(MemberId, Vec<ReplicaRequest>),
 }
@@ -82,8 +83,13 @@ impl Host for Member {
         })
     }
 
-    async fn welcomed(&self, addr: TrackerAddr, welcome: Welcome) {
+    async fn welcomed(&self, addr: TrackerAddr, welcome: Welcome) -> Result<(), Refusal> {
         self.say(Event::Welcomed(addr, welcome.hello.life));
+        Ok(())
+    }
+
+    fn outlived(&self, life: Life) {
+        self.say(Event::Outlived(life));
     }
 
     async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
@@ -662,7 +668,7 @@ async fn a_members_garbage_ends_its_connection_and_its_datagrams_are_passed_on()
     // An earlier life does not take the place of a later one, but the other way round.
     let (later, _) = rogue.greet(&world.hello(9, 3)).await.unwrap();
     let lost = rogue.greet(&world.hello(9, 2)).await.unwrap_err();
-    assert_eq!(closed_with(&lost).0, CloseCode::Superseded);
+    assert_eq!(closed_with(&lost).0, CloseCode::Outlived);
     assert_eq!(later.close_reason(), None);
     let (_latest, _) = rogue.greet(&world.hello(9, 4)).await.unwrap();
     assert_eq!(closed_with(&later.closed().await).0, CloseCode::Superseded);
@@ -723,8 +729,8 @@ async fn another_member_than_the_lists_is_not_taken_for_it() {
     wiped.links.become_member(id(2));
     let life = world.hello(2, 5).life;
     let began = Instant::now();
-    assert_eq!(one.next().await, Event::Trouble(addr(2), None));
     assert_eq!(one.next().await, Event::Welcomed(addr(2), life));
+    assert_eq!(one.next().await, Event::Trouble(addr(2), None));
     assert_eq!(one.next().await, Event::Link(id(2), true));
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(!is_failed(&one.ask(2, write(1)).await.0));

@@ -1,9 +1,10 @@
 //! How a ring comes to be, and how members come back to it that have forgotten something.
 
 use super::*;
+use crate::dht::DhtBindError;
 use crate::dht::links::Host as _;
 use crate::identity::TrackerAddr;
-use crate::store::MemoryDisk;
+use crate::store::{MemoryDisk, StoreError};
 use crate::wire::ring::Standing;
 
 /// Asserts that these are one ring, and that each of them can do its work.
@@ -139,17 +140,60 @@ async fn when_two_of_three_disks_were_lost_nothing_is_founded_anew() {
             "{refused:?}"
         );
     }
+    // The two can be reached and have no say: that is said at once.
+    assert_eq!(nodes[0].status().reachable, 1);
+    let began = Instant::now();
     let refused = create(&nodes[0], 10).await.unwrap_err();
+    assert!(began.elapsed() < SOON);
     let RowError::InsufficientReplicas {
+        reachable: 1,
         members: 3,
         needed: 2,
-        ..
     } = refused
     else {
         panic!("{refused}")
     };
     let page = nodes[0].list(key(3).partition(), None, 10).await.unwrap();
     assert_eq!((page.stale, page.rows.len()), (true, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_run_as_one_member_the_earlier_ends_and_counts_nowhere() {
+    let (world, mut nodes) = World::founded(3).await;
+    fill(&nodes, 0..10).await;
+    // An empty folder on another host, and the number of the third.
+    let second = world.start_as(3, addr(2), &MemoryDisk::default()).await;
+    let second = second.unwrap();
+    let first = nodes.pop().unwrap();
+    let failed = timeout(MINUTE, first.failed()).await.unwrap();
+    assert!(matches!(failed, StoreError::Superseded), "{failed}");
+    // It is still where the others dial, and has a vote as far as it knows.
+    pass(MINUTE).await;
+    for node in &nodes {
+        assert_eq!(node.status().reachable, 2);
+    }
+    assert_eq!(first.status().reachable, 1);
+    assert!(create(&first, 10).await.is_err());
+    reaches(&second, 3).await;
+    has(&second, 0..10).await;
+    drop(first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_another_members_folder_is_refused() {
+    let (world, mut nodes) = World::founded(3).await;
+    fill(&nodes, 0..10).await;
+    world.kill(2, nodes.pop().unwrap()).await;
+    world.kill(1, nodes.pop().unwrap()).await;
+    let refused = world.start_as(2, addr(2), &world.disks[1]).await;
+    let Err(DhtBindError::OtherMember { of, asked, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((of, asked), (addr(1), addr(2)));
+    for i in [1, 2] {
+        nodes.push(world.start(i).await);
+    }
+    are_one_ring(&nodes, 10).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -81,7 +81,7 @@ impl World {
                 peer: key.verifying_key().into(),
             },
             endpoint: Some(Endpoint::bind_on(socket.unwrap(), config).unwrap()),
-            skew: self.skews[i],
+            skew: self.skews.get(i).copied().unwrap_or(0),
         };
         let store = Store::open_memory(disk, StoreKind::Tracker).await?;
         let (path, ring) = ("memory".into(), self.key.ring_id());
