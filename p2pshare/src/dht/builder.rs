@@ -111,17 +111,9 @@ pub(super) async fn start(
 ) -> Result<DhtNode, DhtBindError> {
     let commits = store.commits();
     let remembered = match &noted {
-        Some(noted) => upkeep::read_commits(noted).await,
-        None => None,
+        Some(noted) => upkeep::read_commits(noted).await.unwrap_or(0),
+        None => 0,
     };
-    let forgot = remembered.is_some_and(|remembered| remembered > commits);
-    if forgot {
-        tracing::error!(
-            commits,
-            ?remembered,
-            "the disk of this tracker has lost what it had"
-        );
-    }
     let together = match together {
         Some(together) => Parts::of(together),
         None => Parts::alone()?,
@@ -135,7 +127,7 @@ pub(super) async fn start(
     } = together;
     let (newcomer, addr) = (MemberId::from_bytes(rand::random()), own.clone());
     let identity = store
-        .write(move |tx| founding::begin(tx, ring, newcomer, &addr))
+        .write(move |tx| founding::begin(tx, ring, newcomer, &addr, commits, remembered))
         .await?;
     let identity = identity.map_err(|found| DhtBindError::OtherRing {
         path,
@@ -146,11 +138,20 @@ pub(super) async fn start(
         id: identity.life.member,
         addr: own.clone(),
     };
-    let beginning = Beginning::new(&identity, own.clone(), founders.clone(), commits, forgot);
+    let beginning = Beginning::new(&identity, own.clone(), founders.clone());
+    if remembered > identity.commits
+        && let Some(noted) = &noted
+    {
+        // The disk knows now.
+        upkeep::write_commits(noted, identity.commits).await;
+        tracing::error!(
+            commits = identity.commits,
+            remembered,
+            "the disk of this tracker has lost what it had"
+        );
+    }
     let (welcomed, welcomes) = mpsc::channel(WELCOMES_WAITING_MAX);
-    let core = Arc::new(Core::new(
-        identity, own, store, commits, authority, skew, welcomed,
-    ));
+    let core = Arc::new(Core::new(identity, own, store, authority, skew, welcomed));
     let links = Links::new(endpoint, ring, me);
     let member = Arc::new(Member::new(core.clone(), links, founders.len()));
     match core.record() {

@@ -229,7 +229,7 @@ impl DhtNode {
         let mut tasks = self.tasks.lock().await;
         tasks.shutdown().await;
         // What the others told is worth one more write, and no more.
-        _ = self.member.core.remember_others(true).await;
+        _ = self.member.core.remember_others(1).await;
         self.member.core.store.shutdown().await
     }
 }
