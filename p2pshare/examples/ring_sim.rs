@@ -118,13 +118,22 @@ fn print(sum: &Report, seeds: u64, elapsed: Duration) {
 fn table(options: &Options) -> Result<bool, String> {
     let (first, seeds) = (options.first.unwrap_or(1), options.seeds.unwrap_or(200));
     let mut all = true;
-    println!("{:<28} found in, of {seeds} seeds", "mistake");
-    for fault in sim::faults() {
+    println!(
+        "{:<24} {:<12} {:<12} found in, of {seeds} seeds",
+        "mistake", "made in", "worlds"
+    );
+    for mistake in sim::mistakes() {
+        let fault = mistake.name;
         let mut found = 0;
         for seed in first..first + seeds {
             found += u64::from(!run(seed, Some(fault))?.violations().is_empty());
         }
-        println!("{fault:<28} {found}");
+        let place = if mistake.in_product {
+            "ring"
+        } else {
+            "simulator"
+        };
+        println!("{fault:<24} {place:<12} {:<12} {found}", mistake.worlds);
         all &= found > 0;
     }
     Ok(all)
@@ -132,9 +141,10 @@ fn table(options: &Options) -> Result<bool, String> {
 
 fn run(seed: u64, fault: Option<&str>) -> Result<Report, String> {
     sim::run(seed, fault).map_err(|name| {
+        let names: Vec<_> = sim::mistakes().iter().map(|it| it.name).collect();
         format!(
             "no mistake is called {name}; there are {}",
-            sim::faults().join(", ")
+            names.join(", ")
         )
     })
 }

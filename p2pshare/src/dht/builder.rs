@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::host::Authority;
-use super::life::{self, Seat};
+use super::life::{self, Surroundings};
 use super::node::DhtNode;
 use super::{ports, secrets};
 use crate::identity::key::{NoRandomness, SigningKey};
@@ -255,14 +255,14 @@ impl DhtNodeBuilder {
         drop(upper);
         let endpoint = Endpoint::bind(dht_addr, config)
             .map_err(|error| DhtBindError::socket(dht_addr, error))?;
-        let seat = Seat {
+        let around = Surroundings {
             own,
             founders,
             authority: authority.clone(),
             endpoint: Some(endpoint),
             skew: self.skew,
         };
-        let node = open(self.data_dir, ring_key.ring_id(), seat).await?;
+        let node = open(self.data_dir, ring_key.ring_id(), around).await?;
         if !node.status().founded
             && let Err(error) = secrets::check_founders(&listed, &path, &ring_key)
         {
@@ -283,9 +283,9 @@ impl DhtNodeBuilder {
 pub(super) async fn open(
     data_dir: PathBuf,
     ring: RingId,
-    seat: Seat,
+    around: Surroundings,
 ) -> Result<DhtNode, DhtBindError> {
     let store = Store::open(&data_dir.join("db"), StoreKind::Tracker).await?;
     let noted = data_dir.join("commits");
-    life::start(store, data_dir, ring, seat, Some(noted)).await
+    life::start(store, data_dir, ring, around, Some(noted)).await
 }

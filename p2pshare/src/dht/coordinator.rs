@@ -29,7 +29,9 @@ use crate::identity::MemberId;
 use crate::limits::{
     DUEL_PAUSE_FIRST, DUEL_PAUSE_LONGEST, ROW_DEADLINE, ROW_PHASE_TIMEOUT, ROW_READ_PATIENCE,
 };
-use crate::wire::ring::{Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RowState};
+use crate::wire::ring::{
+    Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowState,
+};
 
 /// The machine.
 #[derive(Debug)]
@@ -115,20 +117,23 @@ impl Coordinator {
     /// The first round of a try: reads ask what there is, changes prepare at once.
     fn begin(&mut self, now: Instant) {
         match self.task.intent {
-            Intent::Read if self.tries == 0 => {
-                let quorum = self.ask(
-                    now,
-                    &ReplicaCall::Read {
-                        key: self.task.key.clone(),
-                    },
-                );
-                self.phase = Phase::Reading {
-                    answers: Answers::new(),
-                    quorum,
-                };
-            }
+            Intent::Read if self.tries == 0 => self.read(now),
+            Intent::Repair if planted(Fault::RepairCopies) => self.read(now),
             Intent::Read | Intent::Change(_) | Intent::Repair => self.prepare(now),
         }
+    }
+
+    fn read(&mut self, now: Instant) {
+        let quorum = self.ask(
+            now,
+            &ReplicaCall::Read {
+                key: self.task.key.clone(),
+            },
+        );
+        self.phase = Phase::Reading {
+            answers: Answers::new(),
+            quorum,
+        };
     }
 
     fn on_row(&mut self, now: Instant, from: MemberId, accepted: Ballot, state: RowState) {
@@ -140,9 +145,15 @@ impl Coordinator {
         if count != Count::Reached && !planted(Fault::ReadFromOne) {
             return;
         }
-        if planted(Fault::ReadFromOne) || planted(Fault::NoWriteBack) {
+        if [Fault::ReadFromOne, Fault::NoWriteBack, Fault::RepairCopies].map(planted) != [false; 3]
+        {
             let newest = answers.values().max_by_key(|(ballot, _)| *ballot);
-            let state = newest.map(|(_, state)| state.clone()).unwrap_or_default();
+            let Some((accepted, state)) = newest.cloned() else {
+                return;
+            };
+            if matches!(self.task.intent, Intent::Repair) {
+                self.copy(accepted, state.clone());
+            }
             return self.finish(Ok(Outcome::Read(state)));
         }
         // Whichever ballot a majority has accepted was the newest chosen one at some moment since the
@@ -158,6 +169,20 @@ impl Coordinator {
         } else {
             self.timeout = self.timeout.min(now + ROW_READ_PATIENCE);
         }
+    }
+
+    /// What repair must not do: takes what somebody has accepted, without a round.
+    fn copy(&mut self, accepted: Ballot, state: RowState) {
+        let key = self.task.key.clone();
+        let rows = vec![ReplicaRow {
+            key,
+            accepted,
+            state,
+        }];
+        let (epoch, call) = (self.task.epoch, ReplicaCall::Install { rows });
+        let request = ReplicaRequest { epoch, call };
+        let to = self.proposer.member;
+        self.actions.push_back(Action::Send { to, request });
     }
 
     fn prepare(&mut self, now: Instant) {

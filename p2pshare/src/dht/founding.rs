@@ -7,6 +7,9 @@
 //! comes late; if two have data of two rings, it belongs to neither. A member that may have forgotten something has no
 //! say before it has learnt it again.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -28,10 +31,14 @@ pub(crate) struct Identity {
     pub(crate) record: Option<RingRecord>,
     /// The life before this one, as far as the disk knows; zero if there was none.
     pub(crate) last: u64,
-    /// Whether an earlier life began to learn again what it may have forgotten, and did not finish.
+    /// Whether it has to learn again what it may have forgotten: this machine remembers more than the disk, now or in
+    /// an earlier life that did not finish to learn.
     pub(crate) returning: bool,
     /// By how much the commits that it tells others of are more than those of its disk.
     pub(crate) ahead: u64,
+    /// How many commits the disk had when the last life ended that had a say. Those of lives that had none are no
+    /// sign of what it remembers: they would make up for a tail that was lost.
+    pub(crate) commits: u64,
 }
 
 /// The row `node` of the table `meta`.
@@ -65,12 +72,16 @@ pub(crate) struct Remembered {
 }
 
 /// Begins a life: makes `newcomer` the member of an empty store, or reads who this is and raises the
-/// incarnation. The ring that was found, if it is another, is the inner error. `own` is its address.
+/// incarnation. The ring that was found, if it is another, is the inner error. `own` is its address, `commits` are
+/// those of the disk, and `noted` those that it had in a life that had a say, as this machine itself remembers; zero if it
+/// does not.
 pub(crate) fn begin(
     tx: &mut Transaction<'_>,
     ring: RingId,
     newcomer: MemberId,
     own: &TrackerAddr,
+    commits: u64,
+    noted: u64,
 ) -> Result<Result<Identity, RingId>, StoreError> {
     let (last, life) = match tx.get(Table::Meta, NODE_KEY)? {
         None => {
@@ -113,11 +124,19 @@ pub(crate) fn begin(
             StoredEpoch::V1 { list, members } => alone(Epoch { list, returns: 0 }, &members, own)?,
         }),
     };
-    let returning = tx.get(Table::Meta, RETURNING_KEY)?.is_some();
     let ahead = match tx.get(Table::Meta, AHEAD_KEY)? {
         None => 0,
         Some(row) => decode(Table::Meta, &row)?,
     };
+    let commits = match tx.get(Table::Meta, SILENT_KEY)? {
+        Some(row) if !planted(Fault::SilentLivesCount) => decode(Table::Meta, &row)?,
+        _ => {
+            tx.put(Table::Meta, SILENT_KEY, encode(&commits))?;
+            commits
+        }
+    };
+    let returning = tx.get(Table::Meta, RETURNING_KEY)?.is_some() || noted > commits;
+    set_returning(tx, returning)?;
     Ok(Ok(Identity {
         ring,
         life,
@@ -125,6 +144,7 @@ pub(crate) fn begin(
         last,
         returning,
         ahead,
+        commits,
     }))
 }
 
@@ -167,10 +187,20 @@ pub(crate) fn set_record(tx: &mut Transaction<'_>, record: &RingRecord) -> Resul
 pub(crate) fn set_returning(tx: &mut Transaction<'_>, returning: bool) -> Result<(), StoreError> {
     match returning && !planted(Fault::ReturnNotKept) {
         true => tx.put(Table::Meta, RETURNING_KEY, []),
-        false if tx.get(Table::Meta, RETURNING_KEY)?.is_some() => {
-            tx.remove(Table::Meta, RETURNING_KEY)
-        }
-        false => Ok(()),
+        false => remove(tx, RETURNING_KEY),
+    }
+}
+
+/// Remembers that this life has a say.
+pub(crate) fn set_voting(tx: &mut Transaction<'_>) -> Result<(), StoreError> {
+    set_returning(tx, false)?;
+    remove(tx, SILENT_KEY)
+}
+
+fn remove(tx: &mut Transaction<'_>, key: &[u8]) -> Result<(), StoreError> {
+    match tx.get(Table::Meta, key)? {
+        Some(_) => tx.remove(Table::Meta, key),
+        None => Ok(()),
     }
 }
 
@@ -202,6 +232,21 @@ pub(crate) fn remember(
         tx.put(Table::Meta, peer_key(member), encode(&now))?;
     }
     Ok(before)
+}
+
+/// Remembers what others told of themselves, of those of whom that are at least `apart` commits more than are known.
+pub(crate) fn remember_others(
+    tx: &mut Transaction<'_>,
+    heard: &BTreeMap<MemberId, Remembered>,
+    apart: u64,
+) -> Result<(), StoreError> {
+    for (member, news) in heard {
+        let known = remembered(tx, *member)?;
+        if news.commits.saturating_sub(known.commits) >= apart {
+            remember(tx, *member, *news)?;
+        }
+    }
+    Ok(())
 }
 
 /// By how much more than one a life's number is above the one before: random, as the id is.
@@ -248,15 +293,8 @@ pub(crate) enum Step {
 }
 
 impl Beginning {
-    /// Of a member that lives at `own` and whose disk had `commits` commits before this life began, and knew
-    /// `identity`. `forgot` says whether this machine itself remembers more commits than its disk.
-    pub(crate) fn new(
-        identity: &Identity,
-        own: TrackerAddr,
-        founders: Vec<TrackerAddr>,
-        commits: u64,
-        forgot: bool,
-    ) -> Self {
+    /// Of a member that lives at `own` and whose disk knew `identity`.
+    pub(crate) fn new(identity: &Identity, own: TrackerAddr, founders: Vec<TrackerAddr>) -> Self {
         Self {
             me: RingMember {
                 id: identity.life.member,
@@ -266,8 +304,8 @@ impl Beginning {
             last: identity.last,
             founders,
             record: identity.record.clone(),
-            forgot: forgot || identity.returning,
-            commits: identity.ahead.saturating_add(commits),
+            forgot: identity.returning,
+            commits: identity.ahead.saturating_add(identity.commits),
             heard: BTreeMap::new(),
         }
     }
@@ -443,6 +481,9 @@ impl Beginning {
 
     /// The most commits of this member that anybody remembers.
     fn remembered_commits(&self) -> u64 {
+        if planted(Fault::OthersMemoryIgnored) {
+            return 0;
+        }
         self.heard.values().map(|w| w.commits).max().unwrap_or(0)
     }
 }
@@ -455,4 +496,5 @@ const NODE_KEY: &[u8] = b"node";
 const EPOCH_KEY: &[u8] = b"epoch";
 const RETURNING_KEY: &[u8] = b"returning";
 const AHEAD_KEY: &[u8] = b"ahead";
+const SILENT_KEY: &[u8] = b"silent";
 const PEER_PREFIX: &[u8] = b"peer/";

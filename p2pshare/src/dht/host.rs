@@ -22,7 +22,7 @@ use super::seat::Seat;
 use crate::identity::key::{SigningKey, VerifyingKey};
 use crate::identity::token::{Signed, TrackerCertificate};
 use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
-use crate::limits::{FOUNDERS_MAX, REMEMBERED_COMMITS_APART};
+use crate::limits::FOUNDERS_MAX;
 use crate::store::{Store, StoreError, Transaction};
 use crate::time::Timestamp;
 use crate::wire::ring::{
@@ -89,7 +89,6 @@ impl Core {
         identity: Identity,
         own: TrackerAddr,
         store: Store,
-        commits: u64,
         authority: Authority,
         skew: i64,
         welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
@@ -99,6 +98,7 @@ impl Core {
             life,
             record,
             ahead,
+            commits,
             ..
         } = identity;
         let placement = Arc::new(placement_of(record.as_ref()));
@@ -269,7 +269,7 @@ impl Core {
     pub(super) async fn begin_to_vote(&self, epoch: Epoch) -> Result<(), StoreError> {
         let replica = self.replica.clone();
         let begun = self.store.write(move |tx| {
-            founding::set_returning(tx, false)?;
+            founding::set_voting(tx)?;
             replica.change(|replica| {
                 if let Some(replica) = replica.as_mut() {
                     replica.raise_epoch(tx, epoch)?;
@@ -311,22 +311,13 @@ impl Core {
     pub(super) fn time(&self) -> Timestamp {
         let own = self.own_time();
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
-        time.now(own)
+        time.now(own, now())
     }
 
-    /// What others told of themselves and is not on disk yet, as far as it matters.
-    pub(super) async fn remember_others(&self, all: bool) -> Result<(), StoreError> {
+    /// Remembers on disk what others told of themselves, where that is at least `apart` commits more than is there.
+    pub(super) async fn remember_others(&self, apart: u64) -> Result<(), StoreError> {
         let heard = self.state().heard.clone();
-        let job = move |tx: &mut Transaction<'_>| {
-            for (member, news) in heard {
-                let known = founding::remembered(tx, member)?;
-                let apart = news.commits.saturating_sub(known.commits);
-                if apart >= REMEMBERED_COMMITS_APART || (all && apart > 0) {
-                    founding::remember(tx, member, news)?;
-                }
-            }
-            Ok(())
-        };
+        let job = move |tx: &mut Transaction<'_>| founding::remember_others(tx, &heard, apart);
         self.store.write(job).await
     }
 
@@ -632,9 +623,8 @@ impl Host for Core {
             commits,
         };
         self.note(from, news);
-        let own = self.own_time();
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
-        time.hear(from, clock, round_trip, own);
+        time.hear(from, clock, round_trip, now());
     }
 }
 

@@ -22,7 +22,7 @@ use crate::wire::ring::RingMember;
 
 /// The place of a member among the others.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Surroundings {
     /// The address of this member, as the list has it.
     pub(super) own: TrackerAddr,
     /// The addresses of all founders, its own among them.
@@ -35,7 +35,7 @@ pub(super) struct Seat {
     pub(super) skew: i64,
 }
 
-impl Seat {
+impl Surroundings {
     /// Of one that speaks to nobody: its keys are good for nothing, and its address is none.
     pub(super) fn alone() -> Result<Self, NoRandomness> {
         let key = SigningKey::generate(&ring::rand::SystemRandom::new())?;
@@ -64,32 +64,24 @@ pub(super) async fn start(
     store: Store,
     path: PathBuf,
     ring: RingId,
-    seat: Seat,
+    around: Surroundings,
     noted: Option<PathBuf>,
 ) -> Result<DhtNode, DhtBindError> {
     let commits = store.commits();
     let remembered = match &noted {
-        Some(noted) => upkeep::read_commits(noted).await,
-        None => None,
+        Some(noted) => upkeep::read_commits(noted).await.unwrap_or(0),
+        None => 0,
     };
-    let forgot = remembered.is_some_and(|remembered| remembered > commits);
-    if forgot {
-        tracing::error!(
-            commits,
-            ?remembered,
-            "the disk of this tracker has lost what it had"
-        );
-    }
-    let Seat {
+    let Surroundings {
         own,
         founders,
         authority,
         endpoint,
         skew,
-    } = seat;
+    } = around;
     let (newcomer, addr) = (MemberId::from_bytes(rand::random()), own.clone());
     let identity = store
-        .write(move |tx| founding::begin(tx, ring, newcomer, &addr))
+        .write(move |tx| founding::begin(tx, ring, newcomer, &addr, commits, remembered))
         .await?;
     let identity = match identity {
         Ok(identity) => identity,
@@ -113,11 +105,20 @@ pub(super) async fn start(
         id: identity.life.member,
         addr: own.clone(),
     };
-    let beginning = Beginning::new(&identity, own.clone(), founders.clone(), commits, forgot);
+    let beginning = Beginning::new(&identity, own.clone(), founders.clone());
+    if remembered > identity.commits
+        && let Some(noted) = &noted
+    {
+        // The disk knows now.
+        upkeep::write_commits(noted, identity.commits).await;
+        tracing::error!(
+            commits = identity.commits,
+            remembered,
+            "the disk of this tracker has lost what it had"
+        );
+    }
     let (welcomed, welcomes) = mpsc::channel(WELCOMES_WAITING_MAX);
-    let core = Arc::new(Core::new(
-        identity, own, store, commits, authority, skew, welcomed,
-    ));
+    let core = Arc::new(Core::new(identity, own, store, authority, skew, welcomed));
     let links = Links::new(endpoint, ring, me);
     let member = Arc::new(Member::new(core.clone(), links, founders.len()));
     match core.record() {

@@ -71,10 +71,11 @@ pub(crate) mod parts {
 /// What the simulator runs and looks at.
 #[cfg(any(test, feature = "__sim"))]
 pub(crate) mod sim {
+    pub(crate) use crate::dht::clock::RingTime;
     pub(crate) use crate::dht::coordinator::Coordinator;
     pub(crate) use crate::dht::founding::{
-        Beginning, Identity, Remembered, Step, begin, remember, remembered, set_ahead, set_life,
-        set_record, set_returning,
+        Beginning, Identity, Remembered, Step, begin, remember, remember_others, remembered,
+        set_ahead, set_life, set_record, set_returning, set_voting,
     };
     pub(crate) use crate::dht::hash_tree::{HashTree, hash, leaf_of};
     pub(crate) use crate::dht::lease::exchange::LeaseExchange;
@@ -85,6 +86,7 @@ pub(crate) mod sim {
     pub(crate) use crate::dht::paging::{Page, Paging};
     pub(crate) use crate::dht::placement::{Placement, slice_of, slice_of_row};
     pub(crate) use crate::dht::planted::{Fault, plant, planted};
+    pub(crate) use crate::dht::quorum::majority;
     #[cfg(test)]
     pub(crate) use crate::dht::quorum::{Count, Quorum};
     #[cfg(test)]
@@ -92,6 +94,6 @@ pub(crate) mod sim {
     pub(crate) use crate::dht::register::{Attempt, Change};
     pub(crate) use crate::dht::rejoin::{Return, Returned};
     pub(crate) use crate::dht::repair::{Exchange, Exchanged};
-    pub(crate) use crate::dht::replica::{Replica, register};
+    pub(crate) use crate::dht::replica::{Replica, encode, register};
     pub(crate) use crate::dht::task::{Failure, Intent, Outcome, Proposer, Task};
 }

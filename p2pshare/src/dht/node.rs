@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::builder::{self, DhtBindError, DhtNodeBuilder};
 use super::lease::{Lease, LeasesPut};
-use super::life::Seat;
+use super::life::Surroundings;
 use super::member::Member;
 use super::register::{Attempt, Change};
 use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
@@ -51,7 +51,7 @@ impl DhtNode {
     ///
     /// [`DhtBindError`]; nothing was started.
     pub async fn alone(data_dir: impl Into<PathBuf>, ring: RingId) -> Result<Self, DhtBindError> {
-        builder::open(data_dir.into(), ring, Seat::alone()?).await
+        builder::open(data_dir.into(), ring, Surroundings::alone()?).await
     }
 
     /// The handle of a member that has started.
@@ -240,7 +240,7 @@ impl DhtNode {
         let mut tasks = self.tasks.lock().await;
         tasks.shutdown().await;
         // What the others told is worth one more write, and no more.
-        _ = self.member.core.remember_others(true).await;
+        _ = self.member.core.remember_others(1).await;
         self.member.core.store.shutdown().await
     }
 }

@@ -76,6 +76,10 @@ faults! {
     FoundingAlone,
     /// A commit that others remember and the disk does not is not noticed.
     LostTailIgnored,
+    /// Only this machine's own file tells of a lost tail, not what others remember.
+    OthersMemoryIgnored,
+    /// Commits of lives that never had a say make up for a tail that was lost.
+    SilentLivesCount,
     /// Who dies before it has learnt again does not know of it in its next life.
     ReturnNotKept,
     /// Who returns takes what it is told, also where it has something newer.
@@ -84,6 +88,10 @@ faults! {
     LeaseNumbersIgnored,
     /// A lease is kept longer than it counts.
     LeaseNeverExpires,
+    /// The ring's time is what a member's own clock says.
+    OwnClockBelieved,
+    /// The ring's time follows the clocks back.
+    TimeGoesBack,
 }
 
 #[cfg(not(any(test, feature = "__sim")))]

@@ -16,7 +16,8 @@ use super::member::Member;
 use super::repair::{End, Exchange};
 use crate::identity::MemberId;
 use crate::limits::{
-    LEASE_EXCHANGE_INTERVAL, NOTE_INTERVAL, REPAIR_INTERVAL, REPAIRS_AT_ONCE, SCRUB_INTERVAL,
+    LEASE_EXCHANGE_INTERVAL, NOTE_INTERVAL, REMEMBERED_COMMITS_APART, REPAIR_INTERVAL,
+    REPAIRS_AT_ONCE, SCRUB_INTERVAL,
 };
 use crate::store::StoreError;
 use crate::wire::ring::{RingRecord, Slice};
@@ -141,14 +142,21 @@ pub(super) async fn note(member: Arc<Member>, file: Option<PathBuf>) {
     let mut noted = 0;
     loop {
         ticks.tick().await;
-        let commits = member.core.store.commits();
+        let (votes, commits) = (member.core.votes(), member.core.store.commits());
+        // A life that has no say may be one after a loss that it does not know of yet.
         if let Some(file) = &file
+            && votes
             && commits > noted
         {
             write_commits(file, commits).await;
             noted = commits;
         }
-        if member.core.remember_others(false).await.is_err() {
+        if member
+            .core
+            .remember_others(REMEMBERED_COMMITS_APART)
+            .await
+            .is_err()
+        {
             return;
         }
     }

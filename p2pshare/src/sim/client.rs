@@ -100,6 +100,7 @@ impl World {
             return self.think(client, Duration::from_secs(1));
         }
         let host = up[self.rng.random_range(0..up.len())];
+        self.ask_time(host);
         if self.rng.random_bool(0.2) {
             self.say(client, host);
         }
@@ -154,13 +155,14 @@ impl World {
         }
         let key = self.some_key();
         let kind = self.rng.random_range(0..100);
-        let change = (kind >= 35).then(|| {
+        let (lists, reads) = self.temper.lists_and_reads();
+        let change = (kind >= reads).then(|| {
             let client = &mut self.clients[client];
             let request = client.request();
             let known = client.known.get(&key).copied().unwrap_or(0);
             Attempted {
                 request,
-                expected: if kind < 42 { 0 } else { known },
+                expected: if kind < reads + 7 { 0 } else { known },
                 value: (kind < 92)
                     .then(|| format!("{}-{}", client.peer.as_bytes()[0], client.requests).into()),
             }
@@ -168,7 +170,7 @@ impl World {
         Doing {
             key,
             change,
-            lists: kind < 8,
+            lists: kind < lists,
             called: None,
             tries: 0,
             maybe: false,
@@ -178,7 +180,8 @@ impl World {
     /// A row, one of them more often than the others.
     fn some_key(&mut self) -> RowKey {
         let all = keys();
-        let at = match self.rng.random_bool(0.4) {
+        let first = self.temper.at_first_row();
+        let at = match self.rng.random_ratio(first, 100) {
             true => 0,
             false => self.rng.random_range(0..all.len()),
         };
@@ -209,10 +212,11 @@ impl World {
         }
         doing.maybe |= maybe;
         let again = !certain && doing.tries < TRIES && self.rng.random_bool(0.7);
+        let late = self.temper.tries_late();
         if let Some(change) = doing
             .change
             .clone()
-            .filter(|_| !again && self.rng.random_bool(0.1))
+            .filter(|_| !again && self.rng.random_ratio(late, 100))
         {
             let due = self.now + self.between(Duration::from_secs(5), Duration::from_secs(20));
             self.clients[client].aside = Some((due, doing.key.clone(), change));

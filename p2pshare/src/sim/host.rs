@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
+use super::clocks::Clocks;
 use super::leases::Leases;
 use super::monitor::Word;
 use super::trouble::DISK_DELAY;
-use super::world::{Event, World};
+use super::world::{Event, Told, World};
 use crate::dht::sim::{
     Action, Beginning, Coordinator, Exchange, Exchanged, Failure, Fault, Identity, Input, Intent,
     Machine, Outcome, Page, Paging, Placement, Proposer, Remembered, Replica, Returned, Task,
-    planted, register, slice_of, slice_of_row,
+    planted, remember_others, slice_of, slice_of_row,
 };
 use crate::identity::{MemberId, TrackerAddr};
+use crate::limits::{REMEMBERED_COMMITS_APART, REPLICA_BATCH_TIMEOUT};
 use crate::store::ModelDisk;
-use crate::wire::ring::{
-    Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RingRecord, RowKey,
-};
+use crate::wire::ring::{ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, RowKey};
 
 /// A member of the world.
 pub(super) struct Host {
@@ -31,8 +31,12 @@ pub(super) struct Host {
     /// Who it is, once it knows.
     pub(super) id: Option<MemberId>,
     pub(super) disk: ModelDisk,
-    /// The number of commits that it remembers beside its disk.
-    pub(super) kept: u64,
+    /// The number of commits that it has noted beside its disk, zero if that was lost.
+    pub(super) noted: u64,
+    /// How many commits its disk had when it last said something that binds it.
+    pub(super) said: u64,
+    /// Whether what it has lost is known to others, in their memory alone, and to nobody else.
+    pub(super) needs_memory: bool,
     /// By how much the commits that it tells of are more than those of its disk, in this life.
     pub(super) ahead: u64,
     /// How many lives it had.
@@ -60,7 +64,9 @@ impl Host {
             addr,
             id: None,
             disk: ModelDisk::default(),
-            kept: 0,
+            noted: 0,
+            said: 0,
+            needs_memory: false,
             ahead: 0,
             lives: 0,
             life: None,
@@ -117,6 +123,7 @@ pub(super) struct Life {
     pub(super) alive: BTreeSet<usize>,
     /// What is said for a while.
     pub(super) leases: Leases,
+    pub(super) clocks: Clocks,
     running: BTreeMap<u64, Running>,
     machines: u64,
     /// Requests that wait for the writer.
@@ -144,6 +151,7 @@ impl Life {
             heard: BTreeMap::new(),
             alive: BTreeSet::new(),
             leases: Leases::default(),
+            clocks: Clocks::default(),
             running: BTreeMap::new(),
             machines: 0,
             waiting: VecDeque::new(),
@@ -184,6 +192,8 @@ pub(super) struct Asker {
     pub(super) host: usize,
     pub(super) life: u64,
     pub(super) machine: u64,
+    /// When.
+    pub(super) asked: Instant,
 }
 
 struct Running {
@@ -337,34 +347,7 @@ impl World {
     /// Repairs the rows that were found to differ.
     fn exchanged(&mut self, host: usize, found: &Exchanged) {
         for key in &found.rows {
-            if planted(Fault::RepairCopies) {
-                self.copy(host, key);
-                continue;
-            }
             self.begin_row(host, key, Intent::Repair, For::Ring { host });
-        }
-    }
-
-    /// What repair must not do: takes the newest that anybody has accepted, without asking.
-    fn copy(&mut self, host: usize, key: &RowKey) {
-        let copies = self
-            .hosts
-            .iter()
-            .filter_map(|other| other.disk.read(|view| register(view, key)).ok());
-        let Some(Register {
-            accepted, state, ..
-        }) = copies.max_by_key(|copy| copy.accepted)
-        else {
-            return;
-        };
-        let Host { disk, life, .. } = &mut self.hosts[host];
-        if let Some(serving) = life.as_mut().and_then(|life| life.serving.as_mut()) {
-            let row = ReplicaRow {
-                key: key.clone(),
-                accepted,
-                state,
-            };
-            _ = disk.write(|tx| serving.replica.install(tx, row));
         }
     }
 
@@ -409,6 +392,7 @@ impl World {
                         host,
                         life: number,
                         machine,
+                        asked: self.now,
                     };
                     self.ask(asker, to, request);
                 }
@@ -531,10 +515,18 @@ impl World {
                 .violations
                 .push(format!("member {host} {broken}: {request:?}"));
         }
-        let commits = self.hosts[host].told_commits();
+        let (commits, clock) = (self.hosts[host].told_commits(), self.clock(host));
+        if request.is_some() {
+            let there = &mut self.hosts[host];
+            there.said = there.said.max(there.disk.commits());
+        }
         let fate = self.network.fate(&mut self.rng, host, asker.host);
         for after in fate.arrives {
-            let answer = Some((answer.clone(), commits));
+            let answer = Some(Told {
+                answer: answer.clone(),
+                commits,
+                clock,
+            });
             self.plan(
                 after,
                 Event::Answered {
@@ -636,7 +628,8 @@ impl World {
             return;
         }
         let is_dirty = self.hosts[host].disk.is_dirty();
-        let death = self.hosts[host].dies.take_if(|_| is_dirty);
+        let may_die = is_dirty && !self.is_needed(host);
+        let death = self.hosts[host].dies.take_if(|_| may_die);
         match death {
             Some(Death::Before) => {
                 self.tally.broke("crash before a sync");
@@ -649,7 +642,6 @@ impl World {
             }
             Some(Death::After) | None => self.hosts[host].disk.sync(),
         }
-        self.hosts[host].kept = self.hosts[host].disk.commits();
         let written = self.life(host, number).and_then(|life| life.written.take());
         for (asker, request, answer) in written.unwrap_or_default() {
             self.answer(host, asker, Some(&request), &answer);
@@ -662,12 +654,7 @@ impl World {
     }
 
     /// An answer arrives, or the news that none will.
-    pub(super) fn answered(
-        &mut self,
-        asker: Asker,
-        from: usize,
-        answer: Option<(ReplicaAnswer, u64)>,
-    ) {
+    pub(super) fn answered(&mut self, asker: Asker, from: usize, answer: Option<Told>) {
         let (now, Some(from)) = (self.now, self.hosts[from].id) else {
             return;
         };
@@ -675,24 +662,31 @@ impl World {
             host,
             life,
             machine,
+            asked,
         } = asker;
         let Some(there) = self.life(host, life) else {
             return;
         };
-        if let Some((_, commits)) = answer {
+        if let Some(Told { commits, clock, .. }) = answer {
+            let incarnation = 0;
             there.note(
                 from,
                 Remembered {
-                    incarnation: 0,
+                    incarnation,
                     commits,
                 },
             );
+            let round_trip = now.duration_since(asked);
+            self.hear_clock(host, from, clock, (round_trip, REPLICA_BATCH_TIMEOUT));
         }
-        let Some(running) = there.running.get_mut(&machine) else {
+        let Some(running) = self
+            .life(host, life)
+            .and_then(|life| life.running.get_mut(&machine))
+        else {
             return;
         };
         let input = match answer {
-            Some((answer, _)) => Input::Answer { from, answer },
+            Some(Told { answer, .. }) => Input::Answer { from, answer },
             None => Input::Failed { from },
         };
         running.machine.handle(now, input);
@@ -749,6 +743,8 @@ impl World {
                 };
             }
         }
+        self.note(host);
+        self.ask_time(host);
         let with = self.rng.random_range(0..self.hosts.len());
         let often = if self.troubles.are_over() { 0.5 } else { 0.05 };
         let compares = self.rng.random_bool(often) && with != host && self.serves(host);
@@ -761,6 +757,33 @@ impl World {
             self.begin_lease_exchange(host, with);
         }
         self.plan(LOOKS, Event::Looked { host, life: number });
+    }
+}
+
+impl World {
+    /// A member that votes notes how many commits its disk has, and now and then how many the others' have.
+    fn note(&mut self, host: usize) {
+        let Host {
+            disk, life, noted, ..
+        } = &mut self.hosts[host];
+        let Some(life) = life else {
+            return;
+        };
+        if let Some(serving) = &life.serving
+            && serving.replica.votes()
+        {
+            *noted = disk.commits();
+        }
+        let was_dirty = disk.is_dirty();
+        let heard = &life.heard;
+        let done = disk.write(|tx| remember_others(tx, heard, REMEMBERED_COMMITS_APART));
+        if !was_dirty {
+            disk.sync();
+        }
+        if let Err(error) = done {
+            let broken = format!("member {host} cannot remember the others: {error}");
+            self.tally.violations.push(broken);
+        }
     }
 }
 

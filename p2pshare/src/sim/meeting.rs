@@ -3,20 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
+use super::clocks::Said;
 use super::host::{Ended, For, Life, Serving};
 use super::monitor::Word;
 use super::world::{Event, World};
 use crate::dht::sim::{
-    Beginning, Fault, Placement, Proposer, Remembered, Replica, Return, Step, begin, planted,
-    remember, remembered, set_ahead, set_life, set_record, set_returning,
+    Beginning, Placement, Proposer, Remembered, Replica, Return, Step, begin, remember, remembered,
+    set_ahead, set_life, set_record, set_returning, set_voting,
 };
 use crate::identity::key::SigningKey;
 use crate::identity::token::{Signed, TrackerCertificate};
 use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
+use crate::limits::RING_HELLO_TIMEOUT;
 use crate::store::{StoreError, Transaction};
 use crate::time::Timestamp;
 use crate::wire::ring::{Epoch, Hello, Life as LifeOf, RingRecord, Standing, Welcome};
@@ -32,8 +34,10 @@ impl World {
         }
         there.lives += 1;
         let (number, own, commits) = (there.lives, there.addr.clone(), there.disk.commits());
-        let forgot = there.kept > commits;
-        let begun = there.disk.write(|tx| begin(tx, RING, newcomer, &own));
+        let noted = there.noted;
+        let begun = there
+            .disk
+            .write(|tx| begin(tx, RING, newcomer, &own, commits, noted));
         there.disk.sync();
         let Ok(Ok(identity)) = begun else {
             self.tally
@@ -41,7 +45,9 @@ impl World {
                 .push(format!("member {host} cannot begin: {begun:?}"));
             return;
         };
-        let beginning = Beginning::new(&identity, own, founders, commits, forgot);
+        there.noted = noted.min(identity.commits);
+        let commits = identity.commits;
+        let beginning = Beginning::new(&identity, own, founders);
         let (known, returning) = (
             (identity.record.clone(), identity.life),
             beginning.is_returning(),
@@ -75,7 +81,7 @@ impl World {
         if life.begun {
             return false;
         }
-        let (number, others) = (life.number, life.beginning.others());
+        let (number, others, asked) = (life.number, life.beginning.others(), self.now);
         let hello = self.hello(host, life);
         for addr in others {
             let Some(to) = self.hosts.iter().position(|other| other.addr == addr) else {
@@ -89,6 +95,7 @@ impl World {
                     Event::Greeted {
                         host: to,
                         from,
+                        asked,
                         hello,
                     },
                 );
@@ -98,7 +105,13 @@ impl World {
     }
 
     /// A member is greeted, and welcomes.
-    pub(super) fn greeted(&mut self, host: usize, from: (usize, u64), hello: Hello) {
+    pub(super) fn greeted(
+        &mut self,
+        host: usize,
+        from: (usize, u64),
+        asked: Instant,
+        hello: Hello,
+    ) {
         let Some(life) = &self.hosts[host].life else {
             return;
         };
@@ -118,6 +131,7 @@ impl World {
             false => remembered(tx, former),
         };
         let known: Result<Remembered, StoreError> = self.hosts[host].disk.write(job);
+        self.hosts[host].disk.sync();
         let known = known.unwrap_or_default();
         let Some(life) = &mut self.hosts[host].life else {
             return;
@@ -131,6 +145,7 @@ impl World {
             incarnation: known.incarnation.max(in_memory.incarnation),
             commits: known.commits.max(in_memory.commits),
         };
+        let said = self.clock(host);
         for after in self.network.fate(&mut self.rng, host, from.0).arrives {
             let (host, life, welcome) = (from.0, from.1, Box::new(welcome.clone()));
             self.plan(
@@ -138,6 +153,8 @@ impl World {
                 Event::Welcomed {
                     host,
                     life,
+                    asked,
+                    said,
                     welcome,
                 },
             );
@@ -145,7 +162,14 @@ impl World {
     }
 
     /// A member is welcomed, and goes a step on.
-    pub(super) fn welcomed(&mut self, host: usize, number: u64, welcome: Welcome) {
+    pub(super) fn welcomed(
+        &mut self,
+        host: usize,
+        number: u64,
+        (asked, said): (Instant, Said),
+        welcome: Welcome,
+    ) {
+        let round_trip = self.now.duration_since(asked);
         let Some(life) = self.life(host, number) else {
             return;
         };
@@ -154,7 +178,12 @@ impl World {
             incarnation: hello.life.incarnation,
             commits: hello.commits,
         };
-        life.note(hello.life.member, news);
+        let from = hello.life.member;
+        life.note(from, news);
+        self.hear_clock(host, from, said, (round_trip, RING_HELLO_TIMEOUT));
+        let Some(life) = self.life(host, number) else {
+            return;
+        };
         if !life.begun {
             life.beginning.hear(hello.addr.clone(), welcome);
             self.step(host);
@@ -186,7 +215,6 @@ impl World {
                 life,
                 ahead,
             } => {
-                let epoch = record.epoch;
                 // As in the product: whatever others know of earlier lives, this one is later.
                 let incarnation = life.incarnation + u64::from(self.rng.random::<u32>());
                 self.become_member(
@@ -200,10 +228,7 @@ impl World {
                     ahead,
                 );
                 self.tally.broke("return");
-                match planted(Fault::AmnesiacVotes) {
-                    true => self.begin_to_vote(host, epoch),
-                    false => self.begin_return(host),
-                }
+                self.begin_return(host);
             }
             Step::NotAMember(_) | Step::TwoRings(_) => {
                 self.tally
@@ -233,7 +258,6 @@ impl World {
             Ok(replica)
         });
         there.disk.sync();
-        there.kept = there.disk.commits();
         there.ahead = ahead;
         let replica = match opened {
             Ok(replica) => replica,
@@ -248,6 +272,9 @@ impl World {
         let Some(life) = &mut there.life else {
             return;
         };
+        let is_member = |id| record.member(id).is_some();
+        life.heard.retain(|id, _| is_member(*id));
+        life.clocks.retain(is_member);
         life.identity.life = as_life;
         life.identity.record = Some(record);
         life.serving = Some(Serving {
@@ -264,12 +291,13 @@ impl World {
     /// A member has a say from now on, in this epoch or a later one.
     pub(super) fn begin_to_vote(&mut self, host: usize, epoch: Epoch) {
         let there = &mut self.hosts[host];
-        if there.forgetful && !there.word.may_return_in(epoch) {
+        if !there.word.may_return_in(epoch) {
             let broken =
                 format!("member {host} votes in {epoch:?}, in which its former life spoke");
             self.tally.violations.push(broken);
         }
-        there.forgetful = false;
+        there.word.is_learnt();
+        (there.forgetful, there.needs_memory) = (false, false);
         let Some(life) = &mut there.life else {
             return;
         };
@@ -279,10 +307,9 @@ impl World {
         };
         let begun = there.disk.write(|tx| {
             serving.replica.raise_epoch(tx, epoch)?;
-            set_returning(tx, false)
+            set_voting(tx)
         });
         there.disk.sync();
-        there.kept = there.disk.commits();
         serving.replica.begin_to_vote();
         if let Err(error) = begun {
             self.tally
@@ -321,7 +348,7 @@ impl World {
             addr: there.addr.clone(),
             standing,
             commits: there.told_commits(),
-            clock: Timestamp::from_millis(0),
+            clock: self.clock(host).time,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! same seed lives through the same events in the same order.
 
 mod client;
+mod clocks;
 #[cfg(test)]
 mod exhaustive;
 mod history;
@@ -17,6 +18,7 @@ mod meeting;
 mod monitor;
 mod network;
 mod tally;
+mod temper;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 use crate::dht::sim::{Fault, plant};
 use tally::Tally;
+use temper::Temper;
 use world::World;
 
 /// What came of one world, or of many.
@@ -72,7 +75,19 @@ impl Report {
     }
 }
 
-/// Lives through the world of a seed, with a mistake planted in the ring if one is named.
+/// A mistake that can be planted.
+#[derive(Copy, Clone, Debug)]
+#[non_exhaustive]
+pub struct Mistake {
+    /// What it is called.
+    pub name: &'static str,
+    /// The temper of the worlds in which it is looked for: the one that makes what it takes frequent.
+    pub worlds: &'static str,
+    /// Whether it is made in code of the product; else it is made in what stands for the product's driver here.
+    pub in_product: bool,
+}
+
+/// Lives through the world of a seed; or, with a mistake planted in the ring, through one in which that shows.
 ///
 /// # Errors
 ///
@@ -86,12 +101,17 @@ pub fn run(seed: u64, fault: Option<&str>) -> Result<Report, &str> {
         }
     };
     let _planted = plant(fault);
-    let tally = World::new(seed).live();
+    let tally = World::new(seed, fault.and_then(Temper::shows)).live();
     Ok(Report { tally })
 }
 
-/// The names of the mistakes that can be planted.
+/// The mistakes that can be planted.
 #[must_use]
-pub fn faults() -> Vec<&'static str> {
-    Fault::ALL.iter().map(|(_, name)| *name).collect()
+pub fn mistakes() -> Vec<Mistake> {
+    let all = Fault::ALL.iter().map(|(fault, name)| Mistake {
+        name,
+        worlds: Temper::shows(*fault).map_or("any", Temper::name),
+        in_product: *fault != Fault::AckBeforeSync,
+    });
+    all.collect()
 }

@@ -18,6 +18,8 @@ pub(super) struct Word {
     epoch: Option<Epoch>,
     /// The highest epoch in which any of its lives answered, also those that are forgotten.
     former: Option<Epoch>,
+    /// Whether it has forgotten what it said, and not learnt it again.
+    forgotten: bool,
 }
 
 impl Word {
@@ -25,6 +27,12 @@ impl Word {
     pub(super) fn forget(&mut self) {
         self.promised.clear();
         self.epoch = None;
+        self.forgotten = true;
+    }
+
+    /// It knows again what it may have forgotten.
+    pub(super) fn is_learnt(&mut self) {
+        self.forgotten = false;
     }
 
     /// It answers this. Returns how it breaks its word, if it does.
@@ -72,9 +80,9 @@ impl Word {
         self.former.is_none()
     }
 
-    /// It votes again in this epoch, after it had forgotten what it said. Returns whether it may.
+    /// It votes again in this epoch, maybe after it had forgotten what it said. Returns whether it may.
     pub(super) fn may_return_in(&self, epoch: Epoch) -> bool {
-        self.former.is_none_or(|former| former < epoch)
+        !self.forgotten || self.former.is_none_or(|former| former < epoch)
     }
 }
 

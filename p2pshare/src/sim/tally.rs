@@ -48,6 +48,19 @@ impl Tally {
         }
     }
 
+    /// Takes what is said into it.
+    pub(super) fn trace_bytes(&mut self, bytes: &[u8]) {
+        let word = |chunk: &[u8]| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u64::from_le_bytes(word)
+        };
+        for chunk in bytes.chunks(8) {
+            self.trace = (self.trace ^ word(chunk)).wrapping_mul(0x0100_0000_01b3);
+            self.trace ^= self.trace >> 29;
+        }
+    }
+
     /// Adds another world's.
     pub(super) fn add(&mut self, other: &Self) {
         self.simulated += other.simulated;

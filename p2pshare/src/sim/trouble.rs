@@ -10,8 +10,11 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 
-use super::host::Death;
+use super::clocks::{WRONG_MAX, WRONG_MIN};
+use super::host::{Death, Host};
+use super::temper::Temper;
 use super::world::{Event, World};
+use crate::dht::sim::{majority, remembered};
 use crate::store::ModelDisk;
 
 /// The troubles of one world.
@@ -28,7 +31,7 @@ pub(super) struct Troubles {
 
 /// Something that breaks.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-enum Kind {
+pub(super) enum Kind {
     Loss,
     Doubles,
     Late,
@@ -88,14 +91,17 @@ impl Kind {
 
 impl Troubles {
     /// Those of a new world.
-    pub(super) fn new(rng: &mut SmallRng) -> Self {
+    pub(super) fn new(rng: &mut SmallRng, temper: Temper) -> Self {
         let count = match rng.random_range(0..4) {
             0 => Kind::ALL.len(),
             1 => rng.random_range(0..2),
             _ => rng.random_range(2..6),
         };
         Self {
-            kinds: Kind::ALL.sample(rng, count).copied().collect(),
+            kinds: match temper.kinds() {
+                Some(kinds) => kinds.to_vec(),
+                None => Kind::ALL.sample(rng, count).copied().collect(),
+            },
             pause: Duration::from_millis([300, 1000, 4000][rng.random_range(0..3)]),
             over: false,
             thinking: Duration::from_millis([10, 60, 400][rng.random_range(0..3)]),
@@ -147,12 +153,16 @@ impl World {
             }
             Kind::Partition | Kind::OneWay | Kind::Bridge => return self.divide(kind, host),
             Kind::Crash => {
-                if self.hosts[host].life.is_none() {
+                if self.hosts[host].life.is_none() || self.is_needed(host) {
                     return false;
                 }
                 self.crash(host);
             }
-            Kind::AllCrash if self.rng.random_bool(0.8) => return false,
+            Kind::AllCrash
+                if self.rng.random_bool(0.8) || self.hosts.iter().any(|host| host.needs_memory) =>
+            {
+                return false;
+            }
             Kind::AllCrash => {
                 for host in 0..self.hosts.len() {
                     self.crash(host);
@@ -171,8 +181,9 @@ impl World {
             }
             Kind::Wipe | Kind::LoseTail => return self.forget(kind, host),
             Kind::Clock => {
-                let jump = self.rng.random_range(-3_600_000..=3_600_000);
-                self.hosts[host].clock_ahead = jump;
+                let wrong = self.rng.random_range(WRONG_MIN..=WRONG_MAX);
+                let jumps = [0, 0, wrong, -wrong];
+                self.hosts[host].clock_ahead = jumps[self.rng.random_range(0..4)];
             }
         }
         true
@@ -205,7 +216,8 @@ impl World {
         true
     }
 
-    /// A member loses its disk, or the newest part of it, unless another one has lost its memory too.
+    /// A member loses its disk, or the newest part of it, unless another one has lost its memory too, or nobody
+    /// would know.
     fn forget(&mut self, kind: Kind, host: usize) -> bool {
         if self.hosts.len() < 3
             || self.hosts.iter().any(|host| host.forgetful)
@@ -213,18 +225,61 @@ impl World {
         {
             return false;
         }
-        self.crash(host);
-        let there = &mut self.hosts[host];
+        let (mut disk, mut noted) = (self.hosts[host].disk.clone(), self.hosts[host].noted);
+        let before = disk.commits();
         match kind {
-            Kind::Wipe => there.disk = ModelDisk::default(),
-            _ => _ = there.disk.lose_tail(self.rng.random_range(1..20)),
+            Kind::Wipe => disk = ModelDisk::default(),
+            _ => _ = disk.lose_tail(self.rng.random_range(1..20)),
+        }
+        // What is beside the disk was never synced.
+        if kind == Kind::Wipe || self.rng.random() {
+            noted = 0;
         }
         // What nobody was told of is no loss.
-        there.forgetful = there.disk.commits() < there.kept;
-        if there.forgetful {
+        let forgets = disk.commits() < self.hosts[host].said;
+        let is_known = kind == Kind::Wipe || noted > disk.commits();
+        let by_memory = forgets && !is_known && !self.know_of(host, disk.commits(), false);
+        if by_memory && !self.know_of(host, disk.commits(), true) {
+            return false;
+        }
+        self.crash(host);
+        let there = &mut self.hosts[host];
+        (there.disk, there.noted, there.needs_memory) = (disk, noted, by_memory);
+        there.said = there.said.min(there.disk.commits());
+        there.forgetful = there.disk.commits() < before;
+        if forgets {
             there.word.forget();
         }
-        there.forgetful
+        if forgets && !is_known {
+            self.tally.broke("loss that only others know");
+        }
+        true
+    }
+
+    /// Whether so many others know that a member had more than these commits that it hears one of them before it
+    /// votes: from their disks, or from their memory too.
+    fn know_of(&self, host: usize, commits: u64, by_memory: bool) -> bool {
+        let (Some(id), members) = (self.hosts[host].id, self.hosts.len()) else {
+            return false;
+        };
+        let told = self.hosts[host].ahead + commits;
+        let knows = |other: &&Host| {
+            let on_disk = other.disk.read(|view| remembered(view, id));
+            let in_memory = other.life.as_ref().and_then(|life| life.heard.get(&id));
+            let in_memory = in_memory.filter(|_| by_memory);
+            let most = on_disk.unwrap_or_default().commits;
+            most.max(in_memory.map_or(0, |known| known.commits)) > told
+        };
+        let others = self.hosts.iter().enumerate();
+        let others = others.filter(|(other, _)| *other != host);
+        let knowing = others.filter(|(_, other)| knows(other)).count();
+        knowing > members - majority(members)
+    }
+
+    /// Whether a member must not die, since another one has lost something that only the others' memory tells of.
+    pub(super) fn is_needed(&self, host: usize) -> bool {
+        let mut others = self.hosts.iter().enumerate();
+        others.any(|(other, there)| other != host && there.needs_memory)
     }
 
     /// Mends everything, and lets nothing break any more.

@@ -11,24 +11,28 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::client::Client;
+use super::clocks::Said;
 use super::history::History;
 use super::host::{Asker, Host};
 use super::monitor::Proposals;
 use super::network::Network;
 use super::tally::Tally;
+use super::temper::Temper;
 use super::trouble::Troubles;
+use crate::dht::sim::encode;
 use crate::wire::ring::{Hello, ReplicaAnswer, ReplicaRequest, Welcome};
 
 /// Everything there is.
 pub(super) struct World {
     pub(super) rng: SmallRng,
     pub(super) now: Instant,
-    began: Instant,
+    pub(super) began: Instant,
     events: BTreeMap<(Instant, u64), Event>,
     planned: u64,
     pub(super) hosts: Vec<Host>,
     pub(super) network: Network,
     pub(super) proposals: Proposals,
+    pub(super) temper: Temper,
     pub(super) clients: Vec<Client>,
     pub(super) troubles: Troubles,
     pub(super) history: History,
@@ -49,8 +53,7 @@ pub(super) enum Event {
     Answered {
         asker: Asker,
         from: usize,
-        /// With it how many commits the disk of the one who answers has.
-        answer: Option<(ReplicaAnswer, u64)>,
+        answer: Option<Told>,
     },
     /// A disk has synced what was written.
     Synced { host: usize, life: u64 },
@@ -69,18 +72,29 @@ pub(super) enum Event {
         host: usize,
         /// Who says it, in which life.
         from: (usize, u64),
+        asked: Instant,
         hello: Box<Hello>,
     },
     /// A member is answered that it is welcome.
     Welcomed {
         host: usize,
         life: u64,
+        asked: Instant,
+        said: Said,
         welcome: Box<Welcome>,
     },
     /// A client does its next thing, or hears that its connection broke.
     Client { client: usize },
     /// Something breaks, or is mended.
     Trouble,
+}
+
+/// An answer, with what goes with it: how many commits the disk of the one who answers has, and its clock.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) answer: ReplicaAnswer,
+    pub(super) commits: u64,
+    pub(super) clock: Said,
 }
 
 impl Event {
@@ -95,6 +109,19 @@ impl Event {
             | Self::Looked { host, .. } => Some(*host),
             Self::Answered { asker, .. } => Some(asker.host),
             Self::Started { .. } | Self::Client { .. } | Self::Trouble => None,
+        }
+    }
+
+    /// What is said in it.
+    fn content(&self) -> Vec<u8> {
+        match self {
+            Self::Asked { request, .. } => encode(request),
+            Self::Answered {
+                answer: Some(told), ..
+            } => encode(&(&told.answer, told.commits, told.clock.time)),
+            Self::Greeted { hello, .. } => encode(hello),
+            Self::Welcomed { welcome, .. } => encode(welcome),
+            _ => Vec::new(),
         }
     }
 
@@ -116,11 +143,17 @@ impl Event {
 
 impl World {
     /// The world of a seed: members that know each other, and clients that are about to begin.
-    pub(super) fn new(seed: u64) -> Self {
+    /// Of a temper, or of any.
+    pub(super) fn new(seed: u64, temper: Option<Temper>) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
+        let drawn = Temper::DRAWN[rng.random_range(0..Temper::DRAWN.len())];
+        let temper = temper.unwrap_or(drawn);
         let began = epoch();
-        let members = [3, 3, 3, 3, 5, 1][rng.random_range(0..6)];
-        let troubles = Troubles::new(&mut rng);
+        let members = match temper {
+            Temper::Any => [3, 3, 3, 3, 5, 1][rng.random_range(0..6)],
+            _ => 3,
+        };
+        let troubles = Troubles::new(&mut rng, temper);
         let mut this = Self {
             now: began,
             began,
@@ -129,6 +162,7 @@ impl World {
             hosts: Host::founders(members),
             network: Network::new(),
             proposals: Proposals::default(),
+            temper,
             clients: (0..CLIENTS).map(Client::new).collect(),
             troubles,
             history: History::default(),
@@ -194,6 +228,7 @@ impl World {
         let at = self.now.duration_since(self.began).as_micros() as u64;
         let host = event.host().map_or(u64::MAX, |host| host as u64);
         self.tally.trace(&[at, u64::from(event.name()), host]);
+        self.tally.trace_bytes(&event.content());
         match event {
             Event::Asked {
                 host,
@@ -214,12 +249,19 @@ impl World {
             } => self.woken(host, life, machine),
             Event::Started { host } => self.started(host),
             Event::Looked { host, life } => self.looked(host, life),
-            Event::Greeted { host, from, hello } => self.greeted(host, from, *hello),
+            Event::Greeted {
+                host,
+                from,
+                asked,
+                hello,
+            } => self.greeted(host, from, asked, *hello),
             Event::Welcomed {
                 host,
                 life,
+                asked,
+                said,
                 welcome,
-            } => self.welcomed(host, life, *welcome),
+            } => self.welcomed(host, life, (asked, said), *welcome),
             Event::Client { client } => self.client(client),
             Event::Trouble => self.trouble(),
         }

@@ -37,9 +37,15 @@ async fn on_disk(folder: &TempDir) -> DhtNode {
 
 async fn in_memory(disk: &MemoryDisk) -> DhtNode {
     let store = Store::open_memory(disk, StoreKind::Tracker).await.unwrap();
-    start(store, "memory".into(), RING, Seat::alone().unwrap(), None)
-        .await
-        .unwrap()
+    start(
+        store,
+        "memory".into(),
+        RING,
+        Surroundings::alone().unwrap(),
+        None,
+    )
+    .await
+    .unwrap()
 }
 
 fn applied(version: u64) -> RowChange {

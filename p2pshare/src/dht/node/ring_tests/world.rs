@@ -7,7 +7,7 @@ use ring::rand::SystemRandom;
 use tokio::time::{Instant, timeout};
 
 use crate::dht::host::Authority;
-use crate::dht::life::{Seat, start};
+use crate::dht::life::{Surroundings, start};
 use crate::dht::{Attempt, DhtBindError, DhtNode, RowChange, RowError};
 use crate::identity::key::SigningKey;
 use crate::identity::ring_key::RingKey;
@@ -72,7 +72,7 @@ impl World {
         .await;
         let key = SigningKey::from_seed(&[i as u8 + 1; 32]);
         let config = EndpointConfig::listener(key.clone(), Profile::Ring, vec![Alpn::Ring]);
-        let seat = Seat {
+        let around = Surroundings {
             own,
             founders: addrs(self.disks.len()),
             authority: Authority {
@@ -85,7 +85,7 @@ impl World {
         };
         let store = Store::open_memory(disk, StoreKind::Tracker).await?;
         let (path, ring) = ("memory".into(), self.key.ring_id());
-        start(store, path, ring, seat, None).await
+        start(store, path, ring, around, None).await
     }
 
     /// Ends a member without a word to anybody, as by `kill -9`. Partitions end.
