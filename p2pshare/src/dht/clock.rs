@@ -5,20 +5,25 @@
 //! not even the member's own at the moment when it is set, and two members that an hour lies between agree on
 //! the middle.
 //!
-//! **Invariant.** It never goes back.
+//! **Invariant.** It never goes back once all members have been heard, or have had time to be: what one wrong clock
+//! said while others were silent does not last.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::planted::{Fault, planted};
 use crate::identity::MemberId;
+use crate::limits::CLOCKS_PATIENCE;
 use crate::time::Timestamp;
 
 /// What one member knows of the others' clocks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RingTime {
     heard: BTreeMap<MemberId, Heard>,
+    /// What it never goes behind.
     told: Timestamp,
+    /// When it was asked first.
+    began: Option<Instant>,
 }
 
 /// What a clock said.
@@ -69,8 +74,9 @@ impl RingTime {
         self.heard.retain(|member, _| is_member(*member));
     }
 
-    /// The ring's time now, when this member's clock says `own`.
-    pub(crate) fn now(&mut self, own: Timestamp, now: Instant) -> Timestamp {
+    /// The ring's time now, when this member's clock says `own`, in a ring of so many members.
+    pub(crate) fn now(&mut self, own: Timestamp, now: Instant, members: usize) -> Timestamp {
+        let is_settled = self.is_settled(now, members);
         let mut clocks: Vec<i64> = self.heard.values().map(|heard| heard.says(now)).collect();
         clocks.push(millis(own));
         clocks.sort_unstable();
@@ -84,8 +90,18 @@ impl RingTime {
         if planted(Fault::TimeGoesBack) {
             return time;
         }
-        self.told = self.told.max(time);
-        self.told
+        let time = self.told.max(time);
+        if is_settled {
+            self.told = time;
+        }
+        time
+    }
+
+    /// Whether all of so many members were heard, or have had time to be since this was asked first.
+    pub(crate) fn is_settled(&mut self, now: Instant, members: usize) -> bool {
+        let began = *self.began.get_or_insert(now);
+        let is_late = now.saturating_duration_since(began) >= CLOCKS_PATIENCE;
+        is_late || self.heard.len() + 1 >= members
     }
 }
 
@@ -115,11 +131,11 @@ mod tests {
             let mut one = RingTime::default();
             one.hear(id(2), at(right), SOON, now);
             one.hear(id(3), at(wrong), SOON, now);
-            assert!(one.now(at(right), now).as_millis().abs_diff(right) <= 2);
+            assert!(one.now(at(right), now, 3).as_millis().abs_diff(right) <= 2);
             let mut three = RingTime::default();
             three.hear(id(1), at(right), SOON, now);
             three.hear(id(2), at(right), SOON, now);
-            assert!(three.now(at(wrong), now).as_millis().abs_diff(right) <= 2);
+            assert!(three.now(at(wrong), now, 3).as_millis().abs_diff(right) <= 2);
         }
     }
 
@@ -129,9 +145,9 @@ mod tests {
         let mut time = RingTime::default();
         time.hear(id(2), at(right), SOON, now);
         time.hear(id(3), at(right), SOON, now);
-        assert!(time.now(at(right), now).as_millis().abs_diff(right) <= 2);
+        assert!(time.now(at(right), now, 3).as_millis().abs_diff(right) <= 2);
         let (later, now) = (right + 60_000, now + Duration::from_secs(60));
-        let told = time.now(at(later + HOUR), now);
+        let told = time.now(at(later + HOUR), now, 3);
         assert!(told.as_millis().abs_diff(later) <= 2, "{told:?}");
     }
 
@@ -141,22 +157,22 @@ mod tests {
         let (mut one, mut two) = (RingTime::default(), RingTime::default());
         one.hear(id(2), at(late), Duration::ZERO, now);
         two.hear(id(1), at(early), Duration::ZERO, now);
-        assert_eq!(one.now(at(early), now), two.now(at(late), now));
-        assert_eq!(one.now(at(early), now), at(early + HOUR / 2));
-        assert_eq!(RingTime::default().now(at(early), now), at(early));
+        assert_eq!(one.now(at(early), now, 3), two.now(at(late), now, 3));
+        assert_eq!(one.now(at(early), now, 3), at(early + HOUR / 2));
+        assert_eq!(RingTime::default().now(at(early), now, 1), at(early));
     }
 
     #[test]
     fn it_never_goes_back_although_clocks_do() {
         let (mut time, now) = (RingTime::default(), Instant::now());
-        assert_eq!(time.now(at(HOUR), now), at(HOUR));
-        assert_eq!(time.now(at(1), now), at(HOUR));
+        assert_eq!(time.now(at(HOUR), now, 1), at(HOUR));
+        assert_eq!(time.now(at(1), now, 1), at(HOUR));
         time.hear(id(2), at(1), SOON, now);
         time.hear(id(3), at(1), SOON, now);
-        assert_eq!(time.now(at(HOUR), now), at(HOUR));
+        assert_eq!(time.now(at(HOUR), now, 1), at(HOUR));
         let later = now + Duration::from_millis(2 * HOUR);
         assert_eq!(
-            time.now(at(3 * HOUR), later).as_millis() / 10,
+            time.now(at(3 * HOUR), later, 1).as_millis() / 10,
             2 * HOUR / 10
         );
     }
@@ -170,5 +186,27 @@ mod tests {
         // Set anew: no delay explains that.
         time.hear(id(2), at(9_000), Duration::from_secs(1), now);
         assert_eq!(time.heard[&id(2)].says(now), 9_500);
+    }
+
+    #[test]
+    fn what_one_wrong_clock_said_before_the_others_does_not_last() {
+        let (right, now) = (10 * HOUR, Instant::now());
+        for wrong in [right + HOUR, right - HOUR] {
+            // Its own clock is wrong, or that of whom it hears first.
+            for (own, first) in [(wrong, right), (right, wrong)] {
+                let mut time = RingTime::default();
+                assert_eq!(time.now(at(own), now, 3), at(own));
+                time.hear(id(2), at(first), Duration::ZERO, now);
+                assert_ne!(time.now(at(own), now, 3), at(right));
+                time.hear(id(3), at(right), Duration::ZERO, now);
+                assert_eq!(time.now(at(own), now, 3), at(right));
+            }
+        }
+        // Whoever is heard by nobody has no other time than its own, and keeps it.
+        let mut time = RingTime::default();
+        time.now(at(right), now, 3);
+        let later = now + CLOCKS_PATIENCE;
+        assert_eq!(time.now(at(right), later, 3), at(right));
+        assert_eq!(time.now(at(right - HOUR), later, 3), at(right));
     }
 }

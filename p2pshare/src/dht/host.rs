@@ -310,8 +310,13 @@ impl Core {
     /// The ring's time.
     pub(super) fn time(&self) -> Timestamp {
         let own = self.own_time();
+        let members = self
+            .state()
+            .record
+            .as_ref()
+            .map(|record| record.members().len());
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
-        time.now(own, now())
+        time.now(own, now(), members.unwrap_or(usize::MAX))
     }
 
     /// Remembers on disk what others told of themselves, where that is at least `apart` commits more than is there.

@@ -360,11 +360,9 @@ impl TrackerLink {
         Ok(())
     }
 
-    /// Takes in the ring's time as a tracker just told it.
+    /// Takes in the ring's time as a tracker just told it; what was told wrongly before is set right by that.
     pub(super) fn update_clock(&self, time: Timestamp) {
-        if let Some(clock) = &mut self.knowledge().clock {
-            clock.update(time, Instant::now());
-        }
+        self.knowledge().clock = Some(RingClock::new(time, Instant::now()));
     }
 
     fn knowledge(&self) -> MutexGuard<'_, RingKnowledge> {

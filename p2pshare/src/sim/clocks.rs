@@ -1,7 +1,7 @@
 //! Clocks of the members' machines, which jump, and the ring's time that members make of them.
 //!
 //! What the product promises is looked at whenever a member is asked: the ring's time never goes back in a life
-//! of a member, and as long as most of the clocks that it knows of are right, it is near the true time, or where
+//! of a member that has heard the others, or waited for them, and as long as most of the clocks that it knows of are right, it is near the true time, or where
 //! wrong ones had carried it before.
 
 use std::collections::BTreeMap;
@@ -82,8 +82,12 @@ impl World {
         let Some(life) = &mut self.hosts[host].life else {
             return;
         };
+        let members = life
+            .record()
+            .map_or(usize::MAX, |record| record.members().len());
         let clocks = &mut life.clocks;
-        let time = clocks.time.now(own.time, now);
+        let time = clocks.time.now(own.time, now, members);
+        let is_settled = clocks.time.is_settled(now, members);
         let right = clocks.heard.values().filter(|right| **right).count() + usize::from(own.right);
         let is_sure = 2 * right > clocks.heard.len() + 1;
         let mut wrong = Vec::new();
@@ -98,7 +102,9 @@ impl World {
             let off = i128::from(time.as_millis()) - i128::from(truth);
             wrong.push(format!("the ring's time at member {host} is {off} ms off"));
         }
-        clocks.told = time;
+        if is_settled {
+            clocks.told = time;
+        }
         self.tally.tell("time");
         self.tally.violations.extend(wrong);
     }

@@ -5,14 +5,14 @@
 //! nothing was said meanwhile, they know the same. A member that lost all its memory gets it back so.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::table::push_number;
 use crate::dht::machine::{Action, Input, Machine};
 use crate::identity::MemberId;
 use crate::limits::LEASE_EXCHANGE_SILENCE_MAX;
 use crate::wire::ring::{
-    Epoch, LeasePlace, ReplicaAnswer, ReplicaCall, ReplicaRequest, SessionVector,
+    Epoch, LeaseNews, LeasePlace, ReplicaAnswer, ReplicaCall, ReplicaRequest, SessionVector,
 };
 
 /// The machine.
@@ -47,6 +47,7 @@ enum Phase {
     /// Waits for the slots behind `after` that are newer there than what is `known` here. The comparison
     /// goes on behind `next`, or is over.
     Pulling {
+        asked: Instant,
         known: Vec<SessionVector>,
         after: Option<LeasePlace>,
         next: Option<LeasePlace>,
@@ -183,7 +184,12 @@ impl LeaseExchange {
             known: known.clone(),
             after,
         };
-        self.phase = Phase::Pulling { known, after, next };
+        self.phase = Phase::Pulling {
+            asked: now,
+            known,
+            after,
+            next,
+        };
         self.send(now, self.with, call);
     }
 
@@ -199,10 +205,16 @@ impl LeaseExchange {
                 self.on_vectors(now, from, sessions, next);
             }
             (
-                Phase::Pulling { known, after, next },
+                Phase::Pulling {
+                    asked,
+                    known,
+                    after,
+                    next,
+                },
                 ReplicaAnswer::LeasesLacking { news, next: more },
             ) if from == self.with && (more.is_none() || more > after) => {
                 self.phase = Phase::Taking { known, more, next };
+                let news = aged(news, now.saturating_duration_since(asked));
                 self.send(now, self.me, ReplicaCall::LeasePut(news));
             }
             (Phase::Taking { known, more, next }, ReplicaAnswer::LeasesTaken { .. })
@@ -253,6 +265,17 @@ impl Machine for LeaseExchange {
     fn poll_action(&mut self) -> Option<Action<Exchanged>> {
         self.actions.pop_front()
     }
+}
+
+/// News that may have been under way for `age`, without those that are over since: or two members that give each other
+/// what they forgot would keep it for ever.
+fn aged(mut news: Vec<LeaseNews>, age: Duration) -> Vec<LeaseNews> {
+    let age = u32::try_from(age.as_millis()).unwrap_or(u32::MAX);
+    for news in &mut news {
+        news.expires_in = news.expires_in.saturating_sub(age);
+    }
+    news.retain(|news| news.expires_in > 0);
+    news
 }
 
 fn places(sessions: &[SessionVector]) -> impl Iterator<Item = (LeasePlace, u64)> {
