@@ -122,12 +122,7 @@ impl Replica {
         self.rows
     }
 
-    /// Whether a request has to run in the writer.
-    pub(crate) fn needs_writer(&self, request: &ReplicaRequest) -> bool {
-        Self::writes(self.epoch, request)
-    }
-
-    /// The same, of one that has seen no epoch above this one.
+    /// Whether a request has to run in the writer of a replica that has seen no epoch above `seen`.
     pub(crate) fn writes(seen: Epoch, request: &ReplicaRequest) -> bool {
         let writes = matches!(
             request.call,

@@ -65,7 +65,7 @@ impl Node {
         request: ReplicaRequest,
     ) -> Option<Result<ReplicaAnswer, StoreError>> {
         let replica = self.replica.as_mut()?;
-        if !replica.needs_writer(&request) {
+        if !Replica::writes(replica.epoch(), &request) {
             return Some(self.disk.read(|view| replica.read(view, request)));
         }
         let answer = self.disk.write(|tx| replica.write(tx, from, request));

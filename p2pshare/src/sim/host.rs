@@ -564,7 +564,7 @@ impl World {
         let Some(serving) = &life.serving else {
             return self.answer(host, asker, None, &ReplicaAnswer::Unavailable);
         };
-        if serving.replica.needs_writer(&request) {
+        if Replica::writes(serving.replica.epoch(), &request) {
             life.waiting.push_back((asker, request));
             return self.write(host, number);
         }
