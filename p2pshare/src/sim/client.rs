@@ -68,6 +68,11 @@ impl Client {
         self.left == 0 && self.doing.is_none()
     }
 
+    /// It ends what it does, and that is all.
+    pub(super) fn begin_no_more(&mut self) {
+        self.left = 0;
+    }
+
     fn request(&mut self) -> RequestKey {
         self.requests += 1;
         let mut id = [self.peer.as_bytes()[0]; 16];
