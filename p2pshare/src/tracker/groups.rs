@@ -396,7 +396,8 @@ impl Groups {
             .await
     }
 
-    /// Makes the member `to` the owner; for the owner, who stays a member.
+    /// Makes the member `to` the owner; for the owner, who stays a member, unless he left or was removed at
+    /// the moment in which he became the owner.
     pub(super) async fn transfer(
         &self,
         request: Request,
@@ -429,15 +430,10 @@ impl Groups {
             &rows::member_key(group, owner),
             request,
             |found: Option<Membership>| match found {
-                None
-                | Some(Membership::V1 {
-                    state: MemberState::Member,
-                    ..
-                }) => Ok(Decision::Put(Some(own.clone()), ())),
-                // An owner's own row says nothing else: meanwhile another has become the owner, and sent this one away.
-                Some(_) => Err(Refusal::NotOwner {
-                    group: group.clone(),
-                }),
+                None => Ok(Decision::Put(Some(own.clone()), ())),
+                // Whoever was once a member has one. If it says that he is none, he left, or was removed, just when the
+                // group was given to him: he owns it all the same, and once he does not, he is what he was told then.
+                Some(_) => Ok(Decision::Keep(())),
             },
             |_| Ok(()),
         )

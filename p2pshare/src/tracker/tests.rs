@@ -3,11 +3,20 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use tokio::{sync::Notify, task::JoinSet};
+
 use super::{accounts::Accounts, files::Files, groups::Groups, table::Request};
 use crate::{
     content::{Digest, FileId},
     dht::DhtNode,
-    identity::{FileName, GroupName, PeerId, RequestId, RingId, UserName, key::SigningKey},
+    identity::{FileName, GroupName, PeerId, RequestId, RingId, Role, UserName, key::SigningKey},
     time::Timestamp,
     transport::Prefix,
     wire::tracker::{Access, Change, JoinOutcome, NewFile, Password, Refusal},
@@ -279,4 +288,125 @@ async fn a_login_that_is_sent_again_begins_no_other_session() {
     let next = login(one, new()).await.unwrap();
     assert_ne!(next.session, first.session);
     ring.dht.shutdown().await.unwrap();
+}
+
+/// Lets two requests go on in turns: each goes as far as its next question to the ring, and that is answered before
+/// the other goes on. The bits of `turns` say whose turn it is, the last bit first; when one is done, the other goes on
+/// alone.
+async fn in_turns<A, B>(
+    turns: u32,
+    one: impl Future<Output = A>,
+    other: impl Future<Output = B>,
+) -> (A, B) {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let (mut done, mut taken) = ((None, None), 0);
+    loop {
+        let is_others = turns.checked_shr(taken).unwrap_or_default() & 1 == 1;
+        match &mut done {
+            (Some(_), Some(_)) => break,
+            (None, Some(_)) => done.0 = turn(one.as_mut()).await,
+            (Some(_), None) => done.1 = turn(other.as_mut()).await,
+            (None, None) if is_others => done.1 = turn(other.as_mut()).await,
+            (None, None) => done.0 = turn(one.as_mut()).await,
+        }
+        taken += 1;
+    }
+    (done.0.unwrap(), done.1.unwrap())
+}
+
+/// Goes on with a future, and waits until it could go on once more.
+async fn turn<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    struct Woken(Notify);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.notify_one();
+        }
+    }
+    let woken = Arc::new(Woken(Notify::new()));
+    let waker = Waker::from(woken.clone());
+    let polled = poll_fn(|_| Poll::Ready(future.as_mut().poll(&mut Context::from_waker(&waker))));
+    match polled.await {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => {
+            woken.0.notified().await;
+            None
+        }
+    }
+}
+
+/// One goes some turns, then the other some, then each on to its end.
+fn schedules(first: u32, second: u32) -> impl Iterator<Item = u32> {
+    // A set bit is the second one's turn: it begins, waits, and ends when the first has come so far.
+    (0..second).flat_map(move |begun| {
+        (0..first).map(move |meanwhile| ((1 << begun) - 1) | (u32::MAX << (begun + meanwhile)))
+    })
+}
+
+/// Gives the group to Bob while `end` ends his membership, in every order of their questions: whichever comes first, and
+/// also when both are done, nobody is stuck with the group, and who was let go is out once he has given it on.
+async fn transfer_beside<F>(end: impl Fn(&'static Trackers, GroupName) -> F)
+where
+    F: Future<Output = Result<(), Refusal>> + Send + 'static,
+{
+    let ring: &'static Trackers = Box::leak(Box::new(Trackers::new().await));
+    let mut running = JoinSet::new();
+    for (number, turns) in schedules(18, 6).enumerate() {
+        let name = GroupName::new(&format!("g{number}")).unwrap();
+        let ended = end(ring, name.clone());
+        running.spawn(async move {
+            let [one, other] = &ring.groups;
+            let (alice, bob, carol) = (alice(), bob(), carol());
+            let made = one.create(new(), &alice, &name, Access::Open, NOW);
+            made.await.unwrap();
+            for user in [&bob, &carol] {
+                one.join(new(), user, &name, NOW).await.unwrap();
+            }
+            let given = one.transfer(new(), &alice, &name, &bob, NOW);
+            let (given, ended) = in_turns(turns, given, ended).await;
+            let who = other.standing(&bob, &name).await.unwrap().role;
+            match (&given, &ended) {
+                (Ok(()), Ok(()) | Err(_)) => assert_eq!(who, Some(Role::Owner), "{turns:b}"),
+                (Err(Refusal::UserNotAMember { .. }), Ok(())) => {
+                    assert_eq!(who, None, "{turns:b}");
+                    return false;
+                }
+                other => panic!("{turns:b}: {other:?}"),
+            }
+            let on = other.transfer(new(), &bob, &name, &carol, NOW).await;
+            assert_eq!(on, Ok(()), "{turns:b}: {ended:?}");
+            let role = async |user| one.standing(user, &name).await.unwrap().role;
+            assert_eq!(role(&carol).await, Some(Role::Owner));
+            assert_eq!(role(&alice).await, Some(Role::Member));
+            let still = ended.is_err().then_some(Role::Member);
+            assert_eq!(role(&bob).await, still, "{turns:b}: {ended:?}");
+            if ended.is_ok() {
+                let back = other.join(new(), &bob, &name, NOW).await;
+                assert_eq!(back, Ok(JoinOutcome::Joined), "{turns:b}");
+            }
+            assert_eq!(other.leave(new(), &bob, &name, NOW).await, Ok(()));
+            ended.is_ok()
+        });
+    }
+    let orders = running.join_all().await;
+    let both = orders.iter().filter(|both| **both).count();
+    println!("both were done in {both} of {} orders", orders.len());
+    assert!(both > 0 && both < orders.len());
+    ring.dht.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_is_given_a_group_while_he_leaves_it_can_give_it_on() {
+    let leave = |ring: &'static Trackers, name: GroupName| async move {
+        ring.groups[1].leave(new(), &bob(), &name, NOW).await
+    };
+    transfer_beside(leave).await;
+}
+
+#[tokio::test]
+async fn whoever_is_given_a_group_while_he_is_put_out_of_it_can_give_it_on() {
+    let remove = |ring: &'static Trackers, name: GroupName| async move {
+        let (alice, bob) = (alice(), bob());
+        ring.groups[1].remove(new(), &alice, &name, &bob, NOW).await
+    };
+    transfer_beside(remove).await;
 }
