@@ -54,14 +54,21 @@ pub use row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 
 pub use crate::wire::ring::{KeyError, LeaseKey, LeaseNews, RequestKey, RowKey, Version};
 
+/// A ring on a network in memory.
+#[cfg(test)]
+pub(crate) use node::ring_tests::world as test_ring;
+
 /// What the measurements and the fuzz targets run.
 #[cfg(feature = "__internals")]
 pub(crate) mod parts {
     pub(crate) use crate::dht::coordinator::Coordinator;
-    pub(crate) use crate::dht::machine::Input;
+    pub(crate) use crate::dht::lease::exchange::LeaseExchange;
+    pub(crate) use crate::dht::lease::session::LeaseSession;
+    pub(crate) use crate::dht::lease::table::LeaseTable;
+    pub(crate) use crate::dht::machine::{Action, Input, Machine};
     pub(crate) use crate::dht::membership::Rumours;
     pub(crate) use crate::dht::membership::many::World as Gossips;
-    pub(crate) use crate::dht::placement::slice_of_row;
+    pub(crate) use crate::dht::placement::{slice_of_lease, slice_of_row};
     pub(crate) use crate::dht::repair::{End, Exchange};
     pub(crate) use crate::dht::row_key::decode as decode_row_key;
     pub(crate) use crate::dht::small_ring::{SmallRing, ballot, faithful, id, key, state};

@@ -246,6 +246,6 @@ impl DhtNode {
 }
 
 #[cfg(test)]
-mod ring_tests;
+pub(super) mod ring_tests;
 #[cfg(test)]
 mod tests;

@@ -235,6 +235,13 @@ impl Service {
         if login.as_ref().err() == Some(&Refusal::NotLoggedIn) {
             caller.log_out(&known);
         }
+        if let Request::Announce(announcement) = &request
+            && let Err(Refusal::InsufficientReplicas { .. }) = login
+        {
+            let renewal = caller.renewal(announcement)?;
+            let session = known.session;
+            self.swarms.renew(caller.peer, session, renewal).await;
+        }
         let login = login?;
         caller.log_in(login.clone());
         self.answer_user(caller, &login, request, now).await
@@ -481,21 +488,36 @@ impl Service {
         })
     }
 
+    /// Takes in what a peer announces. Cut off from the ring, it renews what was confirmed before, and refuses all the
+    /// same, so that the peer looks for a tracker that can do more.
+    async fn announce(
+        &self,
+        caller: &Caller,
+        login: &Login,
+        announcement: Announcement,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let renewal = caller.renewal(&announcement)?;
+        let announced = self.announce_confirmed(caller, login, announcement, now);
+        let announced = announced.await;
+        if let Err(Refusal::InsufficientReplicas { .. }) = announced {
+            let session = login.session;
+            self.swarms.renew(caller.peer, session, renewal).await;
+        }
+        announced
+    }
+
     /// Takes in what a peer announces, but for what it may not share; also looks some of what it announced
     /// earlier up again.
-    async fn announce(
+    async fn announce_confirmed(
         &self,
         caller: &Caller,
         login: &Login,
         mut announcement: Announcement,
         now: Timestamp,
     ) -> Result<Response, Refusal> {
-        if !announcement.is_within_bounds() {
-            return Err(Refusal::BadRequest);
-        }
         self.check_session(caller, login).await?;
-        let loopback = caller.from.ip().to_canonical().is_loopback();
-        announcement.addrs.retain(|addr| is_useful(addr, loopback));
+        caller.keep_useful(&mut announcement.addrs);
         let mut gone = Vec::new();
         let (mut right, new): (Vec<_>, Vec<_>) = announcement
             .swarms
@@ -602,6 +624,28 @@ impl Caller {
 
     fn login(&self) -> Result<Login, Refusal> {
         self.slot().clone().ok_or(Refusal::NotLoggedIn)
+    }
+
+    /// Of an announcement, what needs no look into the ring: where the peer is, and what it holds no more.
+    fn renewal(&self, announcement: &Announcement) -> Result<Announcement, Refusal> {
+        if !announcement.is_within_bounds() {
+            return Err(Refusal::BadRequest);
+        }
+        let ended = announcement.swarms.iter();
+        let ended = ended.filter(|entry| entry.holding == Holding::Nothing);
+        let mut addrs = announcement.addrs.clone();
+        self.keep_useful(&mut addrs);
+        Ok(Announcement {
+            number: announcement.number,
+            addrs,
+            anew: false,
+            swarms: ended.cloned().collect(),
+        })
+    }
+
+    fn keep_useful(&self, addrs: &mut Vec<SocketAddr>) {
+        let loopback = self.from.ip().to_canonical().is_loopback();
+        addrs.retain(|addr| is_useful(addr, loopback));
     }
 
     fn log_in(&self, login: Login) -> Response {

@@ -143,6 +143,23 @@ impl Swarms {
         Ok(to_check)
     }
 
+    /// Renews what `peer` announced here in this session, and drops what it says that it holds no more; nothing is added.
+    /// For a tracker that is cut off: what it renews, a majority has confirmed.
+    pub(super) async fn renew(&self, peer: PeerId, session: SessionId, renewal: Announcement) {
+        let news = {
+            let mut state = self.state();
+            let announced = state.peers.get_mut(&peer).filter(|announced| {
+                announced.session == session
+                    && announced.number < renewal.number
+                    && announced.last.elapsed() < LEASE_LIFE
+            });
+            announced.map(|announced| announced.take(peer, session, renewal))
+        };
+        if let Some(news) = news {
+            self.say(peer, news).await;
+        }
+    }
+
     /// Says it in the ring, and once more, whole, what some replica cannot take since it lacks what came
     /// before.
     async fn say(&self, peer: PeerId, news: Result<Vec<LeaseNews>, LeaseError>) {

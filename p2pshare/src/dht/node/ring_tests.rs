@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 mod beginnings;
-pub(super) mod world;
+pub(crate) mod world;
 
 const SOON: Duration = Duration::from_millis(500);
 const MINUTE: Duration = Duration::from_secs(60);

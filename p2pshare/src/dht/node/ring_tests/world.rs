@@ -17,8 +17,8 @@ use crate::transport::memory::Network;
 use crate::transport::{Alpn, Endpoint, EndpointConfig, Profile};
 use crate::wire::ring::{RequestKey, RowKey};
 
-pub(in crate::dht::node) struct World {
-    pub(in crate::dht::node) network: Network,
+pub(crate) struct World {
+    pub(crate) network: Network,
     pub(in crate::dht::node) key: RingKey,
     pub(in crate::dht::node) disks: Vec<MemoryDisk>,
     /// By how many milliseconds the clock of each is off.
@@ -37,7 +37,7 @@ impl World {
     }
 
     /// So many members of a ring that is founded, each of which reaches all.
-    pub(in crate::dht::node) async fn founded(members: usize) -> (Self, Vec<DhtNode>) {
+    pub(crate) async fn founded(members: usize) -> (Self, Vec<DhtNode>) {
         let world = Self::of(members);
         let mut nodes = Vec::new();
         for i in 0..members {
@@ -99,7 +99,7 @@ impl World {
     }
 
     /// Nobody hears the member, and it hears nobody.
-    pub(in crate::dht::node) fn cut_off(&self, i: usize) {
+    pub(crate) fn cut_off(&self, i: usize) {
         self.others(i)
             .for_each(|other| self.network.part(ip(i), other));
     }
@@ -201,7 +201,7 @@ pub(in crate::dht::node) async fn until(what: &str, mut holds: impl FnMut() -> b
 }
 
 /// Waits until the member has a say and thinks that so many can be reached.
-pub(in crate::dht::node) async fn reaches(node: &DhtNode, count: usize) {
+pub(crate) async fn reaches(node: &DhtNode, count: usize) {
     until("so many reachable members", || {
         let status = node.status();
         status.founded && status.reachable as usize == count
@@ -209,12 +209,12 @@ pub(in crate::dht::node) async fn reaches(node: &DhtNode, count: usize) {
     .await;
 }
 
-pub(in crate::dht::node) async fn all_reach(nodes: &[DhtNode], count: usize) {
+pub(crate) async fn all_reach(nodes: &[DhtNode], count: usize) {
     for node in nodes {
         reaches(node, count).await;
     }
 }
 
-pub(in crate::dht::node) async fn pass(time: Duration) {
+pub(crate) async fn pass(time: Duration) {
     _ = timeout(time, std::future::pending::<()>()).await;
 }
