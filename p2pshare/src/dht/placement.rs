@@ -173,6 +173,35 @@ mod tests {
         );
     }
 
+    #[test]
+    fn one_member_more_moves_its_fair_share_on_the_average() {
+        const SEEDS: u8 = 12;
+        for count in [4, 5, 8, 16] {
+            let share = |seed| {
+                let mut all = members(seed, count);
+                let placement = Placement::new(&all);
+                let newcomer = all.pop_last().unwrap();
+                let moved = Slice::all()
+                    .filter(|slice| placement.preference_list(*slice).contains(&newcomer));
+                moved.count() as f64 / (f64::from(Slice::COUNT) * placement.replicas as f64)
+            };
+            let shares: Vec<f64> = (0..SEEDS).map(share).collect();
+            let (fair, mean) = (
+                1.0 / f64::from(count),
+                shares.iter().sum::<f64>() / f64::from(SEEDS),
+            );
+            println!(
+                "of {count}: {:.3} of what is fair, {shares:.3?}",
+                mean / fair
+            );
+            assert!((mean / fair - 1.0).abs() < 0.1, "{mean} of {fair}");
+            assert!(
+                shares.iter().all(|share| *share < 1.5 * fair),
+                "{shares:?} of {fair}"
+            );
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(12))]
 
