@@ -6,6 +6,7 @@
 mod benches;
 mod decoders;
 mod gossip;
+mod lease_ops;
 mod replicas;
 mod ring_ops;
 
@@ -17,6 +18,7 @@ pub use decoders::{
     fuzz_ring_message, fuzz_token, fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,
 };
 pub use gossip::{GossipCost, gossip_of};
+pub use lease_ops::fuzz_lease_ops;
 pub use replicas::{Rows, Traffic, TwoReplicas};
 pub use ring_ops::{fuzz_anti_entropy, fuzz_row_ops};
 
