@@ -88,6 +88,9 @@ faults! {
     LeaseNumbersIgnored,
     /// A lease is kept longer than it counts.
     LeaseNeverExpires,
+    /// What another says of how long a lease still counts is taken as if the two had one clock, and no time had gone by
+    /// since.
+    LeaseClockShared,
     /// The ring's time is what a member's own clock says.
     OwnClockBelieved,
     /// The ring's time follows the clocks back.

@@ -87,6 +87,19 @@ impl History {
         self.rows.iter().map(|(key, row)| (key, row.as_slice()))
     }
 
+    /// Of each row, the version that a client was told of last.
+    pub(crate) fn acknowledged(&self) -> Vec<(RowKey, u64)> {
+        let version = |span: &Spanned<Operation>| match &span.operation {
+            Operation::Read(seen) => Some(seen.version),
+            Operation::Made(_, version) => Some(*version),
+            _ => None,
+        };
+        let last = |row: &[Spanned<Operation>]| row.iter().filter_map(version).max();
+        let rows = self.rows();
+        rows.filter_map(|(key, row)| Some((key.clone(), last(row)?)))
+            .collect()
+    }
+
     /// Looks at every row by itself for an order of what was done with it.
     pub(crate) fn check(&self) -> Vec<String> {
         self.rows()

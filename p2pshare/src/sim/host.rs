@@ -50,6 +50,8 @@ pub(super) struct Host {
     pub(super) word: Word,
     /// Whether it may have forgotten what it once knew, and has not caught up.
     pub(super) forgetful: bool,
+    /// Of each row, the version that was acknowledged before it began to return.
+    pub(super) owed: Vec<(RowKey, u64)>,
     /// What happens at its next sync.
     pub(super) dies: Option<Death>,
     /// How far its clock is ahead, in milliseconds.
@@ -74,6 +76,7 @@ impl Host {
             disk_delay: DISK_DELAY,
             word: Word::default(),
             forgetful: false,
+            owed: Vec::new(),
             dies: None,
             clock_ahead: 0,
         };

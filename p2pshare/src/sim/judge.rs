@@ -71,6 +71,20 @@ impl World {
         self.tally.violations.extend(found);
     }
 
+    /// A member that returned is about to vote: it has to have what was acknowledged before it raised the epoch.
+    pub(super) fn look_at_what_is_owed(&mut self, host: usize, owed: Vec<(RowKey, u64)>) {
+        for (key, version) in owed {
+            let copies = self.copies(&key);
+            let copy = copies.iter().find(|(at, _)| *at == host);
+            let has = copy.map(|(_, row)| row.state.version().as_u64());
+            if has.is_some_and(|has| has < version) {
+                self.tally.violations.push(format!(
+                    "member {host} votes without version {version} of {key:?}: it has {has:?}"
+                ));
+            }
+        }
+    }
+
     /// What the replicas of a row have on disk.
     fn copies(&self, key: &RowKey) -> Vec<(usize, Register)> {
         let copy = |host: usize| {

@@ -1,5 +1,6 @@
 //! Leases in the world: each client says now and then what its number is, members pass it on, and nobody may
-//! be told an older number after a newer one, nor any after its time.
+//! be told an older number after a newer one, nor any after its time: whoever has it from another keeps it no longer than
+//! one who was told by who speaks for the client.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -88,6 +89,15 @@ impl World {
                 .map_or(&[][..], |placement| placement.preference_list(slice));
             list.contains(&me) && with.is_some_and(|with| list.contains(&with))
         };
+        if let ReplicaCall::LeasePut(news) = &request.call {
+            for news in news {
+                // What was pulled from another counts for less, were it by a moment.
+                if u128::from(news.expires_in) == LIFE.as_millis() {
+                    let place = (news.owner.peer, news.number);
+                    self.lease_ends.insert(place, now + LIFE);
+                }
+            }
+        }
         let answer = life.leases.table.handle(now, request.call, shared);
         let answer = answer.unwrap_or(ReplicaAnswer::Unavailable);
         self.look_at_leases(host);
@@ -115,6 +125,14 @@ impl World {
                 ));
             }
             *told = entry.number;
+            let left = Duration::from_millis(entry.expires_in.into());
+            let ends = self.lease_ends.get(&(entry.peer, entry.number));
+            if ends.is_none_or(|ends| self.now + left > *ends) {
+                wrong.push(format!(
+                    "member {host} knows lease {} for longer than it counts",
+                    entry.number
+                ));
+            }
             if entry.payload.as_deref() != Some(&entry.number.to_be_bytes()[..]) {
                 wrong.push(format!(
                     "member {host} has mixed lease {} with another",

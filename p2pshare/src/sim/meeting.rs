@@ -297,6 +297,9 @@ impl World {
             self.tally.violations.push(broken);
         }
         there.word.is_learnt();
+        let owed = std::mem::take(&mut there.owed);
+        self.look_at_what_is_owed(host, owed);
+        let there = &mut self.hosts[host];
         (there.forgetful, there.needs_memory) = (false, false);
         let Some(life) = &mut there.life else {
             return;
@@ -320,6 +323,7 @@ impl World {
 
     /// A member learns again what it may have forgotten.
     fn begin_return(&mut self, host: usize) {
+        self.hosts[host].owed = self.history.acknowledged();
         let (now, seed) = (self.now, self.rng.random());
         let Some(life) = &mut self.hosts[host].life else {
             return;

@@ -20,6 +20,7 @@ use super::tally::Tally;
 use super::temper::Temper;
 use super::trouble::Troubles;
 use crate::dht::sim::encode;
+use crate::identity::PeerId;
 use crate::wire::ring::{Hello, ReplicaAnswer, ReplicaRequest, Welcome};
 
 /// Everything there is.
@@ -32,6 +33,8 @@ pub(super) struct World {
     pub(super) hosts: Vec<Host>,
     pub(super) network: Network,
     pub(super) proposals: Proposals,
+    /// Until when what a client said under a number counts at most, by who was told it first hand.
+    pub(super) lease_ends: BTreeMap<(PeerId, u64), Instant>,
     pub(super) temper: Temper,
     pub(super) clients: Vec<Client>,
     pub(super) troubles: Troubles,
@@ -162,6 +165,7 @@ impl World {
             hosts: Host::founders(members),
             network: Network::new(),
             proposals: Proposals::default(),
+            lease_ends: BTreeMap::new(),
             temper,
             clients: (0..CLIENTS).map(Client::new).collect(),
             troubles,
