@@ -16,6 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+#[cfg(target_os = "linux")]
+use rustix::process::{Resource, Rlimit, prlimit};
 use world::ring::{LIST, Ring, free_addrs};
 use world::{Finished, Process, World, same_content, tracker_binary};
 
@@ -468,6 +470,11 @@ fn a_tracker_whose_disk_is_full_says_so_and_ends_and_the_others_go_on() {
         std::io::ErrorKind::StorageFull,
         "there is room left"
     );
+    the_third_ends(&world, &mut ring, "No space left on device");
+}
+
+/// Makes groups until the third tracker has ended by itself and said why; the others go on.
+fn the_third_ends(world: &World, ring: &mut Ring, reason: &str) {
     for group in 0..20 {
         world.ok(&["create_group", &format!("g{group}")]);
     }
@@ -477,16 +484,44 @@ fn a_tracker_whose_disk_is_full_says_so_and_ends_and_the_others_go_on() {
         error(&ended).starts_with("the tracker failed: "),
         "{ended:?}"
     );
-    assert!(
-        error(&ended).contains("No space left on device"),
-        "{ended:?}"
-    );
+    assert!(error(&ended).contains(reason), "{ended:?}");
     world.ok(&["create_group", "after"]);
     let groups = world.ok(&["list_groups"]);
     assert!(
         groups.contains("g19") && groups.contains("after"),
         "{groups}"
     );
+}
+
+/// The same where nobody may mount a disk: the system takes no more bytes of that process.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_tracker_that_may_write_no_more_says_so_and_ends_and_the_others_go_on() {
+    let (world, mut ring) = ring_of(3);
+    for tracker in [0, 1] {
+        ring.start(tracker);
+    }
+    // It is told by an error, as by a full disk, and not by a signal.
+    let started = ring.command(2);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\""])
+        .arg(started.get_program())
+        .args(started.get_args())
+        .current_dir(ring.folder(2))
+        .env("HOME", ring.folder(2));
+    ring.start_as(2, command);
+    for tracker in 0..3 {
+        ring.wait_until_whole(tracker);
+    }
+    join_world(&world, &ring, "Alice", (2, 0));
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let pid = ring.process(2).pid();
+    prlimit(Some(pid), Resource::Fsize, nothing).unwrap();
+    the_third_ends(&world, &mut ring, "File too large");
 }
 
 /// Whether a test may mount a disk that only it sees.
