@@ -53,6 +53,10 @@ impl Word {
             return Some("answered in an epoch that it had left");
         }
         self.former = self.former.max(Some(request.epoch));
+        if let ReplicaAnswer::Fenced { epoch } = answer {
+            self.epoch = Some(*epoch);
+            return None;
+        }
         let (ReplicaCall::Prepare { key, .. } | ReplicaCall::Accept { key, .. }) = &request.call
         else {
             // What only reads may overtake what waits for the disk.

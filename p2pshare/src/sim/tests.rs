@@ -51,5 +51,5 @@ fn whatever_mistake_is_planted_is_found() {
 
 /// As many worlds as fit into a few seconds without optimisation.
 const SEEDS: u64 = 30;
-/// So many worlds are looked at until a mistake shows; most show in the first few.
-const SEEDS_OF_MISTAKES: u64 = 60;
+/// So many worlds are looked at until a mistake shows; most show in the first few, all in one of thirty or so.
+const SEEDS_OF_MISTAKES: u64 = 300;

@@ -273,7 +273,8 @@ impl Machine for LeaseExchange {
 fn aged(mut news: Vec<LeaseNews>, age: Duration) -> Vec<LeaseNews> {
     let age = match planted(Fault::LeaseClockShared) {
         true => 0,
-        false => u32::try_from(age.as_millis()).unwrap_or(u32::MAX),
+        // Rounded up: what is passed on may lose a moment, and never gain one.
+        false => u32::try_from(age.as_micros().div_ceil(1000)).unwrap_or(u32::MAX),
     };
     for news in &mut news {
         news.expires_in = news.expires_in.saturating_sub(age);
