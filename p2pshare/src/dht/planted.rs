@@ -92,6 +92,8 @@ faults! {
     OwnClockBelieved,
     /// The ring's time follows the clocks back.
     TimeGoesBack,
+    /// What others make of the ring's time does not count.
+    OthersTimeIgnored,
 }
 
 #[cfg(not(any(test, feature = "__sim")))]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use super::clocks::Clocks;
+use super::clocks;
 use super::leases::Leases;
 use super::monitor::Word;
 use super::trouble::DISK_DELAY;
@@ -123,7 +123,7 @@ pub(super) struct Life {
     pub(super) alive: BTreeSet<usize>,
     /// What is said for a while.
     pub(super) leases: Leases,
-    pub(super) clocks: Clocks,
+    pub(super) heard_clocks: clocks::Heard,
     running: BTreeMap<u64, Running>,
     machines: u64,
     /// Requests that wait for the writer.
@@ -151,7 +151,7 @@ impl Life {
             heard: BTreeMap::new(),
             alive: BTreeSet::new(),
             leases: Leases::default(),
-            clocks: Clocks::default(),
+            heard_clocks: clocks::Heard::default(),
             running: BTreeMap::new(),
             machines: 0,
             waiting: VecDeque::new(),
@@ -515,7 +515,7 @@ impl World {
                 .violations
                 .push(format!("member {host} {broken}: {request:?}"));
         }
-        let (commits, clock) = (self.hosts[host].told_commits(), self.clock(host));
+        let (commits, clocks) = (self.hosts[host].told_commits(), self.clocks(host));
         if request.is_some() {
             let there = &mut self.hosts[host];
             there.said = there.said.max(there.disk.commits());
@@ -525,7 +525,7 @@ impl World {
             let answer = Some(Told {
                 answer: answer.clone(),
                 commits,
-                clock,
+                clocks,
             });
             self.plan(
                 after,
@@ -667,7 +667,10 @@ impl World {
         let Some(there) = self.life(host, life) else {
             return;
         };
-        if let Some(Told { commits, clock, .. }) = answer {
+        if let Some(Told {
+            commits, clocks, ..
+        }) = answer
+        {
             let incarnation = 0;
             there.note(
                 from,
@@ -677,7 +680,7 @@ impl World {
                 },
             );
             let round_trip = now.duration_since(asked);
-            self.hear_clock(host, from, clock, (round_trip, REPLICA_BATCH_TIMEOUT));
+            self.hear_clock(host, from, clocks, (round_trip, REPLICA_BATCH_TIMEOUT));
         }
         let Some(running) = self
             .life(host, life)

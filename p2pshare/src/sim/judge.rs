@@ -69,6 +69,7 @@ impl World {
             }
         }
         self.tally.violations.extend(found);
+        self.compare_times();
     }
 
     /// What the replicas of a row have on disk.

@@ -6,10 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::lease::{self, LeaseEntry, LeaseKey, LeaseNews, LeaseOwner, LeasePlace, SessionVector};
-use super::{Ballot, Epoch, RowKey, RowState, Slice};
+use super::{Ballot, Clocks, Epoch, RowKey, RowState, Slice};
 use crate::identity::MemberId;
 use crate::limits::{REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX};
-use crate::time::Timestamp;
 use crate::wire::frame::Message;
 
 /// What one member has to ask another at one moment.
@@ -56,8 +55,7 @@ pub(crate) struct ReplicaAnswers {
     pub(crate) answers: Vec<ReplicaAnswer>,
     /// How many commits the disk of the one who answers has.
     pub(crate) commits: u64,
-    /// The time on its own clock.
-    pub(crate) clock: Timestamp,
+    pub(crate) clocks: Clocks,
 }
 
 impl Message for ReplicaAnswers {

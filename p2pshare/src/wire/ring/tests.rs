@@ -209,7 +209,10 @@ fn answers() -> Vec<(&'static str, ReplicaAnswers)> {
         let answers = ReplicaAnswers {
             answers: vec![answer],
             commits: 300,
-            clock: Timestamp::from_millis(1_700_000_000_000),
+            clocks: Clocks {
+                own: Timestamp::from_millis(1_700_000_000_000),
+                ring: Some(Timestamp::from_millis(1_700_000_000_001)),
+            },
         };
         (name, answers)
     };
@@ -232,9 +235,13 @@ fn hello(standing: Standing) -> Hello {
             incarnation: 2,
         },
         addr: "tracker.example:9000".parse().unwrap(),
-        standing,
         commits: 300,
-        clock: Timestamp::from_millis(1_700_000_000_000),
+        clocks: Clocks {
+            own: Timestamp::from_millis(1_700_000_000_000),
+            ring: matches!(standing, Standing::Founded { .. })
+                .then_some(Timestamp::from_millis(1_700_000_000_001)),
+        },
+        standing,
     }
 }
 
