@@ -472,6 +472,7 @@ impl Host for Core {
     fn hello(&self) -> Hello {
         let Authority { ring, tokens, peer } = &self.authority;
         let (votes, commits, epoch) = (self.votes(), self.told_commits(), self.epoch());
+        let clocks = self.clocks();
         let state = self.state();
         let certificate = TrackerCertificate::V1 {
             ring: self.ring,
@@ -493,7 +494,7 @@ impl Host for Core {
             addr: self.own.clone(),
             standing,
             commits,
-            clocks: self.clocks(),
+            clocks,
         }
     }
 

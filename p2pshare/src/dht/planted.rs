@@ -60,8 +60,6 @@ faults! {
     FloorNotRaised,
     /// A deletion removes the row.
     DeleteRemovesRow,
-    /// Repair copies an accepted state without a round.
-    RepairCopies,
     /// The leaf of a row that changes stays as it is.
     LeafNotUpdated,
     /// A listing believes one replica where they differ.

@@ -347,7 +347,8 @@ impl World {
     /// Repairs the rows that were found to differ.
     fn exchanged(&mut self, host: usize, found: &Exchanged) {
         for key in &found.rows {
-            self.begin_row(host, key, Intent::Repair, For::Ring { host });
+            let of = found.pair.to_vec();
+            self.begin_row(host, key, Intent::Repair { of }, For::Ring { host });
         }
     }
 

@@ -164,6 +164,22 @@ async fn a_member_that_nobody_hears_costs_nothing_and_learns_what_it_missed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_that_differ_are_equal_at_once_while_the_third_is_down() {
+    let (world, mut nodes) = World::founded(3).await;
+    world.cut_off(1);
+    reaches(&nodes[0], 2).await;
+    let pair = [nodes[0].clone(), nodes[2].clone()];
+    fill(&pair, 0..60).await;
+    drop(pair);
+    world.kill(2, nodes.pop().unwrap()).await;
+    until("repair", || rows_of(&nodes[1]) == 60).await;
+    pass(Duration::from_millis(200)).await;
+    for node in &nodes {
+        assert_eq!((node.status().reachable, node.status().behind), (2, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_member_does_not_make_the_others_slow() {
     let (world, nodes) = World::founded(3).await;
     fill(&nodes, 0..3).await;

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{self, LeaseEntry, LeaseKey, LeaseNews, LeaseOwner, LeasePlace, SessionVector};
+use super::lease::{
+    self, LeaseEntry, LeaseKey, LeaseNews, LeaseOwner, LeasePlace, SessionVector, bounded,
+};
 use super::{Ballot, Clocks, Epoch, RowKey, RowState, Slice};
 use crate::identity::MemberId;
 use crate::limits::{REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX};
@@ -13,8 +15,13 @@ use crate::wire::frame::Message;
 
 /// What one member has to ask another at one moment.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<ReplicaRequest>", into = "Vec<ReplicaRequest>")]
+#[serde(try_from = "ReplicaBatchForm")]
 pub(crate) struct ReplicaBatch(Vec<ReplicaRequest>);
+
+#[derive(Deserialize)]
+struct ReplicaBatchForm(
+    #[serde(deserialize_with = "bounded::<_, _, REPLICA_BATCH_REQUESTS_MAX>")] Vec<ReplicaRequest>,
+);
 
 impl ReplicaBatch {
     /// The batch of these requests, in this order, unless there are none or too many.
@@ -29,17 +36,11 @@ impl ReplicaBatch {
     }
 }
 
-impl TryFrom<Vec<ReplicaRequest>> for ReplicaBatch {
+impl TryFrom<ReplicaBatchForm> for ReplicaBatch {
     type Error = &'static str;
 
-    fn try_from(requests: Vec<ReplicaRequest>) -> Result<Self, Self::Error> {
-        Self::new(requests).ok_or("a batch of no requests, or of too many")
-    }
-}
-
-impl From<ReplicaBatch> for Vec<ReplicaRequest> {
-    fn from(batch: ReplicaBatch) -> Self {
-        batch.0
+    fn try_from(form: ReplicaBatchForm) -> Result<Self, Self::Error> {
+        Self::new(form.0).ok_or("a batch of no requests")
     }
 }
 
@@ -52,6 +53,7 @@ impl Message for ReplicaBatch {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ReplicaAnswers {
     /// One for each request, in their order.
+    #[serde(deserialize_with = "bounded::<_, _, REPLICA_BATCH_REQUESTS_MAX>")]
     pub(crate) answers: Vec<ReplicaAnswer>,
     /// How many commits the disk of the one who answers has.
     pub(crate) commits: u64,

@@ -362,3 +362,28 @@ fn a_round_that_no_ring_reaches_is_refused() {
         assert_eq!(decoded.is_ok(), is_taken, "{round}");
     }
 }
+
+#[test]
+fn more_requests_or_answers_than_a_batch_has_are_refused_while_they_are_read() {
+    let clocks = Clocks {
+        own: Timestamp::default(),
+        ring: None,
+    };
+    let answers = |count| ReplicaAnswers {
+        answers: vec![ReplicaAnswer::Done; count],
+        commits: 0,
+        clocks,
+    };
+    let taken = |count| {
+        let bytes = postcard::to_allocvec(&answers(count)).unwrap();
+        postcard::from_bytes::<ReplicaAnswers>(&bytes).is_ok()
+    };
+    assert!(taken(REPLICA_BATCH_REQUESTS_MAX));
+    assert!(!taken(REPLICA_BATCH_REQUESTS_MAX + 1));
+    let request = ReplicaRequest {
+        epoch: Epoch::FOUNDING,
+        call: ReplicaCall::Fence { incarnation: 1 },
+    };
+    let bytes = postcard::to_allocvec(&vec![request; REPLICA_BATCH_REQUESTS_MAX + 1]).unwrap();
+    assert!(postcard::from_bytes::<ReplicaBatch>(&bytes).is_err());
+}
