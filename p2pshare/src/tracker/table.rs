@@ -333,7 +333,7 @@ mod tests {
         let key = |name: &str| group_key(&GroupName::new(name).unwrap());
         let retry = Some(request(0, true));
         let made = late(0, 3, retry, &key("found")).await;
-        assert_eq!(made, Ok("was made"));
+        assert_eq!(made, Ok("made"));
         let made = late(0, 17, retry, &key("forgotten")).await;
         assert_eq!(made, Err(Refusal::OutcomeUnknown));
         let kept = read::<SessionRow>(&dht, &key("forgotten")).await.unwrap();

@@ -5,6 +5,7 @@ use crate::golden::{Golden, assert_every_variant, variants};
 use crate::identity::PeerId;
 use crate::identity::key::SigningKey;
 use crate::identity::token::{Signed, TrackerCertificate};
+use crate::limits::REPLICA_BATCH_REQUESTS_MAX;
 use crate::time::Timestamp;
 use crate::wire::frame::encode;
 
