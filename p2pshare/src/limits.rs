@@ -303,8 +303,6 @@ pub(crate) const MACHINE_INPUTS_MAX: usize = 2 * FOUNDERS_MAX;
 pub(crate) const DISPUTED_AT_ONCE: usize = 16;
 /// Rows that are repaired at once.
 pub(crate) const REPAIRS_AT_ONCE: usize = 32;
-/// How long the ring's time of a member may still go back, as not all clocks were heard.
-pub(crate) const CLOCKS_PATIENCE: Duration = Duration::from_secs(10);
 /// How soon a member compares with another again if not all came of it; twice as late each time.
 pub(crate) const MEETING_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// How often a member compares what it has with another.

@@ -2,28 +2,30 @@
 //!
 //! Each member remembers what the others' clocks said, as told by their answers, and how long ago that was by a
 //! clock that nobody sets. Its own clock is one voice among them: so one wrong clock of three moves nothing,
-//! not even the member's own at the moment when it is set, and two members that an hour lies between agree on
-//! the middle.
+//! not even the member's own at the moment when it is set, and of two that an hour lies between the middle counts.
+//! A member that was not heard yet counts as late: then the median can only come to be later, and needs not to go
+//! back for the one who is heard last. Before a majority was heard nothing is known.
 //!
-//! **Invariant.** It never goes back once all members have been heard, or have had time to be: what one wrong clock
-//! said while others were silent does not last.
+//! Members tell each other what they make of it too, and nobody stays behind what another tells. So all that speak
+//! with each other have one time, also where one of them has heard a clock that the others have not, and where
+//! most clocks were set back: then they come down to the median together, at half the speed of time.
+//!
+//! **Invariant.** Once it is known it never goes back, and never stands still.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::planted::{Fault, planted};
 use crate::identity::MemberId;
-use crate::limits::CLOCKS_PATIENCE;
-use crate::time::Timestamp;
+use crate::time::{RingClock, Timestamp};
+use crate::wire::ring::Clocks;
 
 /// What one member knows of the others' clocks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RingTime {
     heard: BTreeMap<MemberId, Heard>,
-    /// What it never goes behind.
-    told: Timestamp,
-    /// When it was asked first.
-    began: Option<Instant>,
+    /// The ring's time, once it is known.
+    clock: Option<RingClock>,
 }
 
 /// What a clock said.
@@ -46,17 +48,17 @@ impl Heard {
 }
 
 impl RingTime {
-    /// Hears what a member's clock said, in an answer that came after `round_trip` and now.
+    /// Hears what a member told of the time, in an answer that came after `round_trip` and now.
     pub(crate) fn hear(
         &mut self,
         from: MemberId,
-        theirs: Timestamp,
+        theirs: Clocks,
         round_trip: Duration,
         now: Instant,
     ) {
         let half = i64::try_from(round_trip.as_millis() / 2).unwrap_or(i64::MAX);
         let news = Heard {
-            said: millis(theirs).saturating_add(half),
+            said: millis(theirs.own).saturating_add(half),
             at: now,
             round_trip,
         };
@@ -67,6 +69,13 @@ impl RingTime {
         if round_trip <= known.round_trip || u128::from(drift) > inexact {
             *known = news;
         }
+        // Of that, what it was under way does not count: two that told each other would be carried away.
+        if let Some(ring) = theirs.ring
+            && !planted(Fault::OthersTimeIgnored)
+        {
+            let clock = self.clock.get_or_insert(RingClock::new(ring, now));
+            clock.raise(ring, now);
+        }
     }
 
     /// Keeps only what is known of these members.
@@ -74,34 +83,35 @@ impl RingTime {
         self.heard.retain(|member, _| is_member(*member));
     }
 
-    /// The ring's time now, when this member's clock says `own`, in a ring of so many members.
-    pub(crate) fn now(&mut self, own: Timestamp, now: Instant, members: usize) -> Timestamp {
-        let is_settled = self.is_settled(now, members);
-        let mut clocks: Vec<i64> = self.heard.values().map(|heard| heard.says(now)).collect();
-        clocks.push(millis(own));
-        clocks.sort_unstable();
-        let middle = clocks.len() / 2;
-        let median = match clocks.len() % 2 {
-            _ if planted(Fault::OwnClockBelieved) => millis(own),
-            0 => clocks[middle - 1].midpoint(clocks[middle]),
-            _ => clocks[middle],
-        };
-        let time = Timestamp::from_millis(u64::try_from(median).unwrap_or(0));
-        if planted(Fault::TimeGoesBack) {
-            return time;
+    /// The ring's time now, when this member's clock says `own`, in a ring of so many members; once it is known.
+    pub(crate) fn now(
+        &mut self,
+        own: Timestamp,
+        now: Instant,
+        members: usize,
+    ) -> Option<Timestamp> {
+        if let Some(median) = self.median(own, now, members) {
+            match &mut self.clock {
+                Some(clock) if !planted(Fault::TimeGoesBack) => clock.update(median, now),
+                clock => *clock = Some(RingClock::new(median, now)),
+            }
         }
-        let time = self.told.max(time);
-        if is_settled {
-            self.told = time;
-        }
-        time
+        self.clock.map(|clock| clock.now(now))
     }
 
-    /// Whether all of so many members were heard, or have had time to be since this was asked first.
-    pub(crate) fn is_settled(&mut self, now: Instant, members: usize) -> bool {
-        let began = *self.began.get_or_insert(now);
-        let is_late = now.saturating_duration_since(began) >= CLOCKS_PATIENCE;
-        is_late || self.heard.len() + 1 >= members
+    /// The median of the clocks, or what it is at least as long as some were not heard. `None` if so many were not
+    /// that nothing is known.
+    fn median(&self, own: Timestamp, now: Instant, members: usize) -> Option<Timestamp> {
+        let mut clocks: Vec<i64> = self.heard.values().map(|heard| heard.says(now)).collect();
+        clocks.push(millis(own));
+        clocks.sort_unstable_by(|one, other| other.cmp(one));
+        let (later, earlier) = (members.saturating_sub(1) / 2, members / 2);
+        let median = clocks.get(later)?.midpoint(*clocks.get(earlier)?);
+        let median = match planted(Fault::OwnClockBelieved) {
+            true => millis(own),
+            false => median,
+        };
+        Some(Timestamp::from_millis(u64::try_from(median).unwrap_or(0)))
     }
 }
 
@@ -115,9 +125,49 @@ mod tests {
 
     const HOUR: u64 = 3_600_000;
     const SOON: Duration = Duration::from_millis(2);
+    const RIGHT: u64 = 10 * HOUR;
+
+    /// A member that hears others and is heard by them, which takes no time.
+    struct Member {
+        time: RingTime,
+        id: MemberId,
+        /// What its clock said at the beginning.
+        clock: u64,
+    }
+
+    impl Member {
+        fn new(i: u8, clock: u64) -> Self {
+            let (time, id) = (RingTime::default(), id(i));
+            Self { time, id, clock }
+        }
+
+        /// What it tells, so long after the beginning, of a ring of three.
+        fn tells(&mut self, began: Instant, after: Duration) -> Clocks {
+            let own = at(self.clock).saturating_add(after);
+            let ring = self.time.now(own, began + after, 3);
+            Clocks { own, ring }
+        }
+
+        fn hears(&mut self, other: &mut Self, began: Instant, after: Duration) {
+            let told = other.tells(began, after);
+            self.time
+                .hear(other.id, told, Duration::ZERO, began + after);
+        }
+
+        /// How far the ring's time is from the right one, in milliseconds.
+        fn off(&mut self, began: Instant, after: Duration) -> i64 {
+            let told = self.tells(began, after).ring.unwrap();
+            millis(told) - millis(at(RIGHT).saturating_add(after))
+        }
+    }
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(millis)
+    }
+
+    fn own(millis: u64) -> Clocks {
+        let (own, ring) = (at(millis), None);
+        Clocks { own, ring }
     }
 
     fn id(i: u8) -> MemberId {
@@ -126,87 +176,154 @@ mod tests {
 
     #[test]
     fn one_wrong_clock_of_three_moves_nobody() {
-        let (right, now) = (10 * HOUR, Instant::now());
+        let (right, now) = (RIGHT, Instant::now());
         for wrong in [right + HOUR, right - HOUR] {
             let mut one = RingTime::default();
-            one.hear(id(2), at(right), SOON, now);
-            one.hear(id(3), at(wrong), SOON, now);
-            assert!(one.now(at(right), now, 3).as_millis().abs_diff(right) <= 2);
+            one.hear(id(2), own(right), SOON, now);
+            one.hear(id(3), own(wrong), SOON, now);
+            let told = one.now(at(right), now, 3).unwrap();
+            assert!(told.as_millis().abs_diff(right) <= 2);
             let mut three = RingTime::default();
-            three.hear(id(1), at(right), SOON, now);
-            three.hear(id(2), at(right), SOON, now);
-            assert!(three.now(at(wrong), now, 3).as_millis().abs_diff(right) <= 2);
+            three.hear(id(1), own(right), SOON, now);
+            three.hear(id(2), own(right), SOON, now);
+            let told = three.now(at(wrong), now, 3).unwrap();
+            assert!(told.as_millis().abs_diff(right) <= 2);
         }
     }
 
     #[test]
     fn a_clock_that_is_set_moves_not_even_its_own_member() {
-        let (right, now) = (10 * HOUR, Instant::now());
+        let (right, now) = (RIGHT, Instant::now());
         let mut time = RingTime::default();
-        time.hear(id(2), at(right), SOON, now);
-        time.hear(id(3), at(right), SOON, now);
-        assert!(time.now(at(right), now, 3).as_millis().abs_diff(right) <= 2);
+        time.hear(id(2), own(right), SOON, now);
+        time.hear(id(3), own(right), SOON, now);
+        assert!(
+            time.now(at(right), now, 3)
+                .unwrap()
+                .as_millis()
+                .abs_diff(right)
+                <= 2
+        );
         let (later, now) = (right + 60_000, now + Duration::from_secs(60));
-        let told = time.now(at(later + HOUR), now, 3);
-        assert!(told.as_millis().abs_diff(later) <= 2, "{told:?}");
+        for wrong in [later + HOUR, later - HOUR] {
+            let told = time.now(at(wrong), now, 3).unwrap();
+            assert!(told.as_millis().abs_diff(later) <= 2, "{told:?}");
+        }
     }
 
     #[test]
-    fn two_agree_on_the_middle_and_one_on_itself() {
+    fn a_ring_of_two_has_the_middle_and_one_alone_its_own_clock() {
         let (early, late, now) = (10 * HOUR, 11 * HOUR, Instant::now());
         let (mut one, mut two) = (RingTime::default(), RingTime::default());
-        one.hear(id(2), at(late), Duration::ZERO, now);
-        two.hear(id(1), at(early), Duration::ZERO, now);
-        assert_eq!(one.now(at(early), now, 3), two.now(at(late), now, 3));
-        assert_eq!(one.now(at(early), now, 3), at(early + HOUR / 2));
-        assert_eq!(RingTime::default().now(at(early), now, 1), at(early));
+        assert_eq!(one.now(at(early), now, 2), None);
+        one.hear(id(2), own(late), Duration::ZERO, now);
+        two.hear(id(1), own(early), Duration::ZERO, now);
+        assert_eq!(one.now(at(early), now, 2), two.now(at(late), now, 2));
+        assert_eq!(one.now(at(early), now, 2), Some(at(early + HOUR / 2)));
+        let alone = RingTime::default().now(at(early), now, 1);
+        assert_eq!(alone, Some(at(early)));
     }
 
     #[test]
-    fn it_never_goes_back_although_clocks_do() {
-        let (mut time, now) = (RingTime::default(), Instant::now());
-        assert_eq!(time.now(at(HOUR), now, 1), at(HOUR));
-        assert_eq!(time.now(at(1), now, 1), at(HOUR));
-        time.hear(id(2), at(1), SOON, now);
-        time.hear(id(3), at(1), SOON, now);
-        assert_eq!(time.now(at(HOUR), now, 1), at(HOUR));
-        let later = now + Duration::from_millis(2 * HOUR);
-        assert_eq!(
-            time.now(at(3 * HOUR), later, 1).as_millis() / 10,
-            2 * HOUR / 10
-        );
+    fn a_clock_that_is_set_back_an_hour_slows_the_time_of_a_ring_of_one_and_stops_it_never() {
+        let (mut time, began) = (RingTime::default(), Instant::now());
+        assert_eq!(time.now(at(2 * HOUR), began, 1), Some(at(2 * HOUR)));
+        let mut before = 2 * HOUR;
+        for second in 1..=3 * 3600 {
+            let now = began + Duration::from_secs(second);
+            let told = time.now(at(HOUR + second * 1000), now, 1).unwrap();
+            let told = told.as_millis();
+            assert!(told >= before + 500, "{} ms in a second", told - before);
+            assert!(told <= before + 1000);
+            before = told;
+        }
+        assert_eq!(before, 4 * HOUR, "it never came back to its clock");
     }
 
     #[test]
     fn a_quick_answer_tells_more_than_a_slow_one() {
         let (mut time, now) = (RingTime::default(), Instant::now());
-        time.hear(id(2), at(2_000), SOON, now);
-        time.hear(id(2), at(2_300), Duration::from_secs(1), now);
+        time.hear(id(2), own(2_000), SOON, now);
+        time.hear(id(2), own(2_300), Duration::from_secs(1), now);
         assert_eq!(time.heard[&id(2)].says(now), 2_001);
         // Set anew: no delay explains that.
-        time.hear(id(2), at(9_000), Duration::from_secs(1), now);
+        time.hear(id(2), own(9_000), Duration::from_secs(1), now);
         assert_eq!(time.heard[&id(2)].says(now), 9_500);
     }
 
     #[test]
-    fn what_one_wrong_clock_said_before_the_others_does_not_last() {
-        let (right, now) = (10 * HOUR, Instant::now());
-        for wrong in [right + HOUR, right - HOUR] {
-            // Its own clock is wrong, or that of whom it hears first.
-            for (own, first) in [(wrong, right), (right, wrong)] {
-                let mut time = RingTime::default();
-                assert_eq!(time.now(at(own), now, 3), at(own));
-                time.hear(id(2), at(first), Duration::ZERO, now);
-                assert_ne!(time.now(at(own), now, 3), at(right));
-                time.hear(id(3), at(right), Duration::ZERO, now);
-                assert_eq!(time.now(at(own), now, 3), at(right));
+    fn whoever_is_heard_late_splits_no_ring_and_turns_nothing_back() {
+        let began = Instant::now();
+        for wrong in [RIGHT + HOUR, RIGHT - HOUR] {
+            let (mut a, mut b) = (Member::new(1, RIGHT), Member::new(2, RIGHT));
+            let mut c = Member::new(3, wrong);
+            assert_eq!(a.tells(began, Duration::ZERO).ring, None, "of one alone");
+            let mut before = [i64::MIN; 2];
+            for second in 0..600 {
+                let after = Duration::from_secs(second);
+                a.hears(&mut c, began, after);
+                c.hears(&mut a, began, after);
+                let offs = [a.off(began, after), c.off(began, after)];
+                assert_eq!(offs[0], offs[1]);
+                assert!(before <= offs, "it went back");
+                before = offs;
+                // The third comes after a minute, and is heard by one of them first.
+                if second >= 60 {
+                    b.hears(&mut a, began, after);
+                    b.hears(&mut c, began, after);
+                    c.hears(&mut b, began, after);
+                    assert_eq!((b.off(began, after), c.off(began, after)), (0, 0));
+                    a.hears(&mut c, began, after);
+                    assert_eq!(a.off(began, after), 0);
+                    before = [0; 2];
+                }
             }
         }
-        // Whoever is heard by nobody has no other time than its own, and keeps it.
-        let mut time = RingTime::default();
-        time.now(at(right), now, 3);
-        let later = now + CLOCKS_PATIENCE;
-        assert_eq!(time.now(at(right), later, 3), at(right));
-        assert_eq!(time.now(at(right - HOUR), later, 3), at(right));
+    }
+
+    #[test]
+    fn one_that_begins_anew_has_the_time_of_those_that_know_more_clocks() {
+        let (began, day) = (Instant::now(), Duration::from_secs(86_400));
+        for wrong in [RIGHT + HOUR, RIGHT - HOUR] {
+            let (mut b, mut c) = (Member::new(2, RIGHT), Member::new(3, wrong));
+            let mut a = Member::new(1, RIGHT);
+            c.hears(&mut a, began, Duration::ZERO);
+            c.hears(&mut b, began, Duration::ZERO);
+            assert_eq!(c.off(began, Duration::ZERO), 0);
+            // The one whose clock is right too is away since.
+            let mut anew = Member::new(1, RIGHT);
+            anew.hears(&mut c, began, day);
+            assert_eq!(anew.off(began, day), 0);
+        }
+    }
+
+    #[test]
+    fn all_come_down_together_when_most_clocks_are_set_back() {
+        let began = Instant::now();
+        let mut members = [1, 2, 3].map(|i| Member::new(i, RIGHT + HOUR));
+        let talk = |members: &mut [Member; 3], after| {
+            for (one, other) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+                let told = members[other].tells(began, after);
+                let from = members[other].id;
+                let time = &mut members[one].time;
+                time.hear(from, told, Duration::ZERO, began + after);
+            }
+        };
+        talk(&mut members, Duration::ZERO);
+        members[0].clock = RIGHT;
+        members[1].clock = RIGHT;
+        for second in (0..=3 * 3600).step_by(20) {
+            let after = Duration::from_secs(second);
+            if second == 600 {
+                // It knows nothing of what was, but by the others.
+                members[2].time = RingTime::default();
+            }
+            talk(&mut members, after);
+            let ahead = (3_600_000 - 500 * second as i64).max(0);
+            for member in &mut members {
+                let off = member.off(began, after);
+                assert!((off - ahead).abs() <= 20_000, "{off} ms off in {second} s");
+            }
+        }
     }
 }

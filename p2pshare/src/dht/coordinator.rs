@@ -9,7 +9,7 @@
 //!
 //! **Invariants.** An outcome is given only when the state that it rests on is chosen. A failure is
 //! called certain only if no replica was ever asked to accept the change. `Finish` is not the end: the
-//! machine goes on until every replica has answered or had its time. A repair ends well only when all have taken it.
+//! machine goes on until every replica has answered or had its time. A repair ends well only when those that it is for have taken it.
 
 #[cfg(test)]
 mod tests;
@@ -29,9 +29,7 @@ use crate::identity::MemberId;
 use crate::limits::{
     DUEL_PAUSE_FIRST, DUEL_PAUSE_LONGEST, ROW_DEADLINE, ROW_PHASE_TIMEOUT, ROW_READ_PATIENCE,
 };
-use crate::wire::ring::{
-    Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowState,
-};
+use crate::wire::ring::{Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, RowState};
 
 /// The machine.
 #[derive(Debug)]
@@ -118,8 +116,7 @@ impl Coordinator {
     fn begin(&mut self, now: Instant) {
         match self.task.intent {
             Intent::Read if self.tries == 0 => self.read(now),
-            Intent::Repair if planted(Fault::RepairCopies) => self.read(now),
-            Intent::Read | Intent::Change(_) | Intent::Repair => self.prepare(now),
+            Intent::Read | Intent::Change(_) | Intent::Repair { .. } => self.prepare(now),
         }
     }
 
@@ -145,15 +142,11 @@ impl Coordinator {
         if count != Count::Reached && !planted(Fault::ReadFromOne) {
             return;
         }
-        if [Fault::ReadFromOne, Fault::NoWriteBack, Fault::RepairCopies].map(planted) != [false; 3]
-        {
+        if planted(Fault::ReadFromOne) || planted(Fault::NoWriteBack) {
             let newest = answers.values().max_by_key(|(ballot, _)| *ballot);
-            let Some((accepted, state)) = newest.cloned() else {
+            let Some((_, state)) = newest.cloned() else {
                 return;
             };
-            if matches!(self.task.intent, Intent::Repair) {
-                self.copy(accepted, state.clone());
-            }
             return self.finish(Ok(Outcome::Read(state)));
         }
         // Whichever ballot a majority has accepted was the newest chosen one at some moment since the
@@ -169,20 +162,6 @@ impl Coordinator {
         } else {
             self.timeout = self.timeout.min(now + ROW_READ_PATIENCE);
         }
-    }
-
-    /// What repair must not do: takes what somebody has accepted, without a round.
-    fn copy(&mut self, accepted: Ballot, state: RowState) {
-        let key = self.task.key.clone();
-        let rows = vec![ReplicaRow {
-            key,
-            accepted,
-            state,
-        }];
-        let (epoch, call) = (self.task.epoch, ReplicaCall::Install { rows });
-        let request = ReplicaRequest { epoch, call };
-        let to = self.proposer.member;
-        self.actions.push_back(Action::Send { to, request });
     }
 
     fn prepare(&mut self, now: Instant) {
@@ -253,7 +232,7 @@ impl Coordinator {
                 self.exposed = true;
                 self.accept(now, promised, next, outcome);
             }
-            None if chosen && !matches!(self.task.intent, Intent::Repair) => {
+            None if chosen && !matches!(self.task.intent, Intent::Repair { .. }) => {
                 self.finish(Ok(outcome));
             }
             None => self.accept(now, promised, state, outcome),
@@ -264,7 +243,9 @@ impl Coordinator {
     /// it cannot be known.
     fn decide(&self, state: &RowState) -> Option<(Option<RowState>, Outcome)> {
         let change = match &self.task.intent {
-            Intent::Read | Intent::Repair => return Some((None, Outcome::Read(state.clone()))),
+            Intent::Read | Intent::Repair { .. } => {
+                return Some((None, Outcome::Read(state.clone())));
+            }
             Intent::Change(change) => change,
         };
         let again;
@@ -304,7 +285,6 @@ impl Coordinator {
     }
 
     fn on_accepted(&mut self, from: MemberId, accepted: Ballot) {
-        let is_repair = matches!(self.task.intent, Intent::Repair);
         let (ballot, quorum, outcome) = match &mut self.phase {
             Phase::Accepting {
                 ballot,
@@ -318,8 +298,11 @@ impl Coordinator {
         if ballot != accepted || quorum.agree(from) != Count::Reached {
             return;
         }
-        // A repair is for those that are not among the first.
-        if outcome.is_some() && is_repair && quorum.agreed() < self.task.replicas.len() {
+        // A repair is for those that may not be among the first.
+        if outcome.is_some()
+            && let Intent::Repair { of } = &self.task.intent
+            && !quorum.have_agreed(of)
+        {
             if quorum.is_complete() {
                 self.finish(Err(Failure::Contended));
             }

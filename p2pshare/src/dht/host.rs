@@ -26,8 +26,8 @@ use crate::limits::FOUNDERS_MAX;
 use crate::store::{Store, StoreError, Transaction};
 use crate::time::Timestamp;
 use crate::wire::ring::{
-    Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Slice, Standing,
-    Welcome,
+    Clocks, Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Slice,
+    Standing, Welcome,
 };
 
 /// By what a member proves that it is one: it signs its own certificate with the ring's key.
@@ -307,8 +307,8 @@ impl Core {
         Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
-    /// The ring's time.
-    pub(super) fn time(&self) -> Timestamp {
+    /// The ring's time, once it is known.
+    pub(super) fn time(&self) -> Option<Timestamp> {
         let own = self.own_time();
         let members = self
             .state()
@@ -317,6 +317,14 @@ impl Core {
             .map(|record| record.members().len());
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         time.now(own, now(), members.unwrap_or(usize::MAX))
+    }
+
+    /// What it knows of the time.
+    fn clocks(&self) -> Clocks {
+        Clocks {
+            own: self.own_time(),
+            ring: self.time(),
+        }
     }
 
     /// Remembers on disk what others told of themselves, where that is at least `apart` commits more than is there.
@@ -464,6 +472,7 @@ impl Host for Core {
     fn hello(&self) -> Hello {
         let Authority { ring, tokens, peer } = &self.authority;
         let (votes, commits, epoch) = (self.votes(), self.told_commits(), self.epoch());
+        let clocks = self.clocks();
         let state = self.state();
         let certificate = TrackerCertificate::V1 {
             ring: self.ring,
@@ -485,7 +494,7 @@ impl Host for Core {
             addr: self.own.clone(),
             standing,
             commits,
-            clock: self.own_time(),
+            clocks,
         }
     }
 
@@ -611,11 +620,11 @@ impl Host for Core {
         self.changed();
     }
 
-    fn clock_and_commits(&self) -> (Timestamp, u64) {
-        (self.own_time(), self.told_commits())
+    fn clocks_and_commits(&self) -> (Clocks, u64) {
+        (self.clocks(), self.told_commits())
     }
 
-    fn heard(&self, from: MemberId, clock: Timestamp, round_trip: Duration, commits: u64) {
+    fn heard(&self, from: MemberId, clocks: Clocks, round_trip: Duration, commits: u64) {
         // One that was wiped speaks under another name first, and would count twice.
         if self
             .record()
@@ -629,7 +638,7 @@ impl Host for Core {
         };
         self.note(from, news);
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
-        time.hear(from, clock, round_trip, now());
+        time.hear(from, clocks, round_trip, now());
     }
 }
 

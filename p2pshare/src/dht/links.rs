@@ -32,12 +32,11 @@ use self::lane::{Lanes, Way, Wire};
 use super::machine::Input;
 use crate::identity::{MemberId, RingId, TrackerAddr};
 use crate::limits::{FOUNDERS_MAX, RING_CONNECTIONS_MAX, RING_NEWS_MAX};
-use crate::time::Timestamp;
 use crate::transport::close::ConnectionLost;
 use crate::transport::{
     Bodies, CloseCode, Connection, Crowd, Endpoint, ReceiveError, RequestError,
 };
-use crate::wire::ring::{Hello, Life, ReplicaAnswer, ReplicaRequest, RingMember, Welcome};
+use crate::wire::ring::{Clocks, Hello, Life, ReplicaAnswer, ReplicaRequest, RingMember, Welcome};
 
 /// What the links ask of the member whose they are. Signatures and names of certificates have been checked
 /// before anything is handed over.
@@ -80,12 +79,12 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// it is right.
     fn trouble(&self, addr: &TrackerAddr, trouble: Option<&Trouble>);
 
-    /// The time on this member's own clock, and how many commits its disk has.
-    fn clock_and_commits(&self) -> (Timestamp, u64);
+    /// What this member knows of the time, and how many commits its disk has.
+    fn clocks_and_commits(&self) -> (Clocks, u64);
 
     /// What the clock of another member showed and how many commits its disk had, at some time within the round
     /// trip that just ended.
-    fn heard(&self, from: MemberId, clock: Timestamp, round_trip: Duration, commits: u64);
+    fn heard(&self, from: MemberId, clocks: Clocks, round_trip: Duration, commits: u64);
 }
 
 /// Why a hello is answered by the end of the connection, beside what the links check themselves.

@@ -205,8 +205,9 @@ impl Member {
     }
 
     /// Brings every replica that can be reached to what a majority agrees on.
-    pub(super) async fn repair(&self, key: &RowKey) -> Result<(), RowError> {
-        self.read_as(key, Intent::Repair).await.map(drop)
+    pub(super) async fn repair(&self, key: &RowKey, of: [MemberId; 2]) -> Result<(), RowError> {
+        let of = of.to_vec();
+        self.read_as(key, Intent::Repair { of }).await.map(drop)
     }
 
     async fn read_as(&self, key: &RowKey, intent: Intent) -> Result<RowState, RowError> {

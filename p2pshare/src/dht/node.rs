@@ -91,9 +91,16 @@ impl DhtNode {
         }
     }
 
-    /// The ring's time: the median of its members' clocks. It never goes back.
+    /// The ring's time: the median of its members' clocks. It never goes back once it is known; before that, this
+    /// is what this member's own clock says.
     #[must_use]
     pub fn time(&self) -> Timestamp {
+        let core = &self.member.core;
+        core.time().unwrap_or_else(|| core.own_time())
+    }
+
+    /// The same, for others to go by: nothing before it is known.
+    pub(crate) fn ring_time(&self) -> Option<Timestamp> {
         self.member.core.time()
     }
 

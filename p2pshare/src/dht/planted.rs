@@ -60,8 +60,6 @@ faults! {
     FloorNotRaised,
     /// A deletion removes the row.
     DeleteRemovesRow,
-    /// Repair copies an accepted state without a round.
-    RepairCopies,
     /// The leaf of a row that changes stays as it is.
     LeafNotUpdated,
     /// A listing believes one replica where they differ.
@@ -95,6 +93,8 @@ faults! {
     OwnClockBelieved,
     /// The ring's time follows the clocks back.
     TimeGoesBack,
+    /// What others make of the ring's time does not count.
+    OthersTimeIgnored,
 }
 
 #[cfg(not(any(test, feature = "__sim")))]

@@ -86,9 +86,9 @@ impl Quorum {
         }
     }
 
-    /// How many have agreed.
-    pub(crate) fn agreed(&self) -> usize {
-        self.agreed.len()
+    /// Whether all of these have agreed.
+    pub(crate) fn have_agreed(&self, members: &[MemberId]) -> bool {
+        members.iter().all(|member| self.agreed.contains(member))
     }
 
     /// Whether everybody has agreed or failed.

@@ -45,6 +45,8 @@ pub(crate) struct Exchange {
 /// What came of an exchange.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Exchanged {
+    /// The member that compared, and the other.
+    pub(crate) pair: [MemberId; 2],
     /// The rows whose accepted ballots differ, each once.
     pub(crate) rows: Vec<RowKey>,
     pub(crate) end: End,
@@ -265,7 +267,12 @@ impl Exchange {
         let rows = std::mem::take(&mut self.found);
         let cost = self.cost;
         self.actions.clear();
-        let exchanged = Exchanged { rows, end, cost };
+        let exchanged = Exchanged {
+            pair: self.pair,
+            rows,
+            end,
+            cost,
+        };
         self.actions.push_back(Action::Finish(exchanged));
     }
 }

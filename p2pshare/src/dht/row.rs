@@ -36,9 +36,9 @@ impl Row {
         produced_by(self.version, &self.recent, request)
     }
 
-    /// Whether there were more changes than the row remembers who made them.
-    pub(crate) fn has_forgotten(&self) -> bool {
-        self.version.as_u64() > self.recent.len() as u64
+    /// Whether there were more changes behind a version than the row remembers who made them.
+    pub(crate) fn has_forgotten_since(&self, version: u64) -> bool {
+        self.version.as_u64().saturating_sub(version) > self.recent.len() as u64
     }
 }
 

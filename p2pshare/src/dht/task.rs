@@ -78,8 +78,8 @@ pub(crate) enum Intent {
     Read,
     /// A change of it.
     Change(Change),
-    /// That every replica that can be reached has what a majority agrees on.
-    Repair,
+    /// That these replicas have what a majority agrees on, which they are part of.
+    Repair { of: Vec<MemberId> },
 }
 
 /// What is wanted of which row, under which list of members.

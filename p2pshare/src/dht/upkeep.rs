@@ -95,7 +95,7 @@ async fn compare(member: &Arc<Member>, with: MemberId) -> bool {
         if matches!(found.end, End::Complete | End::More) {
             member.core.set_behind(with, left);
         }
-        let mut rows = found.rows.into_iter();
+        let (pair, mut rows) = (found.pair, found.rows.into_iter());
         let mut repairing = JoinSet::new();
         let mut failed = 0;
         loop {
@@ -103,7 +103,7 @@ async fn compare(member: &Arc<Member>, with: MemberId) -> bool {
                 && let Some(key) = rows.next()
             {
                 let member = member.clone();
-                repairing.spawn(async move { member.repair(&key).await });
+                repairing.spawn(async move { member.repair(&key, pair).await });
             }
             let Some(repaired) = repairing.join_next().await else {
                 break;

@@ -72,7 +72,7 @@ impl Impostor {
 fn welcome(certificate: Signed<TrackerCertificate>) -> Response {
     Response::Welcome(Welcome {
         certificate,
-        time: now(),
+        time: Some(now()),
         observed: loopback(),
     })
 }

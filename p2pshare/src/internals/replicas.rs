@@ -87,7 +87,9 @@ impl TwoReplicas {
     fn mend_one(&mut self, key: RowKey, traffic: &mut Traffic) -> Option<()> {
         let task = Task {
             key,
-            intent: Intent::Repair,
+            intent: Intent::Repair {
+                of: vec![id(1), id(2)],
+            },
             epoch: Epoch::FOUNDING,
             replicas: vec![id(1), id(2)],
             reachable: 2,

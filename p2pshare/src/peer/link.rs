@@ -355,14 +355,18 @@ impl TrackerLink {
             _ => knowledge.id = Some(dialed.ring),
         }
         knowledge.token_key = Some(dialed.token_key);
-        // What one tracker said wrongly, the next connection sets right.
-        knowledge.clock = Some(RingClock::new(dialed.time, Instant::now()));
+        // A ring whose clocks were wrong may have begun anew since the last connection.
+        if let Some(time) = dialed.time {
+            knowledge.clock = Some(RingClock::new(time, Instant::now()));
+        }
         Ok(())
     }
 
-    /// Takes in the ring's time as a tracker just told it; what was told wrongly before is set right by that.
+    /// Takes in the ring's time as the tracker just told it.
     pub(super) fn update_clock(&self, time: Timestamp) {
-        self.knowledge().clock = Some(RingClock::new(time, Instant::now()));
+        let (mut knowledge, now) = (self.knowledge(), Instant::now());
+        let clock = knowledge.clock.get_or_insert(RingClock::new(time, now));
+        clock.update(time, now);
     }
 
     fn knowledge(&self) -> MutexGuard<'_, RingKnowledge> {

@@ -175,7 +175,9 @@ impl Presence {
         else {
             return Err(SessionError::Protocol);
         };
-        self.link.update_clock(time);
+        if let Some(time) = time {
+            self.link.update_clock(time);
+        }
         for (group, name) in gone {
             // Whoever is about to share something new under that name has the last word.
             let entry = holds.get(&(group.folded(), name.clone()));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use super::clocks::Clocks;
+use super::clocks;
 use super::leases::Leases;
 use super::monitor::Word;
 use super::trouble::DISK_DELAY;
@@ -126,7 +126,7 @@ pub(super) struct Life {
     pub(super) alive: BTreeSet<usize>,
     /// What is said for a while.
     pub(super) leases: Leases,
-    pub(super) clocks: Clocks,
+    pub(super) heard_clocks: clocks::Heard,
     running: BTreeMap<u64, Running>,
     machines: u64,
     /// Requests that wait for the writer.
@@ -154,7 +154,7 @@ impl Life {
             heard: BTreeMap::new(),
             alive: BTreeSet::new(),
             leases: Leases::default(),
-            clocks: Clocks::default(),
+            heard_clocks: clocks::Heard::default(),
             running: BTreeMap::new(),
             machines: 0,
             waiting: VecDeque::new(),
@@ -350,7 +350,8 @@ impl World {
     /// Repairs the rows that were found to differ.
     fn exchanged(&mut self, host: usize, found: &Exchanged) {
         for key in &found.rows {
-            self.begin_row(host, key, Intent::Repair, For::Ring { host });
+            let of = found.pair.to_vec();
+            self.begin_row(host, key, Intent::Repair { of }, For::Ring { host });
         }
     }
 
@@ -518,7 +519,7 @@ impl World {
                 .violations
                 .push(format!("member {host} {broken}: {request:?}"));
         }
-        let (commits, clock) = (self.hosts[host].told_commits(), self.clock(host));
+        let (commits, clocks) = (self.hosts[host].told_commits(), self.clocks(host));
         if request.is_some() {
             let there = &mut self.hosts[host];
             there.said = there.said.max(there.disk.commits());
@@ -528,7 +529,7 @@ impl World {
             let answer = Some(Told {
                 answer: answer.clone(),
                 commits,
-                clock,
+                clocks,
             });
             self.plan(
                 after,
@@ -670,7 +671,10 @@ impl World {
         let Some(there) = self.life(host, life) else {
             return;
         };
-        if let Some(Told { commits, clock, .. }) = answer {
+        if let Some(Told {
+            commits, clocks, ..
+        }) = answer
+        {
             let incarnation = 0;
             there.note(
                 from,
@@ -680,7 +684,7 @@ impl World {
                 },
             );
             let round_trip = now.duration_since(asked);
-            self.hear_clock(host, from, clock, (round_trip, REPLICA_BATCH_TIMEOUT));
+            self.hear_clock(host, from, clocks, (round_trip, REPLICA_BATCH_TIMEOUT));
         }
         let Some(running) = self
             .life(host, life)

@@ -69,6 +69,7 @@ impl World {
             }
         }
         self.tally.violations.extend(found);
+        self.compare_times();
     }
 
     /// A member that returned is about to vote: it has to have what was acknowledged before it raised the epoch.

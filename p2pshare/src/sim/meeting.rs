@@ -21,7 +21,7 @@ use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
 use crate::limits::RING_HELLO_TIMEOUT;
 use crate::store::{StoreError, Transaction};
 use crate::time::Timestamp;
-use crate::wire::ring::{Epoch, Hello, Life as LifeOf, RingRecord, Standing, Welcome};
+use crate::wire::ring::{Clocks, Epoch, Hello, Life as LifeOf, RingRecord, Standing, Welcome};
 
 impl World {
     /// A member starts a new life.
@@ -75,6 +75,7 @@ impl World {
     /// Says hello to those whom a member has to hear, as long as it does not know what it is.
     /// Returns whether it did.
     pub(super) fn greet(&mut self, host: usize) -> bool {
+        let clocks = self.clocks(host).clocks;
         let Some(life) = &self.hosts[host].life else {
             return false;
         };
@@ -82,7 +83,7 @@ impl World {
             return false;
         }
         let (number, others, asked) = (life.number, life.beginning.others(), self.now);
-        let hello = self.hello(host, life);
+        let hello = self.hello(host, life, clocks);
         for addr in others {
             let Some(to) = self.hosts.iter().position(|other| other.addr == addr) else {
                 continue;
@@ -137,15 +138,15 @@ impl World {
             return;
         };
         life.note(member, news);
+        let said = self.clocks(host);
         let Some(life) = &self.hosts[host].life else {
             return;
         };
         let welcome = Welcome {
-            hello: self.hello(host, life),
+            hello: self.hello(host, life, said.clocks),
             incarnation: known.incarnation.max(in_memory.incarnation),
             commits: known.commits.max(in_memory.commits),
         };
-        let said = self.clock(host);
         for after in self.network.fate(&mut self.rng, host, from.0).arrives {
             let (host, life, welcome) = (from.0, from.1, Box::new(welcome.clone()));
             self.plan(
@@ -274,7 +275,7 @@ impl World {
         };
         let is_member = |id| record.member(id).is_some();
         life.heard.retain(|id, _| is_member(*id));
-        life.clocks.retain(is_member);
+        life.heard_clocks.retain(is_member);
         life.identity.life = as_life;
         life.identity.record = Some(record);
         life.serving = Some(Serving {
@@ -337,7 +338,7 @@ impl World {
         self.begin(host, machine, Ended::Returned, For::Ring { host });
     }
 
-    fn hello(&self, host: usize, life: &Life) -> Hello {
+    fn hello(&self, host: usize, life: &Life, clocks: Clocks) -> Hello {
         let there = &self.hosts[host];
         let standing = match life.record() {
             None => Standing::Empty,
@@ -352,7 +353,7 @@ impl World {
             addr: there.addr.clone(),
             standing,
             commits: there.told_commits(),
-            clock: self.clock(host).time,
+            clocks,
         }
     }
 }

@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::client::Client;
-use super::clocks::Said;
+use super::clocks::{self, Said};
 use super::history::History;
 use super::host::{Asker, Host};
 use super::monitor::Proposals;
@@ -21,6 +21,7 @@ use super::temper::Temper;
 use super::trouble::Troubles;
 use crate::dht::sim::encode;
 use crate::identity::PeerId;
+use crate::time::RingClock;
 use crate::wire::ring::{Hello, ReplicaAnswer, ReplicaRequest, Welcome};
 
 /// Everything there is.
@@ -39,6 +40,8 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) troubles: Troubles,
     pub(super) history: History,
+    /// The true time, and how far wrong clocks may have carried the ring's.
+    pub(super) carried: RingClock,
     pub(super) tally: Tally,
 }
 
@@ -97,7 +100,7 @@ pub(super) enum Event {
 pub(super) struct Told {
     pub(super) answer: ReplicaAnswer,
     pub(super) commits: u64,
-    pub(super) clock: Said,
+    pub(super) clocks: Said,
 }
 
 impl Event {
@@ -121,7 +124,7 @@ impl Event {
             Self::Asked { request, .. } => encode(request),
             Self::Answered {
                 answer: Some(told), ..
-            } => encode(&(&told.answer, told.commits, told.clock.time)),
+            } => encode(&(&told.answer, told.commits, told.clocks.clocks)),
             Self::Greeted { hello, .. } => encode(hello),
             Self::Welcomed { welcome, .. } => encode(welcome),
             _ => Vec::new(),
@@ -170,6 +173,7 @@ impl World {
             clients: (0..CLIENTS).map(Client::new).collect(),
             troubles,
             history: History::default(),
+            carried: clocks::carried(began),
             tally: Tally::default(),
             rng,
         };

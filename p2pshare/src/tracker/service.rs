@@ -141,7 +141,7 @@ impl Service {
         let answer = match request {
             Request::Hello => Ok(Response::Welcome(Welcome {
                 certificate: self.certificate(),
-                time: now,
+                time: self.dht.ring_time(),
                 observed: caller.from,
             })),
             Request::Ring => Ok(Response::Ring(self.dht.status())),
@@ -544,7 +544,8 @@ impl Service {
                 gone.push((entry.group, entry.name));
             }
         }
-        Ok(Response::Announced { time: now, gone })
+        let time = self.dht.ring_time();
+        Ok(Response::Announced { time, gone })
     }
 
     /// Refuses whoever has logged out since, or in again, on another connection: what is given here is good

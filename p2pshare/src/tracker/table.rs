@@ -82,19 +82,24 @@ pub(super) async fn was_done(
     request: Request,
 ) -> Result<bool, Refusal> {
     match dht.read(key).await? {
-        Some(row) => made(&row, request),
+        Some(row) => made(&row, request, None),
         None => Ok(false),
     }
 }
 
-/// Whether `request` made one of the versions of `row`.
-fn made(row: &Row, request: Request) -> Result<bool, Refusal> {
+/// Whether `request` made one of the versions of `row`. A first attempt made none up to `before`, at which it saw
+/// the row first; since then a retry of it may have been faster.
+fn made(row: &Row, request: Request, before: Option<u64>) -> Result<bool, Refusal> {
     if row.produced_by(&request.key()).is_some() {
         return Ok(true);
     }
-    match request.attempt() {
-        Attempt::Retry if row.has_forgotten() => Err(Refusal::OutcomeUnknown),
-        _ => Ok(false),
+    let before = match request.attempt() {
+        Attempt::First => before.unwrap_or(row.version.as_u64()),
+        Attempt::Retry => 0,
+    };
+    match row.has_forgotten_since(before) {
+        true => Err(Refusal::OutcomeUnknown),
+        false => Ok(false),
     }
 }
 
@@ -121,14 +126,17 @@ pub(super) async fn change<T: RowValue, R>(
     decide: impl Fn(Option<T>) -> Result<Decision<T, R>, Refusal>,
     again: impl Fn(Option<T>) -> Result<R, Refusal>,
 ) -> Result<R, Refusal> {
+    let mut before = None;
     for _ in 0..CHANGE_RACES_MAX {
         let row = dht.read(key).await?;
+        let seen = row.as_ref().map_or(0, |row| row.version.as_u64());
+        let before = *before.get_or_insert(seen);
         let value = match &row {
             Some(row) => value_of(row)?,
             None => None,
         };
         if let Some(row) = &row
-            && made(row, request)?
+            && made(row, request, Some(before))?
         {
             return again(value);
         }
@@ -288,6 +296,57 @@ mod tests {
         assert_eq!(create(&dht, &key, request(99, false)).await, refused);
         let kept = read::<SessionRow>(&dht, &key).await.unwrap();
         assert_eq!(kept, Some(row(16)), "something was changed");
+        dht.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_first_attempt_that_is_slower_than_its_retry_is_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = RingId::from_bytes([1; 32]);
+        let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
+        // Others change the row that often between its first look and its change, the last deletes it.
+        let late = async |first: u8, others: u8, meanwhile: Option<Request>, key: &RowKey| {
+            let looks = std::cell::Cell::new(0);
+            let deletes_last = async || {
+                if let Some(retry) = meanwhile {
+                    create(&dht, key, retry).await.unwrap();
+                }
+                for i in 1..=others {
+                    let value = (i < others).then(|| row(i.into()));
+                    let decide = |_| Ok(Decision::Put(value.clone(), ()));
+                    let other = request(first + i, false);
+                    change(&dht, key, other, decide, |_| Ok(())).await.unwrap();
+                }
+            };
+            let decide = |found: Option<SessionRow>| {
+                looks.set(looks.get() + 1);
+                if looks.get() == 1 {
+                    let runtime = tokio::runtime::Handle::current();
+                    tokio::task::block_in_place(|| runtime.block_on(deletes_last()));
+                }
+                assert!(found.is_none());
+                Ok(Decision::Put(Some(row(99)), "made"))
+            };
+            let first = request(first, false);
+            change(&dht, key, first, decide, |_| Ok("was made")).await
+        };
+        let key = |name: &str| group_key(&GroupName::new(name).unwrap());
+        let retry = Some(request(0, true));
+        let made = late(0, 3, retry, &key("found")).await;
+        assert_eq!(made, Ok("made"));
+        let made = late(0, 17, retry, &key("forgotten")).await;
+        assert_eq!(made, Err(Refusal::OutcomeUnknown));
+        let kept = read::<SessionRow>(&dht, &key("forgotten")).await.unwrap();
+        assert_eq!(kept, None, "what was deleted is back");
+        // A race that was lost is no more than that, however old the row is.
+        for first in [40, 80, 120] {
+            let key = key("old");
+            assert_eq!(late(first, 9, None, &key).await, Ok("made"));
+            let gone = |_| Ok(Decision::Put(None::<SessionRow>, ()));
+            change(&dht, &key, request(first + 30, false), gone, |_| Ok(()))
+                .await
+                .unwrap();
+        }
         dht.shutdown().await.unwrap();
     }
 

@@ -19,7 +19,7 @@ pub(crate) use calls::{
     PullPlace, ReplicaAnswer, ReplicaAnswers, ReplicaBatch, ReplicaCall, ReplicaRequest,
     ReplicaRow, Sum, TreeNode,
 };
-pub(crate) use hello::{Hello, Life, RingMember, RingRecord, Standing, Welcome};
+pub(crate) use hello::{Clocks, Hello, Life, RingMember, RingRecord, Standing, Welcome};
 pub(crate) use lease::{LeaseEntry, LeaseOwner, LeasePlace, SessionVector, SliceNews, SlotEntry};
 pub use lease::{LeaseKey, LeaseNews};
 

@@ -171,7 +171,7 @@ pub(crate) enum Response {
     /// The announcement counts until [`crate::limits::LEASE_LIFE`] from now. What is in `gone` is not a
     /// file of its group any more, or never was one that this user may share.
     Announced {
-        time: Timestamp,
+        time: Option<Timestamp>,
         gone: Vec<(GroupName, FileName)>,
     },
     /// Holders, at most [`crate::limits::HOLDERS_SAMPLE_MAX`]; if there are none, when there last was one.
@@ -236,8 +236,8 @@ impl fmt::Debug for Password {
 pub(crate) struct Welcome {
     /// Signed by the ring's authority; names the tracker's TLS key.
     pub(crate) certificate: Signed<TrackerCertificate>,
-    /// The ring's time.
-    pub(crate) time: Timestamp,
+    /// The ring's time, unless the tracker has yet to learn it.
+    pub(crate) time: Option<Timestamp>,
     /// The address from which the tracker sees the peer.
     pub(crate) observed: SocketAddr,
 }

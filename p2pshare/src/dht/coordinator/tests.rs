@@ -276,6 +276,23 @@ fn a_change_in_good_weather_takes_two_rounds_and_a_read_one() {
 }
 
 #[test]
+fn a_repair_ends_well_once_those_that_it_is_for_have_what_a_majority_has() {
+    let mut world = World::new(1, CALM);
+    world.down.insert(id(3));
+    world.ask(id(1), Intent::Change(change(0, "a", 1))).unwrap();
+    // One of the two that had it lost it, and the third is down for good.
+    world.replicas.insert(id(2), Register::default());
+    let repair = |of: [u8; 2]| Intent::Repair {
+        of: of.map(id).to_vec(),
+    };
+    let mended = world.ask(id(1), repair([1, 2]));
+    assert!(matches!(mended, Ok(Outcome::Read(state)) if state.value() == Some(b"a")));
+    assert_eq!(world.replicas[&id(2)], world.replicas[&id(1)]);
+    let other = world.ask(id(1), repair([1, 3]));
+    assert_eq!(other, Err(Failure::Contended));
+}
+
+#[test]
 fn a_row_that_was_never_written_reads_as_such() {
     assert_eq!(World::new(1, CALM).read(), RowState::default());
 }

@@ -118,7 +118,7 @@ impl<H: Host> Dialer<H> {
             connection.close(CloseCode::Done);
             return Err(Trouble::Itself);
         }
-        host.heard(other.life.member, other.clock, round_trip, other.commits);
+        host.heard(other.life.member, other.clocks, round_trip, other.commits);
         Ok(welcome)
     }
 

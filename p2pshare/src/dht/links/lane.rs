@@ -248,7 +248,7 @@ impl<H: Host> Carrier<H> {
         let ReplicaAnswers {
             answers,
             commits,
-            clock,
+            clocks,
         } = match answered {
             Ok(answered) => answered,
             Err(error) => {
@@ -266,7 +266,7 @@ impl<H: Host> Carrier<H> {
             connection.close_with(CloseCode::ProtocolError, "the answers do not fit");
             return None;
         }
-        host.heard(self.member, clock, began.elapsed(), commits);
+        host.heard(self.member, clocks, began.elapsed(), commits);
         Some(answers)
     }
 

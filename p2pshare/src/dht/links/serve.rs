@@ -112,11 +112,11 @@ async fn answer<H: Host>(
     let Some(host) = shared.host() else { return };
     let requests = batch.into_requests();
     let answers = host.answer(from, requests).await;
-    let (clock, commits) = host.clock_and_commits();
+    let (clocks, commits) = host.clocks_and_commits();
     let answers = ReplicaAnswers {
         answers,
         commits,
-        clock,
+        clocks,
     };
     if let Err(error) = responder.answer(&answers).await {
         tracing::debug!(member = %from, %error, "answers were not sent");

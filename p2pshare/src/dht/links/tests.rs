@@ -16,6 +16,7 @@ use crate::limits::{
     IDLE_TIMEOUT, REPLICA_BATCH_TIMEOUT, REPLICA_BATCHES_UNDER_WAY, REPLICA_QUEUE_MAX,
     RING_HELLO_TIMEOUT,
 };
+use crate::time::Timestamp;
 use crate::transport::memory::Network;
 use crate::transport::{Alpn, EndpointConfig, Expect, Profile};
 use crate::wire::ring::{
@@ -23,6 +24,11 @@ use crate::wire::ring::{
 };
 
 mod deserted;
+
+const CLOCKS: Clocks = Clocks {
+    own: Timestamp::from_millis(7),
+    ring: None,
+};
 
 /// A ring and its network.
 struct World {
@@ -115,11 +121,11 @@ impl Host for Member {
         self.say(Event::Trouble(addr.clone(), trouble.cloned()));
     }
 
-    fn clock_and_commits(&self) -> (Timestamp, u64) {
-        (Timestamp::from_millis(7), 3)
+    fn clocks_and_commits(&self) -> (Clocks, u64) {
+        (CLOCKS, 3)
     }
 
-    fn heard(&self, _: MemberId, _: Timestamp, _: Duration, _: u64) {
+    fn heard(&self, _: MemberId, _: Clocks, _: Duration, _: u64) {
         self.heard.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -261,7 +267,7 @@ fn hello_of(key: &RingKey, number: u8, incarnation: u64, peer: PeerId) -> Hello 
         addr: addr(number),
         standing: Standing::Empty,
         commits: 1,
-        clock: Timestamp::from_millis(1),
+        clocks: CLOCKS,
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::time::{Instant, timeout};
 use self::world::*;
 use super::*;
 use crate::dht::row_key;
+use crate::limits::LEASE_EXCHANGE_INTERVAL;
 use crate::store::Table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -97,6 +98,40 @@ async fn clocks_an_hour_apart_show_one_time() {
             let off = node.time().as_millis() as i64 - right;
             assert!(off.abs() < 1000, "{off} ms off with {:?}", world.skews);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_an_hour_apart_split_no_ring_while_the_third_is_late() {
+    const HOUR: i64 = 3_600_000;
+    // The clocks of the machine stand still while the paused one goes on, for a few minutes in all.
+    const STANDS: i64 = HOUR / 10;
+    for wrong in [HOUR, -HOUR] {
+        let (mut world, nodes) = World::founded(3).await;
+        for (i, node) in nodes.into_iter().enumerate() {
+            world.kill(i, node).await;
+        }
+        world.skews = vec![0, 0, wrong];
+        let mut nodes = vec![world.start(0).await, world.start(2).await];
+        all_reach(&nodes, 2).await;
+        let before = nodes.iter().map(DhtNode::time).max().unwrap();
+        nodes.push(world.start(1).await);
+        all_reach(&nodes, 3).await;
+        // A member speaks with each other one within that time.
+        pass(LEASE_EXCHANGE_INTERVAL * 2).await;
+        let right = nodes[0].member.core.own_time().as_millis() as i64;
+        for node in &nodes {
+            let off = node.time().as_millis() as i64 - right;
+            assert!(off.abs() < STANDS, "{off} ms off with {:?}", world.skews);
+            assert!(node.time() > before, "it went back with {:?}", world.skews);
+        }
+        // One that begins anew while another is away has the time of those that have heard them all.
+        world.kill(1, nodes.pop().unwrap()).await;
+        world.kill(0, nodes.remove(0)).await;
+        nodes.push(world.start(0).await);
+        all_reach(&nodes, 2).await;
+        let off = nodes[1].time().as_millis() as i64 - nodes[0].time().as_millis() as i64;
+        assert!(off.abs() < STANDS, "{off} ms apart with {:?}", world.skews);
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Dialed {
     pub(super) connection: Connection,
     pub(super) ring: RingId,
     pub(super) token_key: VerifyingKey,
-    pub(super) time: Timestamp,
+    pub(super) time: Option<Timestamp>,
     /// As what address it sees this peer.
     pub(super) observed: SocketAddr,
 }

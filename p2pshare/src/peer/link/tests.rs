@@ -59,7 +59,7 @@ fn world(
     };
     let welcome = Welcome {
         certificate: Signed::sign(&certificate, &key(7)),
-        time: BEGAN,
+        time: Some(BEGAN),
         observed: peer.local_addr(),
     };
     let (heard, requests) = mpsc::channel(16);

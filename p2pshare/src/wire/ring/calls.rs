@@ -5,17 +5,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{self, LeaseEntry, LeaseKey, LeaseNews, LeaseOwner, LeasePlace, SessionVector};
-use super::{Ballot, Epoch, RowKey, RowState, Slice};
+use super::lease::{
+    self, LeaseEntry, LeaseKey, LeaseNews, LeaseOwner, LeasePlace, SessionVector, bounded,
+};
+use super::{Ballot, Clocks, Epoch, RowKey, RowState, Slice};
 use crate::identity::MemberId;
 use crate::limits::{REPLICA_BATCH_BYTES_MAX, REPLICA_BATCH_REQUESTS_MAX};
-use crate::time::Timestamp;
 use crate::wire::frame::Message;
 
 /// What one member has to ask another at one moment.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<ReplicaRequest>", into = "Vec<ReplicaRequest>")]
+#[serde(try_from = "ReplicaBatchForm")]
 pub(crate) struct ReplicaBatch(Vec<ReplicaRequest>);
+
+#[derive(Deserialize)]
+struct ReplicaBatchForm(
+    #[serde(deserialize_with = "bounded::<_, _, REPLICA_BATCH_REQUESTS_MAX>")] Vec<ReplicaRequest>,
+);
 
 impl ReplicaBatch {
     /// The batch of these requests, in this order, unless there are none or too many.
@@ -30,17 +36,11 @@ impl ReplicaBatch {
     }
 }
 
-impl TryFrom<Vec<ReplicaRequest>> for ReplicaBatch {
+impl TryFrom<ReplicaBatchForm> for ReplicaBatch {
     type Error = &'static str;
 
-    fn try_from(requests: Vec<ReplicaRequest>) -> Result<Self, Self::Error> {
-        Self::new(requests).ok_or("a batch of no requests, or of too many")
-    }
-}
-
-impl From<ReplicaBatch> for Vec<ReplicaRequest> {
-    fn from(batch: ReplicaBatch) -> Self {
-        batch.0
+    fn try_from(form: ReplicaBatchForm) -> Result<Self, Self::Error> {
+        Self::new(form.0).ok_or("a batch of no requests")
     }
 }
 
@@ -53,11 +53,11 @@ impl Message for ReplicaBatch {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ReplicaAnswers {
     /// One for each request, in their order.
+    #[serde(deserialize_with = "bounded::<_, _, REPLICA_BATCH_REQUESTS_MAX>")]
     pub(crate) answers: Vec<ReplicaAnswer>,
     /// How many commits the disk of the one who answers has.
     pub(crate) commits: u64,
-    /// The time on its own clock.
-    pub(crate) clock: Timestamp,
+    pub(crate) clocks: Clocks,
 }
 
 impl Message for ReplicaAnswers {

@@ -112,8 +112,16 @@ pub(crate) struct Hello {
     pub(crate) standing: Standing,
     /// How many commits its disk has.
     pub(crate) commits: u64,
-    /// The time on its own clock.
-    pub(crate) clock: Timestamp,
+    pub(crate) clocks: Clocks,
+}
+
+/// What a member knows of the time.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Clocks {
+    /// What its own clock says.
+    pub(crate) own: Timestamp,
+    /// The ring's time, once it knows that.
+    pub(crate) ring: Option<Timestamp>,
 }
 
 impl Message for Hello {

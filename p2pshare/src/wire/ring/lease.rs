@@ -160,7 +160,8 @@ pub(super) fn found<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<LeaseE
     Ok(found.into_iter().map(|One(entries)| entries).collect())
 }
 
-fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
+/// A list of at most so many.
+pub(super) fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
     from: D,
 ) -> Result<Vec<T>, D::Error> {
     struct Bounded<T, const MAX: usize>(PhantomData<T>);

@@ -5,6 +5,7 @@ use crate::golden::{Golden, assert_every_variant, variants};
 use crate::identity::PeerId;
 use crate::identity::key::SigningKey;
 use crate::identity::token::{Signed, TrackerCertificate};
+use crate::limits::REPLICA_BATCH_REQUESTS_MAX;
 use crate::time::Timestamp;
 use crate::wire::frame::encode;
 
@@ -209,7 +210,10 @@ fn answers() -> Vec<(&'static str, ReplicaAnswers)> {
         let answers = ReplicaAnswers {
             answers: vec![answer],
             commits: 300,
-            clock: Timestamp::from_millis(1_700_000_000_000),
+            clocks: Clocks {
+                own: Timestamp::from_millis(1_700_000_000_000),
+                ring: Some(Timestamp::from_millis(1_700_000_000_001)),
+            },
         };
         (name, answers)
     };
@@ -232,9 +236,13 @@ fn hello(standing: Standing) -> Hello {
             incarnation: 2,
         },
         addr: "tracker.example:9000".parse().unwrap(),
-        standing,
         commits: 300,
-        clock: Timestamp::from_millis(1_700_000_000_000),
+        clocks: Clocks {
+            own: Timestamp::from_millis(1_700_000_000_000),
+            ring: matches!(standing, Standing::Founded { .. })
+                .then_some(Timestamp::from_millis(1_700_000_000_001)),
+        },
+        standing,
     }
 }
 
@@ -354,4 +362,29 @@ fn a_round_that_no_ring_reaches_is_refused() {
         let decoded = postcard::from_bytes::<Ballot>(&bytes);
         assert_eq!(decoded.is_ok(), is_taken, "{round}");
     }
+}
+
+#[test]
+fn more_requests_or_answers_than_a_batch_has_are_refused_while_they_are_read() {
+    let clocks = Clocks {
+        own: Timestamp::default(),
+        ring: None,
+    };
+    let answers = |count| ReplicaAnswers {
+        answers: vec![ReplicaAnswer::Done; count],
+        commits: 0,
+        clocks,
+    };
+    let taken = |count| {
+        let bytes = postcard::to_allocvec(&answers(count)).unwrap();
+        postcard::from_bytes::<ReplicaAnswers>(&bytes).is_ok()
+    };
+    assert!(taken(REPLICA_BATCH_REQUESTS_MAX));
+    assert!(!taken(REPLICA_BATCH_REQUESTS_MAX + 1));
+    let request = ReplicaRequest {
+        epoch: Epoch::FOUNDING,
+        call: ReplicaCall::Fence { incarnation: 1 },
+    };
+    let bytes = postcard::to_allocvec(&vec![request; REPLICA_BATCH_REQUESTS_MAX + 1]).unwrap();
+    assert!(postcard::from_bytes::<ReplicaBatch>(&bytes).is_err());
 }

@@ -399,7 +399,7 @@ fn ring_status() -> RingStatus {
 fn account_responses() -> [(&'static str, Response); 4] {
     let welcome = Welcome {
         certificate: tokens::signed(&tokens::certificate()),
-        time: Timestamp::from_millis(1_700_000_000_000),
+        time: Some(Timestamp::from_millis(1_700_000_000_000)),
         observed: addrs()[0],
     };
     [
@@ -521,7 +521,7 @@ fn file_responses() -> [(&'static str, Response); 9] {
         (
             "announced",
             Response::Announced {
-                time: Timestamp::from_millis(1_700_000_000_000),
+                time: Some(Timestamp::from_millis(1_700_000_000_000)),
                 gone: vec![(group(), name())],
             },
         ),

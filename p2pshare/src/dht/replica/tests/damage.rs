@@ -227,11 +227,17 @@ impl World {
                 self.ring.restart(member).unwrap();
                 self.ring.node(member).vote();
             }
-            6 => _ = self.run(member, Intent::Repair, 1),
+            6 => _ = self.run(member, repair(), 1),
             7 => _ = self.read(member, 4),
             _ => self.change(member, number, 4),
         }
     }
+}
+
+/// A repair of all three.
+fn repair() -> Intent {
+    let of = (1..=3).map(id).collect();
+    Intent::Repair { of }
 }
 
 #[test]
@@ -243,7 +249,7 @@ fn what_was_decided_stays_whatever_is_damaged_at_one_replica_at_a_time() {
         (0..60).for_each(|number| world.step(number));
         // In the end each is whole again, and nothing else is needed for that than repairs.
         for _ in 0..3 {
-            _ = world.run(1, Intent::Repair, 0);
+            _ = world.run(1, repair(), 0);
         }
         assert!((1..=3).all(|member| !world.is_damaged(member)));
         assert!(world.read(2, 0).is_some());

@@ -84,7 +84,7 @@ fn welcome_of(tracker: &Endpoint, observed: SocketAddr) -> Welcome {
     };
     Welcome {
         certificate: Signed::sign(&certificate, &key(7)),
-        time: BEGAN,
+        time: Some(BEGAN),
         observed,
     }
 }
@@ -197,7 +197,7 @@ async fn serve_all(
                     (Request::Announce(announcement), _) => {
                         announced.lock().unwrap().push(announcement.anew);
                         Response::Announced {
-                            time: BEGAN,
+                            time: Some(BEGAN),
                             gone: Vec::new(),
                         }
                     }
