@@ -20,7 +20,7 @@ use super::tally::Tally;
 use super::temper::Temper;
 use super::trouble::Troubles;
 use crate::dht::sim::encode;
-use crate::wire::ring::{Hello, ReplicaAnswer, ReplicaRequest, Welcome};
+use crate::wire::ring::{Hello, ReplicaAnswer, ReplicaRequest, RingRecord, Welcome};
 
 /// Everything there is.
 pub(super) struct World {
@@ -37,6 +37,8 @@ pub(super) struct World {
     pub(super) troubles: Troubles,
     pub(super) history: History,
     pub(super) tally: Tally,
+    /// The list by which somebody had a say first.
+    pub(super) founded: Option<RingRecord>,
 }
 
 /// What happens at one moment.
@@ -167,15 +169,17 @@ impl World {
             troubles,
             history: History::default(),
             tally: Tally::default(),
+            founded: None,
             rng,
         };
         for host in 0..members {
-            this.plan(Duration::ZERO, Event::Started { host });
+            let after = this.between(Duration::ZERO, this.troubles.all_started());
+            this.plan(after, Event::Started { host });
         }
         for client in 0..CLIENTS {
             this.plan(Duration::from_millis(500), Event::Client { client });
         }
-        this.plan(Duration::from_secs(1), Event::Trouble);
+        this.plan(this.troubles.begin(), Event::Trouble);
         this
     }
 
