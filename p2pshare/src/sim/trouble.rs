@@ -318,38 +318,27 @@ impl World {
 }
 
 impl World {
-    /// Where a wipe has left the founding undecided, nothing was said, and the operator wipes whoever has another list
-    /// than most have.
+    /// Where a wipe has left two lists of founders, the operator wipes whoever has the one by which nobody votes; if
+    /// nobody votes at all, nothing was said, and he wipes all.
     fn settle_founding(&mut self) {
-        let listed = |there: &Host| {
-            let listed = there.life.as_ref().and_then(|life| life.record().cloned());
-            listed.map(|record| (record, there.forgetful))
-        };
+        let listed = |there: &Host| there.life.as_ref().and_then(|life| life.record().cloned());
         let lists: Vec<_> = self.hosts.iter().map(listed).collect();
-        let count = |list: &RingRecord| {
-            let same = lists
-                .iter()
-                .flatten()
-                .filter(|(other, _)| !other.contradicts(list));
-            (
-                same.clone().count(),
-                same.filter(|(_, forgetful)| !forgetful).count(),
-            )
-        };
-        let most = lists
-            .iter()
-            .flatten()
-            .map(|(list, _)| list)
-            .max_by_key(|list| count(list));
-        let Some(right) = self.founded.as_ref().or(most).cloned() else {
+        let right = self
+            .founded
+            .as_ref()
+            .or(lists.iter().flatten().next())
+            .cloned();
+        let Some(right) = right else {
             return;
         };
+        let is_wrong =
+            |list: &Option<RingRecord>| list.as_ref().is_some_and(|list| list.contradicts(&right));
+        if !lists.iter().any(is_wrong) {
+            return;
+        }
+        self.tally.broke("founding that a wipe undid");
         for (host, list) in lists.iter().enumerate() {
-            if list
-                .as_ref()
-                .is_some_and(|(list, _)| list.contradicts(&right))
-            {
-                self.tally.broke("founding that a wipe undid");
+            if self.founded.is_none() || is_wrong(list) {
                 self.crash(host);
                 self.hosts[host].disk = ModelDisk::default();
                 self.hosts[host].noted = 0;
