@@ -316,8 +316,9 @@ pub(crate) const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const RETURNED_COMMITS_AHEAD: u64 = 1 << 40;
 /// How many commits of another member go unnoted at most.
 pub(crate) const REMEMBERED_COMMITS_APART: u64 = 64;
-/// Others that have said hello and were not heard yet.
-pub(crate) const WELCOMES_WAITING_MAX: usize = 16;
+/// How long a member that has heard enough of the others waits for the rest of them before it votes: one of those
+/// may be the only one who remembers what its disk has lost.
+pub(crate) const VOTE_PATIENCE: Duration = Duration::from_secs(1);
 /// Requests in one batch between members of a ring.
 pub(crate) const REPLICA_BATCH_REQUESTS_MAX: usize = 1024;
 /// Bytes in one batch of requests between members of a ring.
@@ -353,6 +354,9 @@ pub(crate) const BALLOT_ROUND_MAX: u64 = 1 << 60;
 /// By how many rounds a ballot may be above all that a replica has seen. A ring that makes a hundred thousand changes
 /// a second has used as many after 89 years; whoever is further ahead errs, and is not followed.
 pub(crate) const BALLOT_ROUNDS_APART_MAX: u64 = 1 << 48;
+/// Rows that others could not read which a member that comes back has for damaged too. With more it waits: the disk
+/// there is not one to learn from.
+pub(crate) const RETURN_LOST_ROWS_MAX: usize = 1000;
 /// Rows whose damage on disk a replica remembers at once; it finds again what it forgets.
 pub(crate) const DAMAGED_ROWS_MAX: usize = 4096;
 /// By how many rounds the ceiling of promises is raised at once: each raise is a write.

@@ -2,15 +2,26 @@
 //! coming back.
 //!
 //! **Invariants.** A folder belongs to one ring for ever. The incarnation is raised, and on disk, before
-//! anything of that life is said, so that no ballot of an earlier life is used again. A ring is founded once:
-//! an empty founder waits until all founders have spoken, and if one of them has data, this one was wiped, or
-//! comes late; if two have data of two rings, it belongs to neither. A member that may have forgotten something has no
-//! say before it has learnt it again.
+//! anything of that life is said, so that no ballot of an earlier life is used again. A member that may have
+//! forgotten something has no say before it has learnt it again. **A ring is founded once**, in two steps:
+//!
+//! 1. An empty founder that has heard from all others that they are empty too *proposes* the list of their ids: it
+//!    writes it to disk, says so, and never proposes another. One that hears of a list proposes that one; or if another
+//!    id stands at its address it was wiped, or if it hears of two, it belongs to neither.
+//! 2. Nobody has a say by a list before every other member has told of that very list, or one has told that it has
+//!    a say.
+//!
+//! **Why there is no second ring, however old a word is.** Let somebody have a say by a list: each member of it had it
+//! on disk then, and proposes no other one unless it is wiped. Whoever was wiped hears all others anew before it
+//! proposes anything, and they have the list (that not two have lost their disks at once is what everything here is
+//! built on). If it was wiped before, when no other had the list yet, then it may have proposed another one; but those
+//! who have the first by its old word cannot tell of the second. Then neither list is ever told of by all: nothing is
+//! founded, and both sides say that they refuse each other. That a word is dropped with its link makes this rare.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +40,8 @@ pub(crate) struct Identity {
     pub(crate) life: Life,
     /// Who is in the ring, once that is known.
     pub(crate) record: Option<RingRecord>,
+    /// Whether that list is only proposed, as far as this member knows.
+    pub(crate) proposed: bool,
     /// The life before this one, as far as the disk knows; zero if there was none.
     pub(crate) last: u64,
     /// Whether it has to learn again what it may have forgotten: this machine remembers more than the disk, now or in
@@ -69,6 +82,16 @@ pub(crate) struct Remembered {
     pub(crate) incarnation: u64,
     /// The most commits that it told of.
     pub(crate) commits: u64,
+}
+
+impl Remembered {
+    /// Of each the higher.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            incarnation: self.incarnation.max(other.incarnation),
+            commits: self.commits.max(other.commits),
+        }
+    }
 }
 
 /// Begins a life: makes `newcomer` the member of an empty store, or reads who this is and raises the
@@ -124,6 +147,7 @@ pub(crate) fn begin(
             StoredEpoch::V1 { list, members } => alone(Epoch { list, returns: 0 }, &members, own)?,
         }),
     };
+    let proposed = tx.get(Table::Meta, PROPOSED_KEY)?.is_some();
     let ahead = match tx.get(Table::Meta, AHEAD_KEY)? {
         None => 0,
         Some(row) => decode(Table::Meta, &row)?,
@@ -141,6 +165,7 @@ pub(crate) fn begin(
         ring,
         life,
         record,
+        proposed,
         last,
         returning,
         ahead,
@@ -177,8 +202,12 @@ pub(crate) fn set_life(
     tx.put(Table::Meta, NODE_KEY, encode(&node))
 }
 
-/// Remembers who is in the ring. Later returns to it are in the epoch of the replica alone.
+/// Remembers who is in the ring. Later returns to it are in the epoch of the replica alone. The first list is only
+/// proposed, until the member votes.
 pub(crate) fn set_record(tx: &mut Transaction<'_>, record: &RingRecord) -> Result<(), StoreError> {
+    if tx.get(Table::Meta, EPOCH_KEY)?.is_none() {
+        tx.put(Table::Meta, PROPOSED_KEY, [])?;
+    }
     let stored = StoredEpoch::V2(record.clone());
     tx.put(Table::Meta, EPOCH_KEY, encode(&stored))
 }
@@ -194,6 +223,7 @@ pub(crate) fn set_returning(tx: &mut Transaction<'_>, returning: bool) -> Result
 /// Remembers that this life has a say.
 pub(crate) fn set_voting(tx: &mut Transaction<'_>) -> Result<(), StoreError> {
     set_returning(tx, false)?;
+    remove(tx, PROPOSED_KEY)?;
     remove(tx, SILENT_KEY)
 }
 
@@ -224,10 +254,7 @@ pub(crate) fn remember(
     news: Remembered,
 ) -> Result<Remembered, StoreError> {
     let before = remembered(tx, member)?;
-    let now = Remembered {
-        incarnation: before.incarnation.max(news.incarnation),
-        commits: before.commits.max(news.commits),
-    };
+    let now = before.max(news);
     if now != before {
         tx.put(Table::Meta, peer_key(member), encode(&now))?;
     }
@@ -263,11 +290,16 @@ pub(crate) struct Beginning {
     /// The life before this one.
     last: u64,
     founders: Vec<TrackerAddr>,
-    /// As on disk when this life began.
+    /// As on disk.
     record: Option<RingRecord>,
+    /// Whether the record is only proposed.
+    proposed: bool,
+    /// Whether anybody remembers more than the disk does.
     forgot: bool,
     commits: u64,
     heard: BTreeMap<TrackerAddr, Welcome>,
+    /// The most that anybody remembers of it.
+    remembered: Remembered,
 }
 
 /// What a member does next.
@@ -275,8 +307,10 @@ pub(crate) struct Beginning {
 pub(crate) enum Step {
     /// Wait for these to speak.
     Wait(Vec<TrackerAddr>),
-    /// Remember this list of members, in which it has its place, and vote.
-    Join(RingRecord),
+    /// Have this list on disk, and tell the others.
+    Propose(RingRecord),
+    /// Remember this list of members, in which it has its place, and vote; these have not spoken.
+    Join(RingRecord, Vec<TrackerAddr>),
     /// It may have forgotten what it said: be this member of this list in this life or a later one, and
     /// learn it again before voting.
     Return {
@@ -304,9 +338,11 @@ impl Beginning {
             last: identity.last,
             founders,
             record: identity.record.clone(),
+            proposed: identity.proposed,
             forgot: identity.returning,
             commits: identity.ahead.saturating_add(identity.commits),
             heard: BTreeMap::new(),
+            remembered: Remembered::default(),
         }
     }
 
@@ -330,25 +366,36 @@ impl Beginning {
         }
     }
 
-    /// Whether it would found the ring now, and so has to be sure that all others are still without one.
-    pub(crate) fn founds(&self) -> bool {
-        self.record.is_none() && self.newest().is_none()
+    /// The list that it was to propose is on disk.
+    pub(crate) fn has_proposed(&mut self, record: RingRecord) {
+        self.record = Some(record);
+        self.proposed = true;
     }
 
-    /// Forgets what the others said, so that they have to say it again.
-    pub(crate) fn ask_again(&mut self) {
-        self.heard.clear();
-    }
-
-    /// Hears what the tracker at an address says; the last word counts. One of another ring has no word.
-    pub(crate) fn hear(&mut self, addr: TrackerAddr, welcome: Welcome) {
+    /// Hears what the tracker at an address says; the last word counts, but what it remembers of this member is not
+    /// unsaid. `told` is the most commits that this life has told of. One of another ring has no word.
+    pub(crate) fn hear(&mut self, addr: TrackerAddr, welcome: Welcome, told: u64) {
         if let (Some(own), Standing::Founded { record, .. }) =
             (&self.record, &welcome.hello.standing)
             && own.contradicts(record)
         {
             return;
         }
+        self.forgot |= self.is_outdone_by(&welcome, told);
+        self.remembered = self.remembered.max(Remembered {
+            incarnation: welcome.incarnation,
+            commits: welcome.commits,
+        });
         self.heard.insert(addr, welcome);
+    }
+
+    /// The link to an address broke: that somebody there was empty counts no longer.
+    pub(crate) fn part(&mut self, addr: &TrackerAddr) {
+        if let Some(word) = self.heard.get(addr)
+            && word.hello.standing == Standing::Empty
+        {
+            self.heard.remove(addr);
+        }
     }
 
     /// What to do now.
@@ -361,10 +408,26 @@ impl Beginning {
 
     fn step_of_member(&self, record: &RingRecord) -> Step {
         let newest = self.newest().unwrap_or_else(|| record.clone());
-        match self.has_forgotten() && record.members().len() > 1 {
-            true => self.step_back(newest, self.me.id),
-            false => self.step_in(newest),
+        if self.has_forgotten() && record.members().len() > 1 {
+            return self.step_back(newest, self.me.id);
         }
+        let untold = self.untold(&newest);
+        match untold.is_empty() {
+            true => self.step_in(newest),
+            false => Step::Wait(untold),
+        }
+    }
+
+    /// Who has to tell of the list before anybody may have a say by it, as far as this member knows.
+    fn untold(&self, record: &RingRecord) -> Vec<TrackerAddr> {
+        let votes = |welcome: &Welcome| matches!(welcome.hello.standing, Standing::Founded { votes, .. } if votes);
+        if !self.proposed || self.heard.values().any(votes) || planted(Fault::StaleFoundingWord) {
+            return Vec::new();
+        }
+        let told: BTreeSet<_> = self.told().map(|(addr, _)| addr).collect();
+        let others = record.members().iter().map(|member| &member.addr);
+        let untold = others.filter(|addr| **addr != self.me.addr && !told.contains(addr));
+        untold.cloned().collect()
     }
 
     fn step_of_newcomer(&self) -> Step {
@@ -374,7 +437,7 @@ impl Beginning {
         if let Some(record) = self.newest() {
             return match (record.member(self.me.id), record.member_at(&self.me.addr)) {
                 // It was there when the ring was founded, and never spoke since.
-                (Some(_), _) if !self.has_forgotten() => self.step_in(record),
+                (Some(_), _) if !self.has_forgotten() => Step::Propose(record),
                 (Some(_), _) => self.step_back(record, self.me.id),
                 (None, Some(former)) => {
                     let id = former.id;
@@ -398,23 +461,30 @@ impl Beginning {
         });
         let members = members.chain([self.me.clone()]).collect();
         match RingRecord::new(Epoch::FOUNDING, members) {
-            Some(record) => Step::Join(record),
+            Some(record) => Step::Propose(record),
             // Two of them have one id: a copied folder. Nobody can be told apart.
             None => Step::Wait(self.others()),
         }
     }
 
-    /// Whether this machine or anybody else remembers more than the disk does.
-    fn has_forgotten(&self) -> bool {
-        !planted(Fault::LostTailIgnored)
-            && (self.forgot || self.remembered_commits() > self.commits || self.lost_a_life())
+    /// Whether anybody has turned out to remember more than its disk does.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.forgot && !planted(Fault::LostTailIgnored)
     }
 
-    /// Whether anybody has met a life of this member that its disk knows nothing of.
-    fn lost_a_life(&self) -> bool {
-        let met = self.heard.values().map(|welcome| welcome.incarnation);
-        met.into_iter()
-            .any(|met| met > self.last && met != self.incarnation)
+    /// Whether somebody remembers more of this member than its disk does: commits, or a life.
+    fn is_outdone_by(&self, welcome: &Welcome, told: u64) -> bool {
+        // One that has not met this life remembers what earlier ones told.
+        let had = match welcome.incarnation < self.incarnation {
+            true => self.commits,
+            false => told,
+        };
+        let commits = match planted(Fault::OthersMemoryIgnored) {
+            true => 0,
+            false => welcome.commits,
+        };
+        let met = welcome.incarnation;
+        commits > had || (met > self.last && met != self.incarnation)
     }
 
     /// Votes, once so many others have spoken that they are a majority with this one.
@@ -422,7 +492,7 @@ impl Beginning {
         let needed = majority(record.members().len()) - 1;
         let missing = self.missing(&record);
         match missing.len() + needed < record.members().len() {
-            true => Step::Join(record),
+            true => Step::Join(record, missing),
             false => Step::Wait(missing),
         }
     }
@@ -445,9 +515,9 @@ impl Beginning {
         if missing.len() + needed >= members {
             return Step::Wait(missing);
         }
-        let known = self.heard.values().map(|welcome| welcome.incarnation);
-        let incarnation = known.fold(self.incarnation, u64::max).saturating_add(1);
-        let ahead = self.remembered_commits().max(self.commits);
+        let known = self.incarnation.max(self.remembered.incarnation);
+        let incarnation = known.saturating_add(1);
+        let ahead = self.remembered.commits.max(self.commits);
         Step::Return {
             record,
             life: Life {
@@ -478,14 +548,6 @@ impl Beginning {
         let first = self.told().next();
         first.is_some_and(|(_, first)| self.told().any(|(_, record)| first.contradicts(record)))
     }
-
-    /// The most commits of this member that anybody remembers.
-    fn remembered_commits(&self) -> u64 {
-        if planted(Fault::OthersMemoryIgnored) {
-            return 0;
-        }
-        self.heard.values().map(|w| w.commits).max().unwrap_or(0)
-    }
 }
 
 fn peer_key(member: MemberId) -> Vec<u8> {
@@ -495,6 +557,7 @@ fn peer_key(member: MemberId) -> Vec<u8> {
 const NODE_KEY: &[u8] = b"node";
 const EPOCH_KEY: &[u8] = b"epoch";
 const RETURNING_KEY: &[u8] = b"returning";
+const PROPOSED_KEY: &[u8] = b"proposed";
 const AHEAD_KEY: &[u8] = b"ahead";
 const SILENT_KEY: &[u8] = b"silent";
 const PEER_PREFIX: &[u8] = b"peer/";

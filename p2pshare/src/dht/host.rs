@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use super::clock::RingTime;
 use super::damage::{Damage, spared};
-use super::founding::{self, Identity, Remembered};
+use super::founding::{self, Beginning, Identity, Remembered, Step};
 use super::lease::table::LeaseTable;
 use super::links::{Host, Refusal, Trouble};
 use super::paging::Page;
@@ -54,7 +54,8 @@ pub(super) struct Core {
     time: Mutex<RingTime>,
     /// How many commits there were to tell of when this life began.
     began_with: u64,
-    welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
+    /// Somebody spoke, or can no longer be heard.
+    spoke: Notify,
     failure: watch::Sender<Option<StoreError>>,
     /// How far this machine's clock is off, in milliseconds, for tests.
     skew: i64,
@@ -68,6 +69,8 @@ struct State {
     life: Life,
     record: Option<RingRecord>,
     placement: Arc<Placement>,
+    /// How this life begins, until it has learnt again whatever it may have forgotten.
+    beginning: Option<Beginning>,
     /// What the others told of themselves.
     heard: BTreeMap<MemberId, Remembered>,
     up: BTreeSet<MemberId>,
@@ -91,7 +94,7 @@ impl Core {
         store: Store,
         authority: Authority,
         skew: i64,
-        welcomes: mpsc::Sender<(TrackerAddr, Welcome)>,
+        beginning: Beginning,
     ) -> Self {
         let Identity {
             ring,
@@ -111,6 +114,7 @@ impl Core {
                 life,
                 record,
                 placement,
+                beginning: Some(beginning),
                 heard: BTreeMap::new(),
                 up: BTreeSet::new(),
                 silent: BTreeSet::new(),
@@ -124,7 +128,7 @@ impl Core {
             leases: Mutex::default(),
             time: Mutex::default(),
             began_with: ahead.saturating_add(commits),
-            welcomes,
+            spoke: Notify::new(),
             failure: watch::Sender::new(None),
             skew,
             changes: watch::Sender::new(0),
@@ -157,6 +161,45 @@ impl Core {
     pub(super) fn is_up(&self, member: MemberId) -> bool {
         let state = self.state();
         state.up.contains(&member) && !state.silent.contains(&member)
+    }
+
+    /// What this life has to do before it has a say.
+    pub(super) fn step(&self) -> Option<Step> {
+        self.state().beginning.as_ref().map(Beginning::step)
+    }
+
+    /// Waits until somebody has spoken since the last time.
+    pub(super) async fn spoken(&self) {
+        self.spoke.notified().await;
+    }
+
+    /// The list that it was to propose is on disk.
+    pub(super) fn has_proposed(&self, record: RingRecord) {
+        if let Some(beginning) = &mut self.state().beginning {
+            beginning.has_proposed(record);
+        }
+    }
+
+    /// It learns again what it may have forgotten, whatever else anybody remembers of its former lives.
+    pub(super) fn learns(&self) {
+        self.state().beginning = None;
+    }
+
+    /// Ends a life that votes although somebody turned out to remember more of this member than its disk does. What it
+    /// said since is said; its next life learns before it says more. Returns whether it does.
+    async fn end_if_forgotten(&self) -> bool {
+        let forgot = |state: &State| {
+            state
+                .beginning
+                .as_ref()
+                .is_some_and(Beginning::has_forgotten)
+        };
+        if !self.votes() || !forgot(&self.state()) {
+            return false;
+        }
+        let kept = self.store.write(|tx| founding::set_returning(tx, true));
+        self.fail(kept.await.err().unwrap_or(StoreError::Forgotten));
+        true
     }
 
     pub(super) fn waiting_for(&self) -> Vec<TrackerAddr> {
@@ -268,18 +311,22 @@ impl Core {
     /// Has a say from now on, in this epoch or a later one.
     pub(super) async fn begin_to_vote(&self, epoch: Epoch) -> Result<(), StoreError> {
         let replica = self.replica.clone();
+        let written = replica.clone();
         let begun = self.store.write(move |tx| {
             founding::set_voting(tx)?;
-            replica.change(|replica| {
-                if let Some(replica) = replica.as_mut() {
-                    replica.raise_epoch(tx, epoch)?;
-                    replica.begin_to_vote();
-                }
-                Ok(())
-            })
+            let raise = |replica: &mut Replica| replica.raise_epoch(tx, epoch);
+            written.change(|replica| replica.as_mut().map_or(Ok(()), raise))
         });
         begun.await?;
+        // Nobody sees it before it is on disk.
+        let seen = self.store.view(move |_| {
+            replica.change(|replica| replica.as_mut().map(Replica::begin_to_vote));
+            Ok(())
+        });
+        seen.await?;
         self.changed();
+        // It may have been told so while it began.
+        self.end_if_forgotten().await;
         Ok(())
     }
 
@@ -341,8 +388,7 @@ impl Core {
             return;
         }
         let heard = state.heard.entry(member).or_default();
-        heard.incarnation = heard.incarnation.max(news.incarnation);
-        heard.commits = heard.commits.max(news.commits);
+        *heard = heard.max(news);
     }
 
     /// Notes whether a member has a say.
@@ -525,18 +571,18 @@ impl Host for Core {
             false => founding::remembered(tx, former),
         });
         let known = known.await.map_err(|_| Refusal::Unavailable)?;
-        let known_now = known.incarnation.max(in_memory.incarnation);
+        let known = known.max(in_memory);
         // One that has lost what it knew of its last lives has to be told, and votes not yet.
         let votes = matches!(hello.standing, Standing::Founded { votes: true, .. });
-        if former == life.member && votes && life.incarnation < known_now {
+        if former == life.member && votes && life.incarnation < known.incarnation {
             return Err(Refusal::Outlived);
         }
         self.note(life.member, news);
         self.hear_vote(life.member, votes);
         Ok(Welcome {
             hello: self.hello(),
-            incarnation: known.incarnation.max(in_memory.incarnation),
-            commits: known.commits.max(in_memory.commits),
+            incarnation: known.incarnation,
+            commits: known.commits,
         })
     }
 
@@ -559,9 +605,22 @@ impl Host for Core {
         }
         self.note(life.member, news);
         self.hear_vote(life.member, votes);
-        // Who no longer listens has begun already, and who listens does nothing else.
-        _ = self.welcomes.try_send((addr, welcome));
-        Ok(())
+        let told = self.told_commits();
+        if let Some(beginning) = &mut self.state().beginning {
+            beginning.hear(addr, welcome, told);
+        }
+        self.spoke.notify_one();
+        match self.end_if_forgotten().await {
+            true => Err(Refusal::Unavailable),
+            false => Ok(()),
+        }
+    }
+
+    fn parted(&self, addr: &TrackerAddr) {
+        if let Some(beginning) = &mut self.state().beginning {
+            beginning.part(addr);
+        }
+        self.spoke.notify_one();
     }
 
     fn outlived(&self, life: Life) {

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::builder::DhtBindError;
@@ -15,7 +14,6 @@ use super::node::DhtNode;
 use super::{startup, upkeep};
 use crate::identity::key::{NoRandomness, SigningKey};
 use crate::identity::{MemberId, RingId, TrackerAddr};
-use crate::limits::WELCOMES_WAITING_MAX;
 use crate::store::{Store, StoreError};
 use crate::transport::Endpoint;
 use crate::wire::ring::RingMember;
@@ -117,14 +115,13 @@ pub(super) async fn start(
             "the disk of this tracker has lost what it had"
         );
     }
-    let (welcomed, welcomes) = mpsc::channel(WELCOMES_WAITING_MAX);
-    let core = Arc::new(Core::new(identity, own, store, authority, skew, welcomed));
+    let (returning, others) = (beginning.is_returning(), beginning.others());
+    let core = Arc::new(Core::new(identity, own, store, authority, skew, beginning));
     let links = Links::new(endpoint, ring, me);
     let member = Arc::new(Member::new(core.clone(), links, founders.len()));
     match core.record() {
         Some(record) => {
             // Until it votes it answers nothing, but it knows its ring.
-            let returning = beginning.is_returning();
             core.become_member(record.clone(), core.life(), returning, core.ahead())
                 .await?;
             member.links.set_members(record.members());
@@ -133,12 +130,12 @@ pub(super) async fn start(
     }
     member.links.start(Arc::downgrade(&core));
     let mut tasks = JoinSet::new();
-    if founders.len() == 1 && beginning.others().is_empty() {
-        startup::begin(&member, beginning, welcomes).await?;
+    if founders.len() == 1 && others.is_empty() {
+        startup::begin(&member).await?;
     } else {
         let beginner = member.clone();
         let begun = async move {
-            if let Err(error) = startup::begin(&beginner, beginning, welcomes).await {
+            if let Err(error) = startup::begin(&beginner).await {
                 beginner.core.fail(error);
             }
         };

@@ -62,6 +62,9 @@ pub(crate) trait Host: Send + Sync + 'static {
         welcome: Welcome,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// The connection broke over which the tracker dialed at `addr` was [welcomed](Host::welcomed) last.
+    fn parted(&self, addr: &TrackerAddr);
+
     /// Another member has refused the hello of this life, as it has heard a later one.
     fn outlived(&self, life: Life);
 

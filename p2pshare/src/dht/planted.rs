@@ -72,6 +72,8 @@ faults! {
     AmnesiacVotes,
     /// A founder does not wait for the others.
     FoundingAlone,
+    /// A founder has a say once all others were empty, though not all have told of its list.
+    StaleFoundingWord,
     /// A commit that others remember and the disk does not is not noticed.
     LostTailIgnored,
     /// Only this machine's own file tells of a lost tail, not what others remember.

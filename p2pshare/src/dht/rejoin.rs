@@ -31,10 +31,12 @@ use super::planted::{Fault, planted};
 use super::quorum::majority;
 use crate::identity::MemberId;
 use crate::limits::{
-    REPLICA_PAGE_ROWS, RETURN_ANSWER_TIMEOUT, RETURN_PAUSE_FIRST, RETURN_PAUSE_LONGEST, RETURN_REST,
+    REPLICA_PAGE_ROWS, RETURN_ANSWER_TIMEOUT, RETURN_LOST_ROWS_MAX, RETURN_PAUSE_FIRST,
+    RETURN_PAUSE_LONGEST, RETURN_REST,
 };
 use crate::wire::ring::{
-    Epoch, Life, PullPlace, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, Slice,
+    Epoch, Life, PullPlace, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey,
+    RowState, Slice,
 };
 
 /// The machine.
@@ -53,6 +55,9 @@ pub(crate) struct Return {
     pause: Option<Instant>,
     /// Whose page its own replica was asked to install, and in which epoch. It is asked for one at a time.
     installing: Option<(MemberId, Epoch)>,
+    /// Rows that another one could not read. What they are at the rest may be older than what was decided, so in the
+    /// end this member's replica has them for damaged too, and is as silent about them.
+    lost: BTreeSet<RowKey>,
     /// When to ask itself again after it failed.
     install_at: Instant,
     rng: SmallRng,
@@ -135,6 +140,7 @@ impl Return {
             tries: 0,
             pause: None,
             installing: None,
+            lost: BTreeSet::new(),
             install_at: now,
             rng: SmallRng::seed_from_u64(seed),
             pulled: Returned {
@@ -176,6 +182,7 @@ impl Return {
             other.silent = silent;
         }
         self.pause = None;
+        self.lost.clear();
         self.go_on(now);
     }
 
@@ -206,8 +213,13 @@ impl Return {
         if self.finished || self.pause.is_some() {
             return;
         }
-        if self.is_enough(|other| matches!(other.rows, Rows::All)) {
-            return self.finish();
+        if self.has_all() {
+            match self.lost.is_empty() {
+                true => self.finish(),
+                false if self.installing.is_none() && self.install_at <= now => self.lose(),
+                false => {}
+            }
+            return;
         }
         let pulls = self.is_enough(|other| other.fenced);
         let due = self.others.iter().filter(|(_, other)| other.ask_at <= now);
@@ -262,11 +274,22 @@ impl Return {
         }
     }
 
+    /// Has its own replica take the rows for damaged that others could not read.
+    fn lose(&mut self) {
+        let lost = |key: &RowKey| ReplicaRow::of_state(key.clone(), RowState::default());
+        let rows = self.lost.iter().map(lost).collect();
+        self.installing = Some((self.life.member, self.epoch));
+        self.ask(self.life.member, ReplicaCall::Install { rows });
+    }
+
     /// Its own replica has installed what it was given last.
     fn on_installed(&mut self, now: Instant) {
         let Some((member, epoch)) = self.installing.take() else {
             return;
         };
+        if member == self.life.member && epoch == self.epoch {
+            self.lost.clear();
+        }
         if let Some(other) = self.others.get_mut(&member).filter(|_| epoch == self.epoch)
             && let Rows::Page(rows, next) = &mut other.rows
         {
@@ -300,6 +323,11 @@ impl Return {
         if let Some(other) = self.others.get_mut(&from)
             && matches!(&other.rows, Rows::From(place) if other.fenced && place == asked)
         {
+            let (lost, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(ReplicaRow::is_damaged);
+            if self.lost.len() + lost.len() > RETURN_LOST_ROWS_MAX {
+                return self.on_failure(now, from);
+            }
+            self.lost.extend(lost.into_iter().map(|row| row.key));
             other.rows = Rows::Page(rows, next);
             other.answered(now);
         }
@@ -315,6 +343,10 @@ impl Return {
             other.asked = false;
             other.ask_at = now + RETURN_REST;
         }
+    }
+
+    fn has_all(&self) -> bool {
+        self.is_enough(|other| matches!(other.rows, Rows::All))
     }
 
     /// Whether of each slice so many of the others are as `is` says that every majority of its replicas has one of
@@ -384,7 +416,8 @@ impl Machine for Return {
         let asked = self.others.values();
         let asked = asked.filter(|other| self.question(other, pulls).is_some());
         let has_page = |other: &Other| matches!(other.rows, Rows::Page(..));
-        let install = self.installing.is_none() && self.others.values().any(has_page);
+        let installs = self.others.values().any(has_page) || self.has_all();
+        let install = self.installing.is_none() && installs;
         asked
             .map(|other| other.ask_at)
             .chain(install.then_some(self.install_at))

@@ -328,12 +328,15 @@ impl Replica {
         Ok(ReplicaAnswer::Accepted { ballot })
     }
 
-    /// Takes what another replica has accepted, if it is newer.
+    /// Takes what another replica has accepted, if it is newer, or that it can no longer read it.
     pub(crate) fn install(
         &mut self,
         tx: &mut Transaction<'_>,
         row: ReplicaRow,
     ) -> Result<(), StoreError> {
+        if row.is_damaged() {
+            return self.lose(tx, &row.key);
+        }
         let next = Register::of(row.accepted, row.state);
         let before = match register(tx, &row.key) {
             Ok(register) => register.accepted,
@@ -345,6 +348,21 @@ impl Replica {
             return Ok(());
         }
         self.store(tx, &row.key, before, next)
+    }
+
+    /// Has a row for one that cannot be read: whoever could tell what was accepted for it cannot read it either.
+    fn lose(&mut self, tx: &mut Transaction<'_>, key: &RowKey) -> Result<(), StoreError> {
+        tracing::error!(
+            ?key,
+            "a row is damaged at another tracker too, and cannot be learnt again"
+        );
+        let place = row_key::encode(key);
+        if tx.get(Table::Rows, &place)?.is_none() {
+            self.rows += 1;
+            tx.put(Table::Meta, ROWS_KEY, self.rows.to_be_bytes())?;
+        }
+        tx.put(Table::Rows, place, LOST)?;
+        self.tree.scrub(tx, slice_of_row(key)).map(drop)
     }
 
     /// Writes the register of a row that could not be read. What that added to its leaf is not known, so that the
@@ -416,11 +434,6 @@ impl Replica {
             call @ (ReplicaCall::List { .. } | ReplicaCall::Scan { .. }) => own_page(view, call),
             ReplicaCall::Pull { with, place, limit } => {
                 let (rows, next) = self.pull(view, with, &place, limit)?;
-                // Whoever comes back would take it for a row of which nobody has accepted anything.
-                if let Some(row) = rows.iter().find(|row| row.is_damaged()) {
-                    tracing::error!(key = ?row.key, ?with, "a damaged row keeps another tracker from coming back");
-                    return Ok(ReplicaAnswer::Unavailable);
-                }
                 Ok(ReplicaAnswer::Pulled {
                     epoch,
                     asked: place,
@@ -592,6 +605,8 @@ pub(crate) fn decode<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<
     }
 }
 
+/// What stands on disk for a row that is lost: no register.
+const LOST: [u8; 0] = [];
 const FENCE_KEY: &[u8] = b"fence";
 const CEILING_KEY: &[u8] = b"ceiling";
 const ROWS_KEY: &[u8] = b"rows";

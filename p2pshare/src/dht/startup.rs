@@ -3,72 +3,78 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
-use super::founding::{Beginning, Step};
+use super::founding::Step;
 use super::host::now;
 use super::member::Member;
 use super::rejoin::Return;
-use crate::identity::TrackerAddr;
+use crate::limits::VOTE_PATIENCE;
 use crate::store::StoreError;
-use crate::wire::ring::{Epoch, Life, RingRecord, Welcome};
-
-/// What others said when they were met.
-pub(super) type Welcomes = mpsc::Receiver<(TrackerAddr, Welcome)>;
+use crate::wire::ring::{Epoch, Life, RingRecord};
 
 /// Runs until the member votes.
-pub(super) async fn begin(
-    member: &Arc<Member>,
-    mut beginning: Beginning,
-    mut welcomes: Welcomes,
-) -> Result<(), StoreError> {
-    // What was said when links came up may be old by the time that the last one has spoken: whoever is about to
-    // found has all say it again.
-    let mut sure = beginning.others().is_empty();
-    loop {
-        let founds = beginning.founds();
-        match beginning.step() {
-            Step::Wait(addrs) => member.core.set_waiting_for(addrs),
-            Step::Join(_) if founds && !sure => {
-                sure = true;
-                beginning.ask_again();
-                member.links.become_member(member.core.life().member);
+pub(super) async fn begin(member: &Arc<Member>) -> Result<(), StoreError> {
+    let core = &member.core;
+    // Until when it waits for those whom it need not hear: they may be the ones who remember what it has forgotten.
+    let mut patience = None;
+    while let Some(step) = core.step() {
+        let mut wakes = None;
+        match step {
+            Step::Wait(addrs) => core.set_waiting_for(addrs),
+            Step::Propose(record) => {
+                propose(member, &record).await?;
+                core.has_proposed(record);
+                continue;
             }
-            Step::Join(record) => {
-                drop(welcomes);
-                return join(member, record).await;
+            Step::Join(record, silent) => {
+                let until = *patience.get_or_insert(Instant::now() + VOTE_PATIENCE);
+                if silent.is_empty() || until <= Instant::now() {
+                    return join(member, record).await;
+                }
+                core.set_waiting_for(silent);
+                wakes = Some(until);
             }
             Step::Return {
                 record,
                 life,
                 ahead,
-            } => {
-                drop(welcomes);
-                return come_back(member, record, life, ahead).await;
-            }
+            } => return come_back(member, record, life, ahead).await,
             Step::NotAMember(record) => {
-                tracing::error!(
-                    own = %member.core.own,
-                    "the ring has been founded without this tracker"
-                );
+                tracing::error!(own = %core.own, "the ring has been founded without this tracker");
                 let members = record.members().iter();
-                member
-                    .core
-                    .set_waiting_for(members.map(|m| m.addr.clone()).collect());
+                core.set_waiting_for(members.map(|m| m.addr.clone()).collect());
             }
             Step::TwoRings(addrs) => {
                 tracing::error!(
                     ?addrs,
                     "two rings were founded with this key; all but one have to be stopped"
                 );
-                member.core.set_waiting_for(addrs);
+                core.set_waiting_for(addrs);
             }
         }
-        match welcomes.recv().await {
-            Some((addr, welcome)) => beginning.hear(addr, welcome),
-            None => return Ok(()),
+        let woken = async {
+            match wakes {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = core.spoken() => {}
+            () = woken => {}
         }
     }
+    Ok(())
+}
+
+/// Has a list on disk by which nobody has a say yet, and tells all others.
+async fn propose(member: &Arc<Member>, record: &RingRecord) -> Result<(), StoreError> {
+    let core = &member.core;
+    core.become_member(record.clone(), core.life(), false, core.ahead())
+        .await?;
+    member.links.set_members(record.members());
+    member.links.speak_anew();
+    Ok(())
 }
 
 async fn join(member: &Arc<Member>, record: RingRecord) -> Result<(), StoreError> {
@@ -101,6 +107,7 @@ async fn come_back(
     ahead: u64,
 ) -> Result<(), StoreError> {
     let core = &member.core;
+    core.learns();
     // Whatever others know of earlier lives, this one is later.
     let life = Life {
         incarnation: life

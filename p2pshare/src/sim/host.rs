@@ -89,11 +89,7 @@ impl Host {
         let Some(life) = &self.life else {
             return commits;
         };
-        let votes = life
-            .serving
-            .as_ref()
-            .is_some_and(|serving| serving.replica.votes());
-        if votes { commits } else { life.commits }
+        if life.votes() { commits } else { life.commits }
     }
 }
 
@@ -181,11 +177,15 @@ impl Life {
         self.identity.record.as_ref()
     }
 
+    pub(super) fn votes(&self) -> bool {
+        let serving = self.serving.as_ref();
+        serving.is_some_and(|serving| serving.replica.votes())
+    }
+
     /// Remembers what a member told of itself.
     pub(super) fn note(&mut self, member: MemberId, news: Remembered) {
         let heard = self.heard.entry(member).or_default();
-        heard.incarnation = heard.incarnation.max(news.incarnation);
-        heard.commits = heard.commits.max(news.commits);
+        *heard = heard.max(news);
     }
 }
 

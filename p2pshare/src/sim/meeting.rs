@@ -88,6 +88,13 @@ impl World {
             let Some(to) = self.hosts.iter().position(|other| other.addr == addr) else {
                 continue;
             };
+            let broken = self.hosts[to].life.is_none() || !self.network.linked(host, to);
+            if broken
+                && self.rng.random_bool(0.3)
+                && let Some(life) = &mut self.hosts[host].life
+            {
+                life.beginning.part(&addr);
+            }
             for after in self.network.fate(&mut self.rng, host, to).arrives {
                 let hello = Box::new(hello.clone());
                 let from = (host, number);
@@ -182,11 +189,12 @@ impl World {
         let from = hello.life.member;
         life.note(from, news);
         self.hear_clock(host, from, said, (round_trip, RING_HELLO_TIMEOUT));
+        let told = self.hosts[host].told_commits();
         let Some(life) = self.life(host, number) else {
             return;
         };
         if !life.begun {
-            life.beginning.hear(hello.addr.clone(), welcome);
+            life.beginning.hear(hello.addr.clone(), welcome, told);
             self.step(host);
         }
     }
@@ -197,15 +205,21 @@ impl World {
             return;
         };
         let known = life.identity.life;
-        let founds = life.beginning.founds();
+        let ahead = self.hosts[host].ahead;
         match life.beginning.step() {
             Step::Wait(_) => {}
-            Step::Join(record) => {
+            Step::Propose(record) => {
+                self.become_member(host, record.clone(), known, false, ahead);
+                if let Some(life) = &mut self.hosts[host].life {
+                    life.beginning.has_proposed(record);
+                }
+                self.step(host);
+            }
+            Step::Join(record, _) => {
                 let epoch = record.epoch;
-                let ahead = self.hosts[host].ahead;
                 let mut others = self.hosts.iter().enumerate().filter(|(at, _)| *at != host);
-                if founds && others.all(|(_, there)| there.word.is_silent()) {
-                    // Whatever it said in a ring that it alone had founded and has forgotten, it said to itself.
+                if others.all(|(_, there)| there.word.is_silent()) {
+                    // Whatever it said and has forgotten, it said to itself.
                     self.hosts[host].word = Word::default();
                 }
                 self.become_member(host, record, known, false, ahead);
@@ -231,6 +245,8 @@ impl World {
                 self.tally.broke("return");
                 self.begin_return(host);
             }
+            // A wipe may leave the founding undecided, as long as nobody has a say.
+            Step::TwoRings(_) if self.founded.is_none() => {}
             Step::NotAMember(_) | Step::TwoRings(_) => {
                 self.tally
                     .violations
@@ -291,6 +307,17 @@ impl World {
 
     /// A member has a say from now on, in this epoch or a later one.
     pub(super) fn begin_to_vote(&mut self, host: usize, epoch: Epoch) {
+        let record = self.hosts[host]
+            .life
+            .as_ref()
+            .and_then(|life| life.record().cloned());
+        if let Some(record) = record {
+            let founded = self.founded.get_or_insert_with(|| record.clone());
+            if founded.contradicts(&record) {
+                let broken = format!("member {host} has a say in a second ring");
+                self.tally.violations.push(broken);
+            }
+        }
         let there = &mut self.hosts[host];
         if !there.word.may_return_in(epoch) {
             let broken =
@@ -344,7 +371,7 @@ impl World {
             None => Standing::Empty,
             Some(record) => Standing::Founded {
                 record: record.clone(),
-                votes: false,
+                votes: life.votes(),
             },
         };
         Hello {

@@ -18,11 +18,13 @@ pub(super) enum Temper {
     Restless,
     /// All change one row, and try again when it may have forgotten.
     Late,
+    /// Members forget and miss each other while they found the ring.
+    Founders,
 }
 
 impl Temper {
     /// One of them, half of the time the first.
-    pub(super) const DRAWN: [Self; 10] = [
+    pub(super) const DRAWN: [Self; 11] = [
         Self::Any,
         Self::Any,
         Self::Any,
@@ -33,6 +35,7 @@ impl Temper {
         Self::Forgetters,
         Self::Restless,
         Self::Late,
+        Self::Founders,
     ];
 
     /// In which worlds a mistake shows that hardly ever does in others.
@@ -45,6 +48,7 @@ impl Temper {
             }
             Fault::SilentLivesCount | Fault::OthersMemoryIgnored => Self::Restless,
             Fault::RetryAsFirst => Self::Late,
+            Fault::StaleFoundingWord => Self::Founders,
             _ => return None,
         })
     }
@@ -58,6 +62,7 @@ impl Temper {
             Self::Forgetters => "forgetters",
             Self::Restless => "restless",
             Self::Late => "late",
+            Self::Founders => "founders",
         }
     }
 
@@ -76,6 +81,15 @@ impl Temper {
                 Kind::Slow,
             ]),
             Self::Late => Some(&[Kind::Crash, Kind::CrashAtSync, Kind::Loss]),
+            Self::Founders => Some(&[
+                Kind::Wipe,
+                Kind::Wipe,
+                Kind::LoseTail,
+                Kind::Crash,
+                Kind::Partition,
+                Kind::OneWay,
+                Kind::Loss,
+            ]),
         }
     }
 

@@ -17,6 +17,7 @@ use super::temper::Temper;
 use super::world::{Event, World};
 use crate::dht::sim::{majority, remembered};
 use crate::store::ModelDisk;
+use crate::wire::ring::RingRecord;
 
 /// The troubles of one world.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Troubles {
     kinds: Vec<Kind>,
     /// The longest between two.
     pause: Duration,
+    /// Whether they begin before the ring is founded.
+    early: bool,
     /// Whether they are over.
     over: bool,
     /// The longest that a client thinks.
@@ -103,7 +106,11 @@ impl Troubles {
                 Some(kinds) => kinds.to_vec(),
                 None => Kind::ALL.sample(rng, count).copied().collect(),
             },
-            pause: Duration::from_millis([300, 1000, 4000][rng.random_range(0..3)]),
+            pause: match temper {
+                Temper::Founders => Duration::from_millis(150),
+                _ => Duration::from_millis([300, 1000, 4000][rng.random_range(0..3)]),
+            },
+            early: temper == Temper::Founders || rng.random_bool(0.1),
             over: false,
             thinking: Duration::from_millis([10, 60, 400][rng.random_range(0..3)]),
         }
@@ -111,6 +118,22 @@ impl Troubles {
 }
 
 impl Troubles {
+    /// When they begin.
+    pub(super) fn begin(&self) -> Duration {
+        match self.early {
+            true => Duration::ZERO,
+            false => Duration::from_secs(1),
+        }
+    }
+
+    /// When all members have started.
+    pub(super) fn all_started(&self) -> Duration {
+        match self.early {
+            true => Duration::from_secs(1),
+            false => Duration::ZERO,
+        }
+    }
+
     /// The longest that a client thinks.
     pub(super) fn thinking(&self) -> Duration {
         self.thinking
@@ -220,10 +243,7 @@ impl World {
     /// A member loses its disk, or the newest part of it, unless another one has lost its memory too, or nobody
     /// would know.
     fn forget(&mut self, kind: Kind, host: usize) -> bool {
-        if self.hosts.len() < 3
-            || self.hosts.iter().any(|host| host.forgetful)
-            || self.hosts.iter().any(|host| host.id.is_none())
-        {
+        if self.hosts.len() < 3 || self.hosts.iter().any(|host| host.forgetful) {
             return false;
         }
         let (mut disk, mut noted) = (self.hosts[host].disk.clone(), self.hosts[host].noted);
@@ -287,12 +307,43 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.troubles.over = true;
         self.network.heal();
+        self.settle_founding();
         for host in &mut self.hosts {
             host.disk_delay = DISK_DELAY;
             host.asleep_until = None;
             host.dies = None;
         }
         self.clients.iter_mut().for_each(Client::begin_no_more);
+    }
+}
+
+impl World {
+    /// Where a wipe has left two lists of founders, the operator wipes whoever has the one by which nobody votes; if
+    /// nobody votes at all, nothing was said, and he wipes all.
+    fn settle_founding(&mut self) {
+        let listed = |there: &Host| there.life.as_ref().and_then(|life| life.record().cloned());
+        let lists: Vec<_> = self.hosts.iter().map(listed).collect();
+        let right = self
+            .founded
+            .as_ref()
+            .or(lists.iter().flatten().next())
+            .cloned();
+        let Some(right) = right else {
+            return;
+        };
+        let is_wrong =
+            |list: &Option<RingRecord>| list.as_ref().is_some_and(|list| list.contradicts(&right));
+        if !lists.iter().any(is_wrong) {
+            return;
+        }
+        self.tally.broke("founding that a wipe undid");
+        for (host, list) in lists.iter().enumerate() {
+            if self.founded.is_none() || is_wrong(list) {
+                self.crash(host);
+                self.hosts[host].disk = ModelDisk::default();
+                self.hosts[host].noted = 0;
+            }
+        }
     }
 }
 

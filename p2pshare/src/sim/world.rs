@@ -22,7 +22,7 @@ use super::trouble::Troubles;
 use crate::dht::sim::encode;
 use crate::identity::PeerId;
 use crate::time::RingClock;
-use crate::wire::ring::{Hello, ReplicaAnswer, ReplicaRequest, Welcome};
+use crate::wire::ring::{Hello, ReplicaAnswer, ReplicaRequest, RingRecord, Welcome};
 
 /// Everything there is.
 pub(super) struct World {
@@ -43,6 +43,8 @@ pub(super) struct World {
     /// The true time, and how far wrong clocks may have carried the ring's.
     pub(super) carried: RingClock,
     pub(super) tally: Tally,
+    /// The list by which somebody had a say first.
+    pub(super) founded: Option<RingRecord>,
 }
 
 /// What happens at one moment.
@@ -175,15 +177,17 @@ impl World {
             history: History::default(),
             carried: clocks::carried(began),
             tally: Tally::default(),
+            founded: None,
             rng,
         };
         for host in 0..members {
-            this.plan(Duration::ZERO, Event::Started { host });
+            let after = this.between(Duration::ZERO, this.troubles.all_started());
+            this.plan(after, Event::Started { host });
         }
         for client in 0..CLIENTS {
             this.plan(Duration::from_millis(500), Event::Client { client });
         }
-        this.plan(Duration::from_secs(1), Event::Trouble);
+        this.plan(this.troubles.begin(), Event::Trouble);
         this
     }
 

@@ -76,6 +76,12 @@ pub enum StoreError {
     /// Whoever starts again from it learns that first.
     #[error("another tracker runs, or ran, as this one: a later life of it has spoken")]
     Superseded,
+    /// Another tracker remembers more of what this one has said than is here: the disk has lost what it had synced.
+    /// Whoever starts again from it learns that first.
+    #[error(
+        "the disk of this tracker has lost what it had: another one remembers more; start it again, and it learns that anew"
+    )]
+    Forgotten,
     /// A job panicked inside the writer. Nothing of its batch was committed.
     #[error("a job panicked in the writer of the store")]
     JobPanicked,

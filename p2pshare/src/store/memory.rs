@@ -36,6 +36,16 @@ impl MemoryDisk {
         state.unsynced.clear();
     }
 
+    /// Another disk with what was synced to this one by now.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self::default();
+        let synced = self.lock().synced.clone();
+        let mut state = copy.lock();
+        (state.visible, state.synced) = (synced.clone(), synced);
+        drop(state);
+        copy
+    }
+
     /// The number of commits asked for so far.
     pub(crate) fn commits(&self) -> u64 {
         self.lock().commits

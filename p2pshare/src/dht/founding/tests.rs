@@ -1,7 +1,12 @@
 //! What a member knows at the start of a life of what its disk has lost.
 
 use super::*;
+use crate::identity::PeerId;
+use crate::identity::key::SigningKey;
+use crate::identity::token::{Signed, TrackerCertificate};
 use crate::store::ModelDisk;
+use crate::time::Timestamp;
+use crate::wire::ring::Hello;
 
 const RING: RingId = RingId::from_bytes([1; 32]);
 
@@ -52,4 +57,128 @@ fn a_loss_that_the_machine_noted_is_known_until_it_is_made_good() {
     assert!(start(&mut disk, 0).returning);
     speak(&mut disk, 0);
     assert!(!start(&mut disk, 0).returning);
+}
+
+fn member(number: u8) -> RingMember {
+    RingMember {
+        id: MemberId::from_bytes([number; 16]),
+        addr: format!("10.0.0.{number}:9000").parse().unwrap(),
+    }
+}
+
+/// The founders.
+fn three() -> Vec<RingMember> {
+    (1..=3).map(member).collect()
+}
+
+fn list() -> RingRecord {
+    RingRecord::new(Epoch::FOUNDING, three()).unwrap()
+}
+
+/// How the first founder begins, over what is on its disk.
+fn first_founder(disk: &mut ModelDisk) -> Beginning {
+    let founders = three().into_iter().map(|founder| founder.addr);
+    Beginning::new(&start(disk, 0), member(1).addr, founders.collect())
+}
+
+/// What a member says of itself, who remembers so many commits of the other.
+fn welcome(id: u8, standing: Standing, commits: u64) -> Welcome {
+    let key = SigningKey::from_seed(&[7; 32]);
+    let member = MemberId::from_bytes([id; 16]);
+    let certificate = TrackerCertificate::V1 {
+        ring: RING,
+        member,
+        peer: PeerId::from_bytes([0; 32]),
+        token_key: key.verifying_key(),
+        issued: Timestamp::from_millis(0),
+    };
+    let hello = Hello {
+        certificate: Signed::sign(&certificate, &key),
+        life: Life {
+            member,
+            incarnation: 1,
+        },
+        addr: "10.0.0.9:9000".parse().unwrap(),
+        standing,
+        commits: 0,
+        clock: Timestamp::from_millis(0),
+    };
+    Welcome {
+        hello,
+        incarnation: 0,
+        commits,
+    }
+}
+
+fn tells(votes: bool) -> Standing {
+    let record = list();
+    Standing::Founded { record, votes }
+}
+
+#[test]
+fn no_founder_has_a_say_before_all_others_have_told_of_its_list_in_whichever_life() {
+    let mut disk = ModelDisk::default();
+    let mut founder = first_founder(&mut disk);
+    for other in [2, 3] {
+        assert!(matches!(founder.step(), Step::Wait(_)));
+        founder.hear(member(other).addr, welcome(other, Standing::Empty, 0), 0);
+    }
+    assert_eq!(founder.step(), Step::Propose(list()));
+    disk.write(|tx| set_record(tx, &list())).unwrap();
+    disk.sync();
+    founder.has_proposed(list());
+    let both = vec![member(2).addr, member(3).addr];
+    assert_eq!(founder.step(), Step::Wait(both.clone()));
+    // One has lost its disk meanwhile; its list was never heard, and its new id is in none.
+    founder.hear(member(2).addr, welcome(9, Standing::Empty, 0), 0);
+    founder.hear(member(3).addr, welcome(3, tells(false), 0), 0);
+    assert_eq!(founder.step(), Step::Wait(vec![member(2).addr]));
+    let mut told = founder.clone();
+    told.hear(member(2).addr, welcome(2, tells(false), 0), 0);
+    assert_eq!(told.step(), Step::Join(list(), vec![]));
+    // One who votes has heard all.
+    founder.hear(member(3).addr, welcome(3, tells(true), 0), 0);
+    assert_eq!(founder.step(), Step::Join(list(), vec![]));
+
+    let mut later = first_founder(&mut disk);
+    assert_eq!(later.step(), Step::Wait(both));
+    later.hear(member(3).addr, welcome(3, tells(false), 0), 0);
+    assert_eq!(later.step(), Step::Wait(vec![member(2).addr]));
+    // Once it has voted, a majority is enough for all its lives.
+    disk.write(set_voting).unwrap();
+    disk.sync();
+    let mut member_of_it = first_founder(&mut disk);
+    member_of_it.hear(member(3).addr, welcome(3, tells(false), 0), 0);
+    let silent = vec![member(2).addr];
+    assert_eq!(member_of_it.step(), Step::Join(list(), silent));
+}
+
+#[test]
+fn that_a_founder_was_empty_counts_no_longer_than_its_link() {
+    let mut founder = first_founder(&mut ModelDisk::default());
+    for other in [2, 3] {
+        founder.hear(member(other).addr, welcome(other, Standing::Empty, 0), 0);
+    }
+    founder.part(&member(2).addr);
+    assert_eq!(founder.step(), Step::Wait(vec![member(2).addr]));
+    founder.hear(member(2).addr, welcome(2, tells(false), 0), 0);
+    founder.part(&member(2).addr);
+    assert_eq!(founder.step(), Step::Propose(list()));
+}
+
+#[test]
+fn what_somebody_remembers_of_a_lost_tail_is_not_unsaid() {
+    let mut disk = ModelDisk::default();
+    start(&mut disk, 0);
+    disk.write(|tx| set_record(tx, &list())).unwrap();
+    speak(&mut disk, 0);
+    let (mut founder, commits) = (first_founder(&mut disk), disk.commits());
+    founder.hear(member(2).addr, welcome(2, tells(true), 1000), commits);
+    // It has met this life now, and somebody else answers for it.
+    founder.hear(member(2).addr, welcome(2, tells(true), 0), commits);
+    founder.hear(member(3).addr, welcome(3, tells(true), 0), commits);
+    let Step::Return { ahead, .. } = founder.step() else {
+        panic!("{:?}", founder.step())
+    };
+    assert!(ahead > 1000);
 }

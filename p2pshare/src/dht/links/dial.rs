@@ -118,7 +118,8 @@ impl<H: Host> Dialer<H> {
             connection.close(CloseCode::Done);
             return Err(Trouble::Itself);
         }
-        host.heard(other.life.member, other.clocks, round_trip, other.commits);
+        // Its commits are noted with its life, once that is known not to be over.
+        host.heard(other.life.member, other.clocks, round_trip, 0);
         Ok(welcome)
     }
 
@@ -180,6 +181,9 @@ impl<H: Host> Dialer<H> {
         if let Some(wire) = up {
             wire.set(None);
             self.shared.link_changed(found.member, false);
+        }
+        if let Some(host) = self.shared.host() {
+            host.parted(&self.addr);
         }
     }
 

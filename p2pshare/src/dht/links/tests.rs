@@ -94,6 +94,8 @@ impl Host for Member {
         Ok(())
     }
 
+    fn parted(&self, _: &TrackerAddr) {}
+
     fn outlived(&self, life: Life) {
         self.say(Event::Outlived(life));
     }

@@ -7,7 +7,7 @@ use self::world::*;
 use super::*;
 use crate::dht::row_key;
 use crate::limits::LEASE_EXCHANGE_INTERVAL;
-use crate::store::Table;
+use crate::store::{MemoryDisk, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -308,6 +308,46 @@ async fn a_row_that_is_damaged_for_good_costs_the_one_member_of_a_ring_nothing_e
         world.kill(0, nodes.remove(0)).await;
         nodes.push(world.start(0).await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_damaged_at_one_keeps_no_other_from_coming_back() {
+    let (mut world, mut nodes) = World::founded(3).await;
+    fill(&nodes, 0..10).await;
+    until("all rows", || nodes.iter().all(|node| rows_of(node) == 10)).await;
+    world.kill(2, nodes.pop().unwrap()).await;
+    world.disks[2] = MemoryDisk::default();
+    damage(&world, 0, 3);
+    nodes.push(world.start(2).await);
+    for _ in 0..2 {
+        all_reach(&nodes, 3).await;
+        // What the one who can read it has may be older than what the two had agreed on.
+        let refused = nodes[2].read(&key(3)).await;
+        assert!(
+            matches!(refused, Err(RowError::InsufficientReplicas { .. })),
+            "{refused:?}"
+        );
+        for lost in [0, 1] {
+            world.cut_off(lost);
+            reaches(&nodes[2], 2).await;
+            has(&nodes[2], 4..10).await;
+            world.network.heal();
+            all_reach(&nodes, 3).await;
+        }
+        assert_eq!(rows_of(&nodes[2]), 10);
+        world.kill(2, nodes.pop().unwrap()).await;
+        nodes.push(world.start(2).await);
+    }
+    // Wiped once the other's row is right again, it learns that one too.
+    world.kill(2, nodes.pop().unwrap()).await;
+    let place = row_key::encode(&key(3));
+    let mut sound = world.disks[1].rows(Table::Rows).into_iter();
+    let (_, value) = sound.find(|(key, _)| *key == place).unwrap();
+    world.disks[0].plant(Table::Rows, &place, &value);
+    world.disks[2] = MemoryDisk::default();
+    nodes.push(world.start(2).await);
+    all_reach(&nodes, 3).await;
+    has(&nodes[2], 0..10).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -310,3 +310,121 @@ async fn another_member_at_a_members_address_is_not_taken_for_it() {
     are_one_ring(&nodes, 10).await;
     has(&nodes[2], 0..10).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_founder_that_heard_old_words_founds_no_second_ring() {
+    let mut met = 0;
+    for cut_after in (0..1000).step_by(20) {
+        let mut world = World::of(3);
+        world.network.set_far(ip(1), Duration::from_millis(60));
+        let mut nodes = Vec::new();
+        for i in 0..3 {
+            nodes.push(world.start(i).await);
+        }
+        pass(Duration::from_millis(cut_after)).await;
+        world.cut_off(2);
+        pass(Duration::from_secs(20)).await;
+        let votes: Vec<_> = nodes.iter().map(|node| node.status().votes).collect();
+        if votes != [true, true, false] {
+            // Nobody votes, or all do.
+            assert_eq!(votes[0], votes[1], "cut off after {cut_after} ms");
+            continue;
+        }
+        met += 1;
+        let third = nodes.pop().unwrap();
+        fill(&nodes, 0..5).await;
+        // The disk of the second is lost while the first is down.
+        world.kill(1, nodes.pop().unwrap()).await;
+        world.cut_off(2);
+        world.kill(0, nodes.pop().unwrap()).await;
+        world.disks[1] = MemoryDisk::default();
+        let second = world.start(1).await;
+        pass(MINUTE).await;
+        for node in [&second, &third] {
+            assert!(!node.status().votes, "cut off after {cut_after} ms");
+            assert!(create_as(node, 3, 777, Attempt::First).await.is_err());
+        }
+        let nodes = [world.start(0).await, second, third];
+        are_one_ring(&nodes, 5).await;
+        has(&nodes[2], 0..5).await;
+    }
+    assert!(met > 0);
+}
+
+/// A ring of three whose second member has lost the end of what it had synced, rows 10 to 20, which the third has, and
+/// whose first remembers nothing of it. The first and the second are down.
+async fn with_a_lost_tail() -> (World, DhtNode) {
+    let (mut world, mut nodes) = World::founded(3).await;
+    fill(&nodes, 0..10).await;
+    let earlier = world.disks[1].copy();
+    world.cut_off(0);
+    reaches(&nodes[2], 2).await;
+    fill(&nodes[1..], 10..20).await;
+    let third = nodes.pop().unwrap();
+    for i in [1, 0] {
+        world.kill(i, nodes.pop().unwrap()).await;
+    }
+    world.disks[1] = earlier;
+    (world, third)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_tail_that_only_the_slowest_remembers_is_known_before_the_member_votes() {
+    let (world, third) = with_a_lost_tail().await;
+    world.network.set_far(ip(2), Duration::from_millis(100));
+    let nodes = [world.start(0).await, world.start(1).await, third];
+    all_reach(&nodes, 3).await;
+    assert!(nodes[1].member.core.epoch().returns > 0);
+    for number in 10..20 {
+        let again = create_as(&nodes[0], number, 777, Attempt::First).await;
+        let conflict = matches!(again, Ok(RowChange::Conflict { .. }));
+        assert!(conflict, "{again:?}");
+    }
+    are_one_ring(&nodes, 20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_votes_ends_once_it_hears_that_it_has_forgotten_and_then_learns() {
+    let (world, third) = with_a_lost_tail().await;
+    world.cut_off(2);
+    let (first, second) = (world.start(0).await, world.start(1).await);
+    for node in [&first, &second] {
+        reaches(node, 2).await;
+    }
+    world.network.heal();
+    let failed = timeout(MINUTE, second.failed()).await.unwrap();
+    assert!(matches!(failed, StoreError::Forgotten), "{failed}");
+    world.kill(1, second).await;
+    let nodes = [first, world.start(1).await, third];
+    all_reach(&nodes, 3).await;
+    assert!(nodes[1].member.core.epoch().returns > 0);
+    are_one_ring(&nodes, 20).await;
+    has(&nodes[1], 0..20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_that_a_member_votes_before_its_disk_knows() {
+    let mut failures = 0;
+    for commit in 1..=8 {
+        let world = World::of(3);
+        world.disks[1].fail_commit(commit);
+        let _others = [world.start(0).await, world.start(2).await];
+        let Ok(node) = world.try_start(1).await else {
+            continue;
+        };
+        if timeout(MINUTE, node.failed()).await.is_err() {
+            break;
+        }
+        failures += 1;
+        let votes = node.status().votes;
+        let Standing::Founded { votes: told, .. } = node.member.core.hello().standing else {
+            continue;
+        };
+        world.kill(1, node).await;
+        world.disks[1].lose_power();
+        let meta = world.disks[1].rows(Table::Meta);
+        let knows = !meta.iter().any(|(key, _)| key == b"silent");
+        assert_eq!((votes, told), (knows, knows), "commit {commit}");
+    }
+    assert!(failures > 2, "{failures}");
+}

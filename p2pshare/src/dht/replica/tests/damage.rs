@@ -37,13 +37,17 @@ fn a_damaged_row_is_answered_for_again_once_something_newer_than_what_was_lost_i
         let failed = ring.ask(1, 2, Epoch::FOUNDING, read());
         let is_rows = matches!(failed, Err(StoreError::Corrupt { table: "rows", .. }));
         assert!(is_rows, "{failed:?}");
-        // Whoever comes back does not take it for a row that nobody has written.
+        // Whoever comes back is told, and does not take it for a row that nobody has written.
         let pull = ReplicaCall::Pull {
             with: id(2),
             place: PullPlace::START,
             limit: 10,
         };
-        assert_eq!(ask(&mut ring, pull), ReplicaAnswer::Unavailable);
+        let ReplicaAnswer::Pulled { rows, .. } = ask(&mut ring, pull) else {
+            panic!()
+        };
+        let damaged: Vec<_> = rows.iter().map(ReplicaRow::is_damaged).collect();
+        assert_eq!(damaged, [true, false]);
         let mut floor = 0;
         for call in [prepare(lost - 1), accept(lost - 1), accept(lost)] {
             let answer = ask(&mut ring, call);
