@@ -104,5 +104,6 @@ pub use store::{ShutdownError, StoreError};
 pub use time::Timestamp;
 pub use tracker::{Tracker, TrackerBindError, TrackerBuilder};
 pub use wire::tracker::{
-    Access, FileSummary, GroupSummary, JoinOutcome, MemberStatus, Password, Refusal, RingStatus,
+    Access, Availability, FileSummary, GroupSummary, JoinOutcome, MemberStatus, Password, Refusal,
+    RingStatus,
 };

@@ -45,6 +45,12 @@ pub(crate) const ANNOUNCEMENT_NUMBER_MAX: u64 = u64::MAX >> (ANNOUNCEMENT_STEP_B
 pub(crate) const ANNOUNCING_PEERS_MAX: usize = 16 * 1024;
 /// Holders in one answer: a random sample of them when there are more.
 pub(crate) const HOLDERS_SAMPLE_MAX: usize = 50;
+/// Of that many in such a sample, one has the whole; the others have parts, if there are as many of them.
+pub(crate) const HOLDERS_WHOLE_SHARE: usize = 4;
+/// For how long a tracker goes on with what it found when it was asked for a swarm that is larger than a sample.
+pub(crate) const CROWD_KEPT: Duration = Duration::from_secs(2);
+/// Bytes of such swarms, of all together.
+pub(crate) const CROWDS_KEPT_BYTES_MAX: usize = 64 << 20;
 /// How long a lease counts after it was announced.
 pub(crate) const LEASE_LIFE: Duration = Duration::from_secs(60);
 /// How often a peer renews its leases.
@@ -146,6 +152,11 @@ pub(crate) const PEER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const CHUNK_DEADLINE: Duration = Duration::from_secs(120);
 /// How long no byte may come from a source that was asked for chunks.
 pub(crate) const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// By how many the chunks that a source said it has, and then lacks, may be more than those that it gives. One whose
+/// file has just changed, or whose grant ended, lacks all that it is asked for at that moment.
+pub(crate) const BROKEN_WORDS_MAX: u32 = 8;
+/// How long one that did so again is not asked any more.
+pub(crate) const BROKEN_WORDS_REST: Duration = Duration::from_secs(600);
 /// Chunks asked of one source at once: 8 MiB, half of a stream's window.
 pub(crate) const CHUNK_WINDOW: usize = 16;
 /// Chunks asked at once of a source that has given none yet.
@@ -434,8 +445,13 @@ const _: () = assert!(CHUNK_WINDOW <= CHUNK_REQUESTS_MAX);
 const _: () = assert!(CHUNK_WINDOW_FIRST <= CHUNK_WINDOW);
 const _: () = assert!(SOURCE_IDLE_MAX.as_secs() < NO_SOURCE_PATIENCE.as_secs());
 const _: () = assert!(GRANT_LOOK.as_secs() * 4 < GRANT_LIFE.as_secs());
-const _: () =
-    assert!(HOLDERS_SAMPLE_MAX * ANNOUNCED_BITFIELD_BYTES_MAX < TRACKER_RESPONSE_BYTES_MAX);
+// Beside the bitfields and addresses of a sample, an answer has a byte for each of as many chunks as a bitfield.
+const _: () = assert!(
+    HOLDERS_SAMPLE_MAX * (ANNOUNCED_BITFIELD_BYTES_MAX + 32 + 32 * ANNOUNCED_ADDRS_MAX)
+        + 8 * ANNOUNCED_BITFIELD_BYTES_MAX
+        + 1024
+        <= TRACKER_RESPONSE_BYTES_MAX
+);
 const _: () = assert!(LEASE_PAYLOAD_BYTES_MAX + 255 <= LEASE_SLOT_BYTES_MAX);
 const _: () = assert!(FILES_PAGE_MAX <= LEASE_GET_KEYS_MAX);
 const _: () = assert!(LEASE_READ_PATIENCE.as_millis() < LEASE_SILENCE_MAX.as_millis());

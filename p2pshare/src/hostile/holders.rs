@@ -67,6 +67,7 @@ const TRICKS: &[(Trick, &str, Option<CloseCode>)] = {
     const FALSE: &str = "it sent digests that are not of the file";
     const BROKE: &str = "the connection broke";
     const EXHAUSTED: &str = "it has nothing that is missing";
+    const LACKING: &str = "it lacks chunk 0, which it said it has";
     const FAULT: Option<CloseCode> = Some(CloseCode::ProtocolError);
     &[
         (Trick::WrongBit, "it sent a bad chunk 0", FAULT),
@@ -83,7 +84,7 @@ const TRICKS: &[(Trick, &str, Option<CloseCode>)] = {
         (Trick::LongFrame, NONSENSE, Some(CloseCode::FrameTooLong)),
         (Trick::AnotherFrame, NONSENSE, FAULT),
         (Trick::Nothing, EXHAUSTED, None),
-        (Trick::Lacking, EXHAUSTED, None),
+        (Trick::Lacking, LACKING, None),
         (Trick::Refusing, "the peer refuses", None),
         (Trick::CutShort, BROKE, None),
         (Trick::HangsUp, BROKE, None),

@@ -96,6 +96,9 @@ pub struct DownloadProgress {
     pub total_bytes: u64,
     /// Peers that chunks come from now.
     pub peers: usize,
+    /// Missing chunks that nobody who is online has, as far as the trackers know: as long as there are any, the file
+    /// cannot be completed.
+    pub out_of_reach: u32,
     /// Peers that were dropped, the last ones of them, each once: they sent what is not of the file, broke the
     /// protocol, or gave next to nothing.
     pub left: Vec<LeftPeer>,
@@ -288,6 +291,7 @@ impl DownloadProgress {
             resumed_bytes: 0,
             total_bytes: 0,
             peers: 0,
+            out_of_reach: 0,
             left: Vec::new(),
         }
     }

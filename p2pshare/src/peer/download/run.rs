@@ -41,7 +41,7 @@ use crate::{
         session::Session,
     },
     time::Timestamp,
-    wire::tracker::{FileSummary, Holder, Holding, Request, Response},
+    wire::tracker::{Availability, FileSummary, Holder, Holding, Request, Response},
 };
 
 /// A download that is about to run.
@@ -56,8 +56,14 @@ pub(super) struct Job {
     pub(super) cancel: CancellationToken,
 }
 
-/// Who holds a file, and when somebody was seen last who did.
-type Holders = (Vec<Holder>, Option<Timestamp>);
+/// What the trackers say of who holds a file.
+pub(super) struct Look {
+    holders: Vec<Holder>,
+    /// When there last was one, if there is none.
+    last_seen: Option<Timestamp>,
+    /// What all of them have, of whom `holders` are some.
+    availability: Availability,
+}
 
 /// What the job has found out: the file, and the partial file with what is right in it.
 pub(super) struct Prepared {
@@ -116,7 +122,8 @@ impl Job {
         }
         let first_look = self.look_for_holders(&file).await?;
         let mut prepared = self.prepare(file, layout, reserved).await?;
-        let (resumed, shared, serving) = self.fill(&mut prepared, first_look, started).await?;
+        let (resumed, shared, serving) =
+            self.fill(&mut prepared, Some(first_look), started).await?;
         self.progress
             .send_modify(|progress| progress.state = DownloadState::Finishing);
         let file = self.put_in_place(prepared).await?;
@@ -132,7 +139,7 @@ impl Job {
     pub(super) async fn fill(
         &self,
         prepared: &mut Prepared,
-        first_look: Vec<Holder>,
+        first_look: Option<Look>,
         began: Instant,
     ) -> Result<(Bitfield, Arc<Shared>, Serving), DownloadError> {
         let layout = prepared.layout;
@@ -153,7 +160,8 @@ impl Job {
             writes,
             duplicate_bytes: AtomicU64::new(0),
         });
-        let resumed = self.verify_claims(prepared, &shared, &first_look).await?;
+        let holders = first_look.as_ref().map_or(&[][..], |look| &look.holders);
+        let resumed = self.verify_claims(prepared, &shared, holders).await?;
         self.claim(prepared, &resumed).await?;
         prepared.had = resumed.clone();
         shared.pick(|picker, _| *picker = Picker::new(layout, resumed.clone()));
@@ -304,7 +312,7 @@ impl Job {
         shared: &Arc<Shared>,
         serving: &Serving,
         mut written: mpsc::Receiver<Written>,
-        first_look: Vec<Holder>,
+        first_look: Option<Look>,
     ) -> Result<(), DownloadError> {
         if shared.pick(|picker, _| picker.is_complete()) {
             return Ok(());
@@ -317,7 +325,9 @@ impl Job {
         }
         let (joined, joins) = mpsc::channel(SOURCES_MAX);
         let mut sources = Sources::new(shared.clone(), joined);
-        sources.start(first_look);
+        if let Some(look) = first_look {
+            self.start(&mut sources, look);
+        }
         self.show_sources(&sources, false);
         let collected = tokio::select! {
             collected = self.drain(prepared, &mut sources, serving, written, joins) => collected,
@@ -382,7 +392,7 @@ impl Job {
                     self.show_sources(sources, idle_since.is_some());
                     // The tracker may take its time, and the chunks do not wait for it.
                     if look.is_empty() {
-                        look.spawn(self.holders(&prepared.file));
+                        look.spawn(self.look(&prepared.file));
                     }
                 }
             }
@@ -409,22 +419,33 @@ impl Job {
         Ok(())
     }
 
+    /// Takes on new sources, of whom the trackers tell, and notes what all that are online have.
+    fn start(&self, sources: &mut Sources, look: Look) {
+        let availability = &look.availability;
+        let out_of_reach = sources
+            .shared()
+            .pick(|picker, _| availability.out_of_reach(picker.had()));
+        self.progress
+            .send_modify(|progress| progress.out_of_reach = out_of_reach);
+        sources.start(look.holders);
+    }
+
     /// Takes on new sources, or gives up when nothing has come for too long.
     fn take_on(
         &self,
-        holders: Result<Holders, SessionError>,
+        look: Result<Look, SessionError>,
         sources: &mut Sources,
         idle_since: Option<Instant>,
     ) -> Result<(), DownloadError> {
         let tired = idle_since.is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
-        let hopeless = holders
+        let hopeless = look
             .as_ref()
-            .is_ok_and(|(holders, _)| sources.is_hopeless(holders));
+            .is_ok_and(|look| sources.is_hopeless(&look.holders));
         if (tired || hopeless) && !self.options.wait {
-            return Err(self.give_up(sources, holders?));
+            return Err(self.give_up(sources, look?));
         }
-        match holders {
-            Ok((holders, _)) => sources.start(holders),
+        match look {
+            Ok(look) => self.start(sources, look),
             // The trackers may be down while the peers are not.
             Err(error) if error.is_transient() => {}
             Err(error) => return Err(error.into()),
@@ -503,7 +524,10 @@ impl Job {
         });
     }
 
-    fn give_up(&self, sources: &Sources, (holders, last_seen): Holders) -> DownloadError {
+    fn give_up(&self, sources: &Sources, look: Look) -> DownloadError {
+        let Look {
+            holders, last_seen, ..
+        } = look;
         let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
         if !holders.is_empty() && holders.iter().all(is_part) {
             return DownloadError::NotAllOnline {
@@ -524,16 +548,13 @@ impl Job {
 
     /// The first look for holders, which has to find some, unless the download is to wait or the file is
     /// here.
-    pub(super) async fn look_for_holders(
-        &self,
-        file: &FileSummary,
-    ) -> Result<Vec<Holder>, DownloadError> {
-        let (holders, last_seen) = self.holders(file).await?;
+    pub(super) async fn look_for_holders(&self, file: &FileSummary) -> Result<Look, DownloadError> {
+        let look = self.look(file).await?;
         let here = self.session.peer().library().find(&self.group, file.id);
-        if holders.is_empty() && !self.options.wait && here.is_none() {
-            return Err(self.nobody(last_seen));
+        if look.holders.is_empty() && !self.options.wait && here.is_none() {
+            return Err(self.nobody(look.last_seen));
         }
-        Ok(holders)
+        Ok(look)
     }
 
     fn nobody(&self, last_seen: Option<Timestamp>) -> DownloadError {
@@ -544,18 +565,17 @@ impl Job {
     }
 
     /// Asks who holds the file.
-    fn holders(
-        &self,
-        file: &FileSummary,
-    ) -> impl Future<Output = Result<Holders, SessionError>> + use<> {
+    fn look(&self, file: &FileSummary) -> impl Future<Output = Result<Look, SessionError>> + use<> {
         let session = self.session.clone();
-        let request = Request::Holders {
-            group: self.group.clone(),
-            name: file.name.clone(),
-        };
+        let (group, name, size) = (self.group.clone(), file.name.clone(), file.size);
         async move {
-            match session.ask(request).await? {
-                Response::Holders { holders, last_seen } => Ok((holders, last_seen)),
+            let (holders, last_seen, availability) = session.holders(group, name).await?;
+            match Layout::new(size) {
+                Ok(layout) if availability.is_of(layout.chunk_count()) => Ok(Look {
+                    holders,
+                    last_seen,
+                    availability,
+                }),
                 _ => Err(SessionError::Protocol),
             }
         }

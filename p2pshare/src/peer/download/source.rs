@@ -23,7 +23,7 @@ use crate::{
     content::{Bitfield, ChunkIndex, Hasher, PageIndex},
     identity::{GroupName, PeerId},
     limits::{
-        CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, IDLE_SOURCE_LOOK, OUTRUN_PATIENCE,
+        BROKEN_WORDS_MAX, CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, IDLE_SOURCE_LOOK, OUTRUN_PATIENCE,
         PEER_ANSWER_TIMEOUT, SOURCE_IDLE_MAX, SOURCE_SILENCE_MAX,
     },
     peer::{
@@ -78,6 +78,9 @@ pub(super) enum SourceEnd {
     /// Another was sooner with the chunk that it was about to give.
     #[error("another was faster")]
     Outrun,
+    /// It said that it has chunks, and lacks them when it is asked for them: what it says is worth nothing.
+    #[error("it lacks chunk {index}, which it said it has")]
+    Lacking { index: u32 },
     /// What it sent is not the chunk that was asked for. It gets no second chance.
     #[error("it sent a bad chunk {index}")]
     BadChunk { index: u32 },
@@ -115,7 +118,7 @@ impl SourceEnd {
 
     /// Whether it is to be shown that the peer was dropped: it did not just go, or have nothing more.
     pub(super) const fn is_dropped(&self) -> bool {
-        self.is_final() || matches!(self, Self::Silent)
+        self.is_final() || matches!(self, Self::Silent | Self::Lacking { .. })
     }
 
     const fn code(&self) -> Option<CloseCode> {
@@ -252,6 +255,8 @@ impl Shared {
             due: Instant::now() + CHUNK_DEADLINE,
             outrun: false,
             useless_since: None,
+            broken_words: 0,
+            lacked: 0,
             grant_serial: grant.serial,
         })
     }
@@ -326,6 +331,10 @@ struct Feed<'a> {
     outrun: bool,
     /// Since when it has had nothing that is missing.
     useless_since: Option<Instant>,
+    /// By how many the chunks that it said it has and lacks are more than those that it gave, none counted as less.
+    broken_words: u32,
+    /// The last of them.
+    lacked: u32,
     /// Which grant the peer saw last.
     grant_serial: u64,
 }
@@ -372,7 +381,10 @@ impl Feed<'_> {
         if needed > 0 {
             self.useless_since = None;
         } else if !self.grows || now - *self.useless_since.get_or_insert(now) >= SOURCE_IDLE_MAX {
-            return Err(SourceEnd::Exhausted);
+            return Err(match self.broken_words {
+                0 => SourceEnd::Exhausted,
+                _ => SourceEnd::Lacking { index: self.lacked },
+            });
         }
         self.incoming.heard = now;
         tokio::select! {
@@ -401,11 +413,17 @@ impl Feed<'_> {
                 if index == chunk.get() && length == layout.chunk_len(chunk) =>
             {
                 self.take_chunk(chunk, length).await?;
+                self.broken_words = self.broken_words.saturating_sub(1);
             }
             ChunkHeader::Lacking { index } if index == chunk.get() => {
                 self.holds.clear(index);
                 self.shared
                     .pick(|picker, now| picker.refuse(self.source, chunk, now));
+                self.broken_words += 1;
+                self.lacked = index;
+                if self.broken_words >= BROKEN_WORDS_MAX {
+                    return Err(SourceEnd::Lacking { index });
+                }
             }
             ChunkHeader::Cancelled { index } if index == chunk.get() && was_cancelled => {
                 self.shared

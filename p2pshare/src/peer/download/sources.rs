@@ -1,5 +1,6 @@
 //! The sources of one download: whom to ask, and what is known of those that ended. Nobody who lied is asked
-//! again, and whoever just failed rests for a while, the longer the more often.
+//! again, and whoever just failed rests for a while, the longer the more often; whoever lacks twice what it said it
+//! has, for long.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +14,7 @@ use super::source::{Shared, SourceEnd};
 use crate::{
     content::Bitfield,
     identity::PeerId,
-    limits::SOURCES_MAX,
+    limits::{BROKEN_WORDS_REST, SOURCES_MAX},
     peer::picker::SourceId,
     wire::{
         peer::PeerRefusal,
@@ -45,6 +46,8 @@ struct Rest {
     until: Option<Instant>,
     /// Whether it had too much to do, which passes.
     busy: bool,
+    /// Whether it lacked what it said it has. A file that has just changed is a reason, once.
+    broke_its_word: bool,
 }
 
 impl Sources {
@@ -144,7 +147,12 @@ impl Sources {
         self.active.remove(&peer);
         self.last_end = Some(end.to_string());
         let rest = self.resting.entry(peer).or_default();
-        let pause = Duration::from_secs(1 << rest.times.min(5));
+        let broke_its_word = matches!(end, SourceEnd::Lacking { .. });
+        let pause = match broke_its_word && rest.broke_its_word {
+            true => BROKEN_WORDS_REST,
+            false => Duration::from_secs(1 << rest.times.min(5)),
+        };
+        rest.broke_its_word |= broke_its_word;
         rest.times += 1;
         rest.until = (!end.is_final()).then(|| Instant::now() + pause);
         rest.busy = matches!(end, SourceEnd::Refused(PeerRefusal::Busy));
