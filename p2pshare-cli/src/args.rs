@@ -199,6 +199,15 @@ pub(crate) enum Command {
     /// List the files of a group
     #[command(name = "list_files", alias = "list-files")]
     ListFiles { group: GroupName },
+    /// How much of a file can be had right now: who is online with it, and how often each chunk is there
+    ///
+    /// The bar stands for the file from its beginning to its end; where several chunks share a column, the rarest of
+    /// them counts. The lines below it go from the rarest chunks to the most common.
+    Availability {
+        group: GroupName,
+        #[arg(value_parser = FileName::normalized)]
+        name: FileName,
+    },
     /// Fetch a file, resuming where an earlier attempt stopped, and seed it from then on
     #[command(name = "download_file", alias = "download-file")]
     DownloadFile(DownloadFile),
@@ -390,12 +399,13 @@ mod tests {
             for args in [
                 ["download_file", "g", typed, "x"],
                 ["stop_sharing", "g", typed, "--for-all"],
+                ["availability", "g", typed, "--as=Bob"],
                 ["upload_file", "x", "g", &format!("--name={typed}")],
             ] {
                 let cli = Cli::try_parse_from([&["p2pshare"], &args[..]].concat()).unwrap();
                 let name = match cli.command {
                     Command::DownloadFile(download) => download.name,
-                    Command::StopSharing { name, .. } => name,
+                    Command::StopSharing { name, .. } | Command::Availability { name, .. } => name,
                     Command::UploadFile { name, .. } => name.unwrap(),
                     other => panic!("{other:?}"),
                 };

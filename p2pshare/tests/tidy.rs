@@ -99,6 +99,8 @@ const PURE: &[&str] = &[
     "dht/row_key.rs",
     "dht/task.rs",
     "tracker/fair.rs",
+    "tracker/swarms/crowd.rs",
+    "tracker/swarms/held.rs",
     "tracker/throttle.rs",
     "peer/picker.rs",
 ];

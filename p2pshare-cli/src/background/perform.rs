@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use super::service::Shared;
 use super::transfer;
 use crate::control::{
-    Cancelled, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Reporter, Request,
+    AvailabilityRow, Cancelled, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Reporter,
+    Request,
 };
 use crate::failure::Failure;
 use crate::home::IdentityFile;
@@ -96,6 +97,16 @@ pub(super) async fn perform(
                 files: listed.items.into_iter().map(file_row).collect(),
                 stale: listed.stale,
             }
+        }
+        Request::Availability { group, name } => {
+            let availability = session.availability(&group, &name).await?;
+            Outcome::Availability(AvailabilityRow {
+                chunks: availability.chunks,
+                holders: availability.holders,
+                whole: availability.whole,
+                untold: availability.untold,
+                runs: availability.runs(),
+            })
         }
         Request::ShowDownloads => {
             session.look_at_shares().await;

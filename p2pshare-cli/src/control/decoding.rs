@@ -60,8 +60,9 @@ mod tests {
     use p2pshare::{FileName, GroupName, Password, RingId, UserName};
 
     use super::super::message::{
-        DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn, Outcome,
-        PeerStatus, Phase, Progress, TransferRow, UploadRequest, Uploaded, Verified, VerifyRequest,
+        AvailabilityRow, DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn,
+        Outcome, PeerStatus, Phase, Progress, TransferRow, UploadRequest, Uploaded, Verified,
+        VerifyRequest,
     };
     use super::*;
     use crate::failure::Failure;
@@ -140,6 +141,10 @@ mod tests {
                 name: name(),
                 repair: true,
             }),
+            Request::Availability {
+                group: group(),
+                name: name(),
+            },
         ]
     }
 
@@ -164,6 +169,7 @@ mod tests {
             Request::ShowDownloads => "show_downloads",
             Request::StopSharing { .. } => "stop_sharing",
             Request::Verify(_) => "verify",
+            Request::Availability { .. } => "availability",
         }
     }
 
@@ -253,6 +259,13 @@ mod tests {
                 sha256_checked: true,
                 repaired: Some("1 of 2 chunks is bad: 0".to_owned()),
             }),
+            Outcome::Availability(AvailabilityRow {
+                chunks: 573,
+                holders: 4,
+                whole: 1,
+                untold: 1,
+                runs: vec![(500, 3), (73, 1)],
+            }),
         ]
     }
 
@@ -272,6 +285,7 @@ mod tests {
             Outcome::Transfers(_) => "transfers",
             Outcome::Stopped { .. } => "stopped",
             Outcome::Verified(_) => "verified",
+            Outcome::Availability(_) => "availability",
         }
     }
 

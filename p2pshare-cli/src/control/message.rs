@@ -85,6 +85,10 @@ pub(crate) enum Request {
         for_all: bool,
     },
     Verify(VerifyRequest),
+    Availability {
+        group: GroupName,
+        name: FileName,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -174,6 +178,7 @@ pub(crate) enum Outcome {
         entry_removed: bool,
     },
     Verified(Verified),
+    Availability(AvailabilityRow),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -257,6 +262,19 @@ pub(crate) struct Verified {
     pub(crate) sha256_checked: bool,
     /// What was wrong, and is right now.
     pub(crate) repaired: Option<String>,
+}
+
+/// What those who are online have of a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AvailabilityRow {
+    pub(crate) chunks: u32,
+    pub(crate) holders: u32,
+    /// Of these, those with all of it.
+    pub(crate) whole: u32,
+    /// Those with a part who do not say which.
+    pub(crate) untold: u32,
+    /// In the order of the file, chunks in a row that equally many have: how many, and how many have them.
+    pub(crate) runs: Vec<(u32, u32)>,
 }
 
 /// A download, or a file that is shared.

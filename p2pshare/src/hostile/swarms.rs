@@ -55,6 +55,8 @@ enum Manner {
     Dies(usize),
     /// Is busy for so many streams, and gives everything on the next.
     Busy(usize),
+    /// Says that it has everything, and lacks whatever it is asked for.
+    Boasts,
 }
 
 impl Manner {
@@ -202,6 +204,10 @@ impl Holder {
                         header = ChunkHeader::Lacking { index };
                         chunk.clear();
                     }
+                }
+                Manner::Boasts => {
+                    header = ChunkHeader::Lacking { index };
+                    chunk.clear();
                 }
                 Manner::Slow(pace) => {
                     tick = *pace;
@@ -443,6 +449,50 @@ async fn when_all_who_are_online_have_but_a_part_it_is_said_so() {
         "all peers online with 'film' (1) have only a part of it: 2 chunks are missing"
     );
     assert_eq!(sam.sent(), 1);
+}
+
+#[tokio::test]
+async fn who_lacks_again_and_again_what_it_said_it_has_is_found_out_and_left() {
+    let world = World::new().await;
+    let chunks = 64;
+    let (films, file) = (
+        group("films"),
+        Arc::new(random_file("film", chunks * CHUNK)),
+    );
+    let alice = world.login("alice").await;
+    alice.create_group(&films, Access::Open).await.unwrap();
+    world.share(&alice, &films, &file).await;
+    alice.peer().shutdown().await.unwrap();
+    drop(alice);
+    let boaster = world.raw_user("boaster").await;
+    let boaster = Holder::start(boaster, &films, &file, Manner::Boasts).await;
+    let bob = world.login("bob").await;
+    let dest = world.path("bob.got");
+    let download = download(&bob, &films, &file, &dest);
+    let mut progress = download.watch();
+    let left = loop {
+        let next = timeout(WITHIN, progress.next()).await;
+        let now = next.expect("it is left").unwrap();
+        if let Some(left) = now.left.first() {
+            break left.clone();
+        }
+    };
+    assert_eq!(left.peer, boaster.peer_id());
+    assert!(
+        left.reason.starts_with("it lacks chunk "),
+        "{}",
+        left.reason
+    );
+    // It was not asked for one after the other of all that it does not have.
+    let asked = boaster.asked.lock().unwrap().len();
+    let opened = boaster.opened.load(Ordering::Relaxed);
+    assert!(asked < opened * chunks, "asked for {asked}");
+    // Whoever has them gives them.
+    let peer = world.peer("alice").await;
+    peer.resume().await.unwrap().unwrap();
+    let report = timeout(WITHIN, download.into_future());
+    report.await.expect("somebody has all").unwrap();
+    assert!(std::fs::read(&dest).unwrap() == file.content);
 }
 
 #[tokio::test]

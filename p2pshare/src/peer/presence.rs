@@ -262,9 +262,13 @@ impl Presence {
         for (group, name) in gone {
             let place = (group.folded(), name);
             told.not_kept(&place);
-            let entry = told.entries.get(&place).map(|(entry, _)| entry.id);
-            if let Some(id) = entry {
-                self.stop_sharing(group, place.1, id).await?;
+            let Some(id) = told.entries.get(&place).map(|(entry, _)| entry.id) else {
+                continue;
+            };
+            match self.library.reserve(&group, &place.1) {
+                Some(_reserved) => self.stop_sharing(group, place.1, id).await?,
+                // Whoever is about to share something new under that name has the last word, and it is told again.
+                None => drop(told.entries.remove(&place)),
             }
         }
         Ok(held)
@@ -277,10 +281,6 @@ impl Presence {
         name: FileName,
         id: FileId,
     ) -> Result<(), SessionError> {
-        // Whoever is about to share something new under that name has the last word.
-        let Some(_reserved) = self.library.reserve(&group, &name) else {
-            return Ok(());
-        };
         if !self.library.remove(&group, &name, id).await? {
             return Ok(());
         }

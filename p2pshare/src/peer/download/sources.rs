@@ -50,6 +50,20 @@ struct Rest {
     broke_its_word: bool,
 }
 
+impl Rest {
+    fn begin(&mut self, end: &SourceEnd, now: Instant) {
+        let broke_its_word = matches!(end, SourceEnd::Lacking { .. });
+        let pause = match broke_its_word && self.broke_its_word {
+            true => BROKEN_WORDS_REST,
+            false => Duration::from_secs(1 << self.times.min(5)),
+        };
+        self.times += 1;
+        self.until = (!end.is_final()).then(|| now + pause);
+        self.busy = matches!(end, SourceEnd::Refused(PeerRefusal::Busy));
+        self.broke_its_word |= broke_its_word;
+    }
+}
+
 impl Sources {
     /// No sources yet. `joined` is told of each once chunks can come from it.
     pub(super) fn new(shared: Arc<Shared>, joined: mpsc::Sender<PeerId>) -> Self {
@@ -147,15 +161,7 @@ impl Sources {
         self.active.remove(&peer);
         self.last_end = Some(end.to_string());
         let rest = self.resting.entry(peer).or_default();
-        let broke_its_word = matches!(end, SourceEnd::Lacking { .. });
-        let pause = match broke_its_word && rest.broke_its_word {
-            true => BROKEN_WORDS_REST,
-            false => Duration::from_secs(1 << rest.times.min(5)),
-        };
-        rest.broke_its_word |= broke_its_word;
-        rest.times += 1;
-        rest.until = (!end.is_final()).then(|| Instant::now() + pause);
-        rest.busy = matches!(end, SourceEnd::Refused(PeerRefusal::Busy));
+        rest.begin(end, Instant::now());
     }
 
     /// Whether nobody ever gave anything, and each of `holders` was asked twice and is not just busy.
@@ -170,5 +176,31 @@ impl Sources {
     /// Ends all of them.
     pub(super) async fn end(mut self) {
         self.running.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_failed_rests_and_who_lied_is_not_asked_again() {
+        let now = Instant::now();
+        let lacking = SourceEnd::Lacking { index: 3 };
+        let pause = |rest: &Rest| rest.until.map(|until| (until - now).as_secs());
+        let mut rest = Rest::default();
+        for expected in [1, 2, 4, 8, 16, 32, 32] {
+            rest.begin(&SourceEnd::Unreachable, now);
+            assert_eq!(pause(&rest), Some(expected));
+        }
+        // A file that changes may be a reason, once.
+        rest.begin(&lacking, now);
+        assert_eq!(pause(&rest), Some(32));
+        rest.begin(&lacking, now);
+        assert_eq!(pause(&rest), Some(BROKEN_WORDS_REST.as_secs()));
+        rest.begin(&SourceEnd::Silent, now);
+        assert_eq!(pause(&rest), Some(32));
+        rest.begin(&SourceEnd::BadDigests, now);
+        assert_eq!(pause(&rest), None);
     }
 }

@@ -98,8 +98,24 @@ impl Availability {
         }
     }
 
-    /// How many are known to have each chunk, in the order of the file.
-    pub fn counts(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
+    /// How many are known to have each chunk, in the order of the file: of chunks in a row that equally many have, how
+    /// many chunks and how many holders.
+    #[must_use]
+    pub fn runs(&self) -> Vec<(u32, u32)> {
+        if self.parts.is_empty() {
+            return vec![(self.chunks, self.whole)];
+        }
+        let equal = self.parts.chunk_by(|a, b| a == b);
+        let run = |run: &[u8]| {
+            let length = u32::try_from(run.len()).unwrap_or(u32::MAX);
+            let parts = run.first().copied().unwrap_or(0);
+            (length, self.whole.saturating_add(parts.into()))
+        };
+        equal.map(run).collect()
+    }
+
+    /// The same, chunk by chunk.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.chunks).map(|chunk| self.holders_of(chunk))
     }
 
@@ -271,6 +287,9 @@ mod tests {
             assert_eq!(of.copies(), copies, "{of:?}");
             assert_eq!(of.is_complete(), copies > 0, "{of:?}");
             assert_eq!(of.counts().min(), Some(copies), "{of:?}");
+            let runs = of.runs().into_iter();
+            let chunk_by_chunk = runs.flat_map(|(length, n)| (0..length).map(move |_| n));
+            assert!(chunk_by_chunk.eq(of.counts()), "{of:?}");
             assert_eq!(of.out_of_reach(&none), lost, "{of:?}");
             assert_eq!(of.out_of_reach(&had), lost_beside_had, "{of:?}");
             assert!(of.is_of(4) && !of.is_of(5), "{of:?}");
