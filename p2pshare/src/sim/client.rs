@@ -21,13 +21,15 @@ use crate::wire::ring::{ReplicaCall, RequestKey, RowKey, Version};
 /// One client.
 #[derive(Debug)]
 pub(super) struct Client {
-    peer: PeerId,
+    pub(super) peer: PeerId,
     requests: u64,
     /// Things that it has still to do.
     left: u32,
     doing: Option<Doing>,
     /// What it says for a while.
     pub(super) says: LeaseSession,
+    /// When it said so last.
+    pub(super) said: Option<Instant>,
     /// The versions that it saw last.
     known: BTreeMap<RowKey, u64>,
     aside: Option<(Instant, RowKey, Attempted)>,
@@ -53,6 +55,7 @@ impl Client {
         Self {
             peer,
             says: session(peer),
+            said: None,
             requests: 0,
             left: THINGS,
             doing: None,
@@ -63,6 +66,11 @@ impl Client {
 
     pub(super) fn is_done(&self) -> bool {
         self.left == 0 && self.doing.is_none()
+    }
+
+    /// It ends what it does, and that is all.
+    pub(super) fn begin_no_more(&mut self) {
+        self.left = 0;
     }
 
     fn request(&mut self) -> RequestKey {

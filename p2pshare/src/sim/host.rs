@@ -745,9 +745,15 @@ impl World {
         }
         self.note(host);
         self.ask_time(host);
-        let with = self.rng.random_range(0..self.hosts.len());
-        let often = if self.troubles.are_over() { 0.5 } else { 0.05 };
-        let compares = self.rng.random_bool(often) && with != host && self.serves(host);
+        let with = match self.troubles.are_over() {
+            // Each with each other in turn, so that what differs is met however often a repair meets another.
+            true => {
+                (host + self.now.duration_since(self.began).as_secs() as usize) % self.hosts.len()
+            }
+            false if self.rng.random_bool(0.05) => self.rng.random_range(0..self.hosts.len()),
+            false => host,
+        };
+        let compares = with != host && self.serves(host);
         if compares
             && self
                 .life(host, number)

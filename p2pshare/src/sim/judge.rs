@@ -62,7 +62,7 @@ impl World {
             }
         }
         for host in 0..self.hosts.len() {
-            if !self.leases_at(host).is_empty() {
+            if self.knows_of_the_past(host) {
                 found.push(format!(
                     "member {host} knows of leases long after their time"
                 ));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client::Client;
 use super::host::{Asker, Ended, For};
 use super::world::World;
 
@@ -33,6 +34,7 @@ impl World {
         };
         self.tally.tell("lease");
         let now = self.now;
+        self.clients[client].said = Some(now);
         let Some(life) = &self.hosts[host].life else {
             return;
         };
@@ -136,6 +138,23 @@ impl World {
             _ => Vec::new(),
         }
     }
+
+    /// Whether a member knows something that nobody has said for longer than it counts and takes to arrive.
+    pub(super) fn knows_of_the_past(&mut self, host: usize) -> bool {
+        let over = |client: &Client| {
+            let said = client.said.map(|said| self.now.duration_since(said));
+            said.is_none_or(|ago| ago > LIFE + UNDER_WAY_MAX)
+        };
+        let over: Vec<PeerId> = self
+            .clients
+            .iter()
+            .filter(|client| over(client))
+            .map(|client| client.peer)
+            .collect();
+        self.leases_at(host)
+            .iter()
+            .any(|entry| over.contains(&entry.peer))
+    }
 }
 
 fn key_of(client: usize) -> LeaseKey {
@@ -150,3 +169,5 @@ pub(super) fn session(peer: PeerId) -> LeaseSession {
 
 /// How long a lease counts.
 const LIFE: Duration = Duration::from_secs(10);
+/// How long what is said of leases may be under way when nothing is broken.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(1);

@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 
+use super::client::Client;
 use super::clocks::{WRONG_MAX, WRONG_MIN};
 use super::host::{Death, Host};
 use super::temper::Temper;
@@ -291,6 +292,7 @@ impl World {
             host.asleep_until = None;
             host.dies = None;
         }
+        self.clients.iter_mut().for_each(Client::begin_no_more);
     }
 }
 
