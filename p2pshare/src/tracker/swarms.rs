@@ -56,9 +56,11 @@ pub(super) struct Taken {
     /// Some of the peer's older entries, which the caller checks and [forgets](Swarms::forget) if they are
     /// not right any more; over several renewals it is all of them.
     pub(super) to_check: Vec<SwarmEntry>,
-    /// What there was no room for.
-    pub(super) left_out: Vec<(GroupName, FileName)>,
+    pub(super) left_out: LeftOut,
 }
+
+/// What there was no room for.
+type LeftOut = Vec<(GroupName, FileName)>;
 
 /// What one peer announced to this tracker.
 struct Announced {
@@ -302,10 +304,7 @@ impl Announced {
         peer: PeerId,
         session: SessionId,
         announcement: Announcement,
-    ) -> (
-        Result<Vec<LeaseNews>, LeaseError>,
-        Vec<(GroupName, FileName)>,
-    ) {
+    ) -> (Result<Vec<LeaseNews>, LeaseError>, LeftOut) {
         let mut news = Vec::new();
         let is_other_session = self.session != session;
         if is_other_session {
@@ -350,7 +349,7 @@ impl Announced {
     }
 
     /// Notes what is held, and gives the swarms of which that changes something, and what there is no room for.
-    fn hold(&mut self, entries: Vec<SwarmEntry>) -> (HashSet<Swarm>, Vec<(GroupName, FileName)>) {
+    fn hold(&mut self, entries: Vec<SwarmEntry>) -> (HashSet<Swarm>, LeftOut) {
         let (mut touched, mut left_out) = (HashSet::new(), Vec::new());
         for entry in entries {
             let (group, name) = (entry.group.clone(), entry.name.clone());
