@@ -100,7 +100,11 @@ const PURE: &[&str] = &[
     "dht/task.rs",
     "tracker/fair.rs",
     "tracker/throttle.rs",
+    "peer/download/stall.rs",
+    "peer/pace.rs",
     "peer/picker.rs",
+    "peer/seed/places.rs",
+    "peer/seed/turns.rs",
 ];
 
 /// The drivers within the folders of [`PURE`].

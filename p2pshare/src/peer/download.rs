@@ -10,6 +10,7 @@ mod repair;
 mod run;
 mod source;
 mod sources;
+mod stall;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ pub use events::{DownloadEvent, DownloadEvents};
 pub(super) use journal::Journal;
 pub(super) use pages::Pages;
 pub(super) use repair::Repair;
+pub use stall::Stall;
 
 use super::{error::DownloadError, session::Session};
 use crate::{
@@ -96,6 +98,8 @@ pub struct DownloadProgress {
     pub total_bytes: u64,
     /// Peers that chunks come from now.
     pub peers: usize,
+    /// Why nothing comes, while nothing has come for a few seconds.
+    pub stall: Option<Stall>,
     /// Peers that were dropped, the last ones of them, each once: they sent what is not of the file, broke the
     /// protocol, or gave next to nothing.
     pub left: Vec<LeftPeer>,
@@ -288,6 +292,7 @@ impl DownloadProgress {
             resumed_bytes: 0,
             total_bytes: 0,
             peers: 0,
+            stall: None,
             left: Vec::new(),
         }
     }

@@ -362,6 +362,7 @@ fn shown(row: DownloadRow) -> DownloadStatus {
             resumed_bytes: 0,
             total_bytes: size,
             peers: 0,
+            stall: None,
             left: Vec::new(),
         },
     }
