@@ -57,11 +57,12 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use p2pshare::{FileName, GroupName, Password, RingId, UserName};
+    use p2pshare::{FileName, GroupName, Limits, Password, Rate, RingId, UserName};
 
     use super::super::message::{
         DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn, Outcome,
-        PeerStatus, Phase, Progress, TransferRow, UploadRequest, Uploaded, Verified, VerifyRequest,
+        PeerStatus, Phase, Progress, RateSetting, TransferRow, UploadRequest, Uploaded, Verified,
+        VerifyRequest,
     };
     use super::*;
     use crate::failure::Failure;
@@ -140,6 +141,10 @@ mod tests {
                 name: name(),
                 repair: true,
             }),
+            Request::Limit {
+                upload: Some(RateSetting::At(Rate::per_second(40_000_000).unwrap())),
+                download: Some(RateSetting::Unlimited),
+            },
         ]
     }
 
@@ -164,6 +169,7 @@ mod tests {
             Request::ShowDownloads => "show_downloads",
             Request::StopSharing { .. } => "stop_sharing",
             Request::Verify(_) => "verify",
+            Request::Limit { .. } => "limit",
         }
     }
 
@@ -253,6 +259,7 @@ mod tests {
                 sha256_checked: true,
                 repaired: Some("1 of 2 chunks is bad: 0".to_owned()),
             }),
+            Outcome::Limits(Limits::default().upload(Rate::per_second(40_000_000).ok())),
         ]
     }
 
@@ -272,6 +279,7 @@ mod tests {
             Outcome::Transfers(_) => "transfers",
             Outcome::Stopped { .. } => "stopped",
             Outcome::Verified(_) => "verified",
+            Outcome::Limits(_) => "limits",
         }
     }
 
@@ -299,6 +307,7 @@ mod tests {
             done_bytes: 524_288,
             total_bytes: 600_000,
             peers: 2,
+            stall: Some("nobody online has chunk 17".to_owned()),
         };
         let server = ServerHello {
             protocol: super::super::PROTOCOL,

@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use p2pshare::{FileName, GroupName, Password, RingId, RingStatus, UserName};
+use p2pshare::{FileName, GroupName, Limits, Password, RingId, RingStatus, UserName};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use super::rate_setting::RateSetting;
 use crate::failure::Failure;
 
 /// What a command says first. Fields may only be added at the end.
@@ -85,6 +86,11 @@ pub(crate) enum Request {
         for_all: bool,
     },
     Verify(VerifyRequest),
+    /// Change the limits that are given, and say which hold.
+    Limit {
+        upload: Option<RateSetting>,
+        download: Option<RateSetting>,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -122,13 +128,15 @@ pub(super) enum Event {
 }
 
 /// How far a transfer is.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
     pub(crate) phase: Phase,
     pub(crate) done_bytes: u64,
     pub(crate) total_bytes: u64,
     /// How many peers it comes from.
     pub(crate) peers: u32,
+    /// Why nothing comes, if nothing has come for a while.
+    pub(crate) stall: Option<String>,
 }
 
 /// What a transfer is doing.
@@ -174,6 +182,7 @@ pub(crate) enum Outcome {
         entry_removed: bool,
     },
     Verified(Verified),
+    Limits(Limits),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
