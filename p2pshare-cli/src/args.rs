@@ -12,6 +12,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use p2pshare::{FileName, GroupName, RingId, TrackerAddr, UserName};
 
+use crate::control::RateSetting;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 
@@ -214,6 +215,11 @@ pub(crate) enum Command {
     /// Downloads and shared files, and how far they are
     #[command(name = "show_downloads", alias = "show-downloads")]
     ShowDownloads,
+    /// Show the limits of what is sent and fetched, over all transfers, or set them
+    ///
+    /// They hold at once, for transfers that are running as well, and are kept over restarts. With a low upload limit
+    /// fewer are served at once, so that each gets a useful part of it, and others wait for a place.
+    Limit(Limit),
     /// Share a file no longer; the file itself stays
     #[command(name = "stop_sharing", alias = "stop-sharing")]
     StopSharing {
@@ -285,6 +291,16 @@ pub(crate) struct Verify {
     /// to the file is lost
     #[arg(long)]
     pub(crate) repair: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Limit {
+    /// Bytes a second that are sent at most, as 40MB, 500KB or 2MiB; 0 for none
+    #[arg(long, value_name = "RATE")]
+    pub(crate) upload: Option<RateSetting>,
+    /// Bytes a second that are fetched at most
+    #[arg(long, value_name = "RATE")]
+    pub(crate) download: Option<RateSetting>,
 }
 
 #[derive(Args, Debug)]

@@ -96,9 +96,9 @@ pub use identity::{
 pub use peer::{
     Damage, Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions,
     DownloadProgress, DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer,
-    Listed, Peer, PeerBindError, PeerBuilder, Session, SessionError, ShareError, ShareStatus,
-    SharedFile, StopOutcome, TrackerClient, Upload, UploadProgress, UploadWatch, Verify,
-    VerifyError, VerifyReport,
+    Limits, Listed, Peer, PeerBindError, PeerBuilder, Rate, RateTooLow, Session, SessionError,
+    ShareError, ShareStatus, SharedFile, Stall, StopOutcome, TrackerClient, Upload, UploadProgress,
+    UploadWatch, Verify, VerifyError, VerifyReport,
 };
 pub use store::{ShutdownError, StoreError};
 pub use time::Timestamp;

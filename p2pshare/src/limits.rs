@@ -136,6 +136,25 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const SEED_STREAMS_MAX: usize = 64;
 /// Swarm streams that one other peer may have of these.
 pub(crate) const SEED_STREAMS_PER_PEER_MAX: usize = 8;
+/// Swarm streams that wait for one of these places.
+pub(crate) const SEED_WAITING_MAX: usize = 64;
+/// Swarm streams of one other peer that wait.
+pub(crate) const SEED_WAITING_PER_PEER_MAX: usize = 2;
+/// How long a swarm stream waits for a place before it is told that there is none.
+pub(crate) const SEED_WAIT_MAX: Duration = Duration::from_secs(120);
+/// How long a swarm stream has its place for itself when others wait for it.
+pub(crate) const SEED_TURN: Duration = Duration::from_secs(30);
+/// Bytes of chunks, of all streams, that were read and have not all arrived; one peer may have half of it.
+pub(crate) const SEED_UNDER_WAY_BYTES_MAX: u64 = 64 << 20;
+/// The lowest limit of what is sent or fetched, in bytes a second, and the least that each stream gets of one: a
+/// chunk takes 66 s of the [`CHUNK_DEADLINE`].
+pub(crate) const RATE_MIN: u64 = 8_000;
+/// The fewest bytes that are sent at once under a limit: at the lowest one they take 2 s.
+pub(crate) const PACED_PIECE_BYTES: u64 = 16 * 1024;
+/// How much of what a limit allows may be made up for after a pause: timers are late.
+pub(crate) const PACE_SLACK: Duration = Duration::from_millis(50);
+/// How long a turn has to last for the next one to be waited for at once.
+pub(crate) const TURN_WORTH: Duration = Duration::from_secs(1);
 /// How long the one who asked may take no byte of a chunk before a peer gives his place away.
 pub(crate) const SEED_STALL_MAX: Duration = Duration::from_secs(60);
 /// How long a connection may last on which nobody showed any right: no login at a tracker, no grant at a peer.
@@ -192,6 +211,10 @@ pub(crate) const DIGEST_PAGES_CACHED: usize = 64;
 pub(crate) const SOURCES_MAX: usize = 8;
 /// How often a download that could use more sources asks for holders.
 pub(crate) const HOLDERS_REFRESH: Duration = Duration::from_secs(5);
+/// After how long without a byte a download says why none comes.
+pub(crate) const STALL_PATIENCE: Duration = Duration::from_secs(3);
+/// How often a download looks whether bytes come.
+pub(crate) const STALL_LOOK: Duration = Duration::from_secs(1);
 /// How long a download goes on without any source before it gives up, unless it is to wait.
 pub(crate) const NO_SOURCE_PATIENCE: Duration = Duration::from_secs(30);
 /// Events of a download kept for a reader that is behind.
@@ -444,6 +467,10 @@ const _: () = assert!(LOGIN_WAIT_MAX.as_secs() < LOGIN_FAILURES_FORGOTTEN.as_sec
 const _: () = assert!(CHUNK_WINDOW <= CHUNK_REQUESTS_MAX);
 const _: () = assert!(CHUNK_WINDOW_FIRST <= CHUNK_WINDOW);
 const _: () = assert!(SOURCE_IDLE_MAX.as_secs() < NO_SOURCE_PATIENCE.as_secs());
+const _: () = assert!(512 * 1024 < RATE_MIN * CHUNK_DEADLINE.as_secs());
+const _: () = assert!(2 * PACED_PIECE_BYTES < RATE_MIN * SOURCE_SILENCE_MAX.as_secs());
+const _: () = assert!(1024 * 1024 * (SEED_STREAMS_MAX as u64) <= SEED_UNDER_WAY_BYTES_MAX);
+const _: () = assert!(SEED_TURN.as_secs() < SEED_WAIT_MAX.as_secs());
 const _: () = assert!(GRANT_LOOK.as_secs() * 4 < GRANT_LIFE.as_secs());
 // Beside the bitfields and addresses of a sample, an answer has a byte for each of as many chunks as a bitfield.
 const _: () = assert!(

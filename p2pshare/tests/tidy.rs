@@ -102,7 +102,11 @@ const PURE: &[&str] = &[
     "tracker/swarms/crowd.rs",
     "tracker/swarms/held.rs",
     "tracker/throttle.rs",
+    "peer/download/stall.rs",
+    "peer/pace.rs",
     "peer/picker.rs",
+    "peer/seed/places.rs",
+    "peer/seed/turns.rs",
 ];
 
 /// The drivers within the folders of [`PURE`].

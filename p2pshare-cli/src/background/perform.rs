@@ -112,6 +112,20 @@ pub(super) async fn perform(
             session.look_at_shares().await;
             Outcome::Transfers(transfer::rows(&session))
         }
+        Request::Limit { upload, download } => {
+            let mut limits = shared.peer.limits();
+            if let Some(upload) = upload {
+                limits = limits.upload(upload.rate());
+            }
+            if let Some(download) = download {
+                limits = limits.download(download.rate());
+            }
+            if limits != shared.peer.limits() {
+                let set = shared.peer.set_limits(limits).await;
+                set.map_err(|error| Failure::failed(error.to_string()))?;
+            }
+            Outcome::Limits(limits)
+        }
         Request::StopSharing {
             group,
             name,

@@ -10,6 +10,7 @@ mod demo;
 mod download_file;
 mod join_group;
 mod leave_group;
+mod limit;
 mod list_files;
 mod list_groups;
 mod list_requests;
@@ -124,6 +125,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<String, Failure
         Command::Availability { group, name } => availability::run(context, group, name).await,
         Command::DownloadFile(args) => download_file::run(context, args).await,
         Command::ShowDownloads => show_downloads::run(context).await,
+        Command::Limit(args) => limit::run(context, args).await,
         Command::StopSharing {
             group,
             name,

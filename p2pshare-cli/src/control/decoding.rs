@@ -57,12 +57,12 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use p2pshare::{FileName, GroupName, Password, RingId, UserName};
+    use p2pshare::{FileName, GroupName, Limits, Password, Rate, RingId, UserName};
 
     use super::super::message::{
         AvailabilityRow, DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn,
-        Outcome, PeerStatus, Phase, Progress, TransferRow, UploadRequest, Uploaded, Verified,
-        VerifyRequest,
+        Outcome, PeerStatus, Phase, Progress, RateSetting, TransferRow, UploadRequest, Uploaded,
+        Verified, VerifyRequest,
     };
     use super::*;
     use crate::failure::Failure;
@@ -145,6 +145,10 @@ mod tests {
                 group: group(),
                 name: name(),
             },
+            Request::Limit {
+                upload: Some(RateSetting::At(Rate::per_second(40_000_000).unwrap())),
+                download: Some(RateSetting::Unlimited),
+            },
         ]
     }
 
@@ -170,6 +174,7 @@ mod tests {
             Request::StopSharing { .. } => "stop_sharing",
             Request::Verify(_) => "verify",
             Request::Availability { .. } => "availability",
+            Request::Limit { .. } => "limit",
         }
     }
 
@@ -266,6 +271,7 @@ mod tests {
                 untold: 1,
                 runs: vec![(500, 3), (73, 1)],
             }),
+            Outcome::Limits(Limits::default().upload(Rate::per_second(40_000_000).ok())),
         ]
     }
 
@@ -286,6 +292,7 @@ mod tests {
             Outcome::Stopped { .. } => "stopped",
             Outcome::Verified(_) => "verified",
             Outcome::Availability(_) => "availability",
+            Outcome::Limits(_) => "limits",
         }
     }
 
@@ -313,6 +320,7 @@ mod tests {
             done_bytes: 524_288,
             total_bytes: 600_000,
             peers: 2,
+            stall: Some("nobody online has chunk 17".to_owned()),
         };
         let server = ServerHello {
             protocol: super::super::PROTOCOL,

@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use p2pshare::{FileName, GroupName, Password, RingId, RingStatus, UserName};
+use p2pshare::{FileName, GroupName, Limits, Password, RingId, RingStatus, UserName};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use super::rate_setting::RateSetting;
 use crate::failure::Failure;
 
 /// What a command says first. Fields may only be added at the end.
@@ -89,6 +90,11 @@ pub(crate) enum Request {
         group: GroupName,
         name: FileName,
     },
+    /// Change the limits that are given, and say which hold.
+    Limit {
+        upload: Option<RateSetting>,
+        download: Option<RateSetting>,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -126,13 +132,15 @@ pub(super) enum Event {
 }
 
 /// How far a transfer is.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
     pub(crate) phase: Phase,
     pub(crate) done_bytes: u64,
     pub(crate) total_bytes: u64,
     /// How many peers it comes from.
     pub(crate) peers: u32,
+    /// Why nothing comes, if nothing has come for a while.
+    pub(crate) stall: Option<String>,
 }
 
 /// What a transfer is doing.
@@ -179,6 +187,7 @@ pub(crate) enum Outcome {
     },
     Verified(Verified),
     Availability(AvailabilityRow),
+    Limits(Limits),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

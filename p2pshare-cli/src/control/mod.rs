@@ -9,6 +9,7 @@ mod client;
 mod decoding;
 mod frame;
 mod message;
+mod rate_setting;
 mod server;
 mod socket;
 
@@ -18,8 +19,8 @@ pub use decoding::fuzz_control;
 pub(crate) use frame::{read_frame, write_frame};
 pub(crate) use message::{
     AvailabilityRow, DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn,
-    Outcome, PeerStatus, Phase, Progress, Request, ServerHello, TransferRow, UploadRequest,
-    Uploaded, Verified, VerifyRequest,
+    Outcome, PeerStatus, Phase, Progress, RateSetting, Request, ServerHello, TransferRow,
+    UploadRequest, Uploaded, Verified, VerifyRequest,
 };
 pub(crate) use server::{Asked, Cancelled, Reporter, accept};
 pub(crate) use socket::Listener;

@@ -84,6 +84,7 @@ impl Swarm {
         send.send(open).await.unwrap();
         match receive.receive().await.unwrap() {
             SwarmAnswer::Refused(refusal) => Err(refusal),
+            SwarmAnswer::Waits => panic!("there are places enough"),
             SwarmAnswer::Opened { holding } => Ok(Self {
                 holding,
                 haves: Vec::new(),

@@ -34,7 +34,7 @@ use crate::{
 const CHUNK: usize = crate::CHUNK_SIZE as usize;
 
 /// A file of random bytes.
-fn random_file(name: &str, bytes: usize) -> TestFile {
+pub(super) fn random_file(name: &str, bytes: usize) -> TestFile {
     let mut content = vec![0; bytes];
     StdRng::seed_from_u64(bytes as u64).fill_bytes(&mut content);
     TestFile::of(name, content)
@@ -42,7 +42,7 @@ fn random_file(name: &str, bytes: usize) -> TestFile {
 
 /// How a holder behaves who is made for the test.
 #[derive(Clone, Debug)]
-enum Manner {
+pub(super) enum Manner {
     /// Gives the chunks that are of that remainder by two to that peer, and lacks the others.
     Halves(Vec<(PeerId, u32)>),
     /// Says that it is downloading as well, and has the first chunk and no other.
@@ -57,6 +57,12 @@ enum Manner {
     Busy(usize),
     /// Says that it has everything, and lacks whatever it is asked for.
     Boasts,
+    /// Lets everybody wait for a place.
+    Queues,
+    /// Takes requests and never answers.
+    Silent,
+    /// Refuses everybody.
+    Refuses,
 }
 
 impl Manner {
@@ -69,7 +75,7 @@ impl Manner {
 }
 
 /// A holder who is made for the test.
-struct Holder {
+pub(super) struct Holder {
     user: RawUser,
     file: Arc<TestFile>,
     manner: Manner,
@@ -84,7 +90,7 @@ struct Holder {
 
 impl Holder {
     /// Announces the whole file, and serves it in that manner.
-    async fn start(
+    pub(super) async fn start(
         user: RawUser,
         group: &GroupName,
         file: &Arc<TestFile>,
@@ -164,6 +170,20 @@ impl Holder {
                     send.finish();
                     return;
                 }
+                match self.manner {
+                    Manner::Queues => {
+                        send.send(&SwarmAnswer::Waits).await.unwrap();
+                        connection.closed().await;
+                        return;
+                    }
+                    Manner::Refuses => {
+                        let denied = SwarmAnswer::Refused(PeerRefusal::Denied);
+                        send.send(&denied).await.unwrap();
+                        send.finish();
+                        return;
+                    }
+                    _ => {}
+                }
                 let holding = self.manner.holding();
                 send.send(&SwarmAnswer::Opened { holding }).await.unwrap();
                 let (ask, asked) = tokio::sync::mpsc::channel(256);
@@ -192,6 +212,9 @@ impl Holder {
         mut asked: tokio::sync::mpsc::Receiver<u32>,
     ) {
         while let Some(index) = asked.recv().await {
+            if matches!(self.manner, Manner::Silent) {
+                continue;
+            }
             let mut chunk = self.file.chunk(index).to_vec();
             let length = chunk.len() as u32;
             let mut header = ChunkHeader::Chunk { index, length };
@@ -222,7 +245,7 @@ impl Holder {
                     chunk.truncate(CHUNK / 2);
                     last = true;
                 }
-                Manner::HasOne | Manner::Lies(_) | Manner::Dies(_) | Manner::Busy(_) => {}
+                _ => {}
             }
             let header = Bytes::copy_from_slice(&header.encode());
             if send.send_bytes(header).await.is_err() {

@@ -10,6 +10,7 @@ mod repair;
 mod run;
 mod source;
 mod sources;
+mod stall;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ pub use events::{DownloadEvent, DownloadEvents};
 pub(super) use journal::Journal;
 pub(super) use pages::Pages;
 pub(super) use repair::Repair;
+pub use stall::Stall;
 
 use super::{error::DownloadError, session::Session};
 use crate::{
@@ -99,6 +101,8 @@ pub struct DownloadProgress {
     /// Missing chunks that nobody who is online has, as far as the trackers know: as long as there are any, the file
     /// cannot be completed.
     pub out_of_reach: u32,
+    /// Why nothing comes, while nothing has come for a few seconds.
+    pub stall: Option<Stall>,
     /// Peers that were dropped, the last ones of them, each once: they sent what is not of the file, broke the
     /// protocol, or gave next to nothing.
     pub left: Vec<LeftPeer>,
@@ -292,6 +296,7 @@ impl DownloadProgress {
             total_bytes: 0,
             peers: 0,
             out_of_reach: 0,
+            stall: None,
             left: Vec::new(),
         }
     }

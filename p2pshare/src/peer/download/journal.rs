@@ -363,6 +363,7 @@ fn shown(row: DownloadRow) -> DownloadStatus {
             total_bytes: size,
             peers: 0,
             out_of_reach: 0,
+            stall: None,
             left: Vec::new(),
         },
     }

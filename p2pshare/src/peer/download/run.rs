@@ -27,11 +27,14 @@ use super::{
     partial::{Known, Partial, Write, Written},
     source::{Shared, SourceEnd},
     sources::Sources,
+    stall::Quiet,
 };
 use crate::{
     content::{Bitfield, ChunkIndex, Digest, Layout, PageIndex},
     identity::{FileName, GroupName, PeerId},
-    limits::{GRANT_LOOK, HOLDERS_REFRESH, NO_SOURCE_PATIENCE, SOURCES_MAX},
+    limits::{
+        GRANT_LOOK, HOLDERS_REFRESH, NO_SOURCE_PATIENCE, SOURCES_MAX, STALL_LOOK, STALL_PATIENCE,
+    },
     peer::{
         error::{DownloadError, SessionError},
         file::{BufferPool, Source},
@@ -95,6 +98,7 @@ impl Job {
         };
         self.progress.send_modify(|progress| {
             progress.peers = 0;
+            progress.stall = None;
             progress.state = match &outcome {
                 Ok(_) => DownloadState::Complete,
                 Err(DownloadError::Cancelled) => DownloadState::Stopped,
@@ -158,7 +162,11 @@ impl Job {
             began,
             news: watch::Sender::new(()),
             writes,
+            intake: self.session.peer().intake().clone(),
+            received_bytes: AtomicU64::new(0),
+            unwritten: AtomicU64::new(0),
             duplicate_bytes: AtomicU64::new(0),
+            standings: Mutex::default(),
         });
         let holders = first_look.as_ref().map_or(&[][..], |look| &look.holders);
         let resumed = self.verify_claims(prepared, &shared, holders).await?;
@@ -353,6 +361,8 @@ impl Job {
         // Others who began at the same moment are soon to be seen.
         refresh.reset_after(Duration::from_secs(1));
         let mut idle_since = Some(Instant::now());
+        let (mut quiet, mut looks) = (Quiet::default(), interval(STALL_LOOK));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -387,6 +397,7 @@ impl Job {
                     idle_since = still_idle(&shared, idle_since);
                     self.take_on(found, sources, idle_since)?;
                 }
+                _ = looks.tick() => self.look_for_stall(sources, &mut quiet),
                 _ = refresh.tick() => {
                     idle_since = still_idle(&shared, idle_since);
                     self.show_sources(sources, idle_since.is_some());
@@ -397,6 +408,21 @@ impl Job {
                 }
             }
         }
+    }
+
+    /// Says why nothing comes, as soon as nothing came for a while.
+    fn look_for_stall(&self, sources: &Sources, quiet: &mut Quiet) {
+        let shared = sources.shared();
+        let received = shared.received_bytes.load(Ordering::Relaxed);
+        let quiet = quiet.note(received, shared.began.elapsed());
+        let stall = match quiet < STALL_PATIENCE {
+            true => None,
+            false => sources.facts(quiet).stall(),
+        };
+        self.progress.send_if_modified(|progress| {
+            let before = std::mem::replace(&mut progress.stall, stall);
+            before != progress.stall
+        });
     }
 
     /// Journals the chunks of these pages that were written.
@@ -447,7 +473,7 @@ impl Job {
         match look {
             Ok(look) => self.start(sources, look),
             // The trackers may be down while the peers are not.
-            Err(error) if error.is_transient() => {}
+            Err(error) if error.is_transient() => sources.not_answered(),
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -473,6 +499,7 @@ impl Job {
         chunk: ChunkIndex,
     ) -> PageIndex {
         let bytes = layout.chunk_len(chunk);
+        shared.unwritten.fetch_sub(1, Ordering::Relaxed);
         if shared.pick(|picker, _| picker.have(chunk)) {
             serving.add(chunk);
             self.progress
@@ -628,6 +655,7 @@ impl Job {
                 chunk,
                 pieces: vec![right],
             };
+            shared.unwritten.fetch_add(1, Ordering::Relaxed);
             let sent = shared.writes.send(write).await;
             let done = written.recv().await;
             let page = match (sent, done) {
@@ -663,7 +691,8 @@ impl Job {
 
 /// Since when nothing is expected of any source, if it is so: sources from which nothing comes are none.
 fn still_idle(shared: &Shared, since: Option<Instant>) -> Option<Instant> {
-    let idle = shared.pick(|picker, _| picker.is_idle());
+    // Nor is it for want of a source that nothing is asked for if there is no room in the limit.
+    let idle = shared.pick(|picker, _| picker.is_idle()) && shared.intake.limiting().is_none();
     idle.then(|| since.unwrap_or_else(Instant::now))
 }
 

@@ -3,9 +3,9 @@
 //! digest is the one that the file id commits to.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,10 +24,11 @@ use crate::{
     identity::{GroupName, PeerId},
     limits::{
         BROKEN_WORDS_MAX, CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, IDLE_SOURCE_LOOK, OUTRUN_PATIENCE,
-        PEER_ANSWER_TIMEOUT, SOURCE_IDLE_MAX, SOURCE_SILENCE_MAX,
+        PEER_ANSWER_TIMEOUT, SEED_WAIT_MAX, SOURCE_IDLE_MAX, SOURCE_SILENCE_MAX, TURN_WORTH,
     },
     peer::{
         grants::{Grants, HeldGrant},
+        intake::Intake,
         picker::{Picker, SourceId},
     },
     store::StoreError,
@@ -56,8 +57,27 @@ pub(super) struct Shared {
     /// Told when the picker has news for the sources.
     pub(super) news: watch::Sender<()>,
     pub(super) writes: mpsc::Sender<Write>,
+    /// How much may be asked for, over all downloads.
+    pub(super) intake: Intake,
+    /// Bytes of chunks that came.
+    pub(super) received_bytes: AtomicU64,
+    /// Chunks that are right and not written yet.
+    pub(super) unwritten: AtomicU64,
     /// Bytes of chunks that came in vain.
     pub(super) duplicate_bytes: AtomicU64,
+    /// How far it is with each source.
+    pub(super) standings: Mutex<BTreeMap<SourceId, Standing>>,
+}
+
+/// How far it is with a source.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    /// It is being connected.
+    Connecting,
+    /// It is busy, and this peer waits for a place.
+    Queued,
+    /// Chunks can come.
+    Open,
 }
 
 /// Why no more chunks come from a source.
@@ -72,6 +92,9 @@ pub(super) enum SourceEnd {
     /// It refuses.
     #[error(transparent)]
     Refused(#[from] PeerRefusal),
+    /// Others wait for the place there.
+    #[error("others wait for the place")]
+    TurnOver,
     /// It went silent, or is so slow that it might as well be.
     #[error("nothing, or next to nothing, comes from it")]
     Silent,
@@ -132,9 +155,12 @@ impl SourceEnd {
 
 impl From<ReceiveError> for SourceEnd {
     fn from(error: ReceiveError) -> Self {
-        match CloseCode::for_fault(&error) {
-            Some(code) => Self::Protocol(code),
-            None => Self::Broken(error),
+        match (CloseCode::for_fault(&error), &error) {
+            (Some(code), _) => Self::Protocol(code),
+            (_, ReceiveError::Reset(code)) if code.known() == Some(CloseCode::TooManyRequests) => {
+                Self::TurnOver
+            }
+            _ => Self::Broken(error),
         }
     }
 }
@@ -176,16 +202,26 @@ impl Shared {
             shared: &self,
             source,
         };
+        self.stands(source, Standing::Connecting);
         let connection = match self.connect(&holder).await {
             Ok(connection) => connection,
             Err(end) => return end,
         };
-        let end = match self.open(&connection, source).await {
-            Ok(feed) => {
-                let _ = joined.send(holder.peer).await;
-                feed.run().await
+        let end = loop {
+            let began = Instant::now();
+            let end = match self.open(&connection, source).await {
+                Ok(feed) => {
+                    self.stands(source, Standing::Open);
+                    let _ = joined.send(holder.peer).await;
+                    feed.run().await
+                }
+                Err(end) => end,
+            };
+            // What was asked for goes to others while this one waits again.
+            self.pick(|picker, _| picker.leave(source));
+            if !matches!(end, SourceEnd::TurnOver) || began.elapsed() < TURN_WORTH {
+                break end;
             }
-            Err(end) => end,
         };
         if let Some(code) = end.code() {
             connection.close(code);
@@ -227,10 +263,16 @@ impl Shared {
             .await
             .map_err(|lost| SourceEnd::Broken(lost.into()))?;
         send.send(&open).await?;
-        let answer = timeout(PEER_ANSWER_TIMEOUT, receive.receive::<SwarmAnswer>()).await;
+        let mut answer = timeout(PEER_ANSWER_TIMEOUT, receive.receive::<SwarmAnswer>()).await;
+        if matches!(answer, Ok(Ok(SwarmAnswer::Waits))) {
+            self.stands(source, Standing::Queued);
+            let patience = SEED_WAIT_MAX + PEER_ANSWER_TIMEOUT;
+            answer = timeout(patience, receive.receive::<SwarmAnswer>()).await;
+        }
         let holding = match answer.map_err(|_| SourceEnd::Silent)?? {
             SwarmAnswer::Opened { holding } => holding,
             SwarmAnswer::Refused(refusal) => return Err(refusal.into()),
+            SwarmAnswer::Waits => return Err(SourceEnd::NONSENSE),
         };
         let count = self.pages.layout().chunk_count();
         let grows = matches!(holding, Holding::Partial(_));
@@ -257,6 +299,7 @@ impl Shared {
             useless_since: None,
             broken_words: 0,
             lacked: 0,
+            held_back: false,
             grant_serial: grant.serial,
         })
     }
@@ -270,6 +313,16 @@ impl Shared {
                 minted.map_err(SourceEnd::NoGrant)
             }
         }
+    }
+
+    fn stands(&self, source: SourceId, standing: Standing) {
+        self.standings().insert(source, standing);
+    }
+
+    /// How far it is with each source.
+    pub(super) fn standings(&self) -> MutexGuard<'_, BTreeMap<SourceId, Standing>> {
+        let standings = self.standings.lock();
+        standings.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Consults the picker, and tells all sources what came about by it.
@@ -292,6 +345,7 @@ struct GiveBack<'a> {
 impl Drop for GiveBack<'_> {
     fn drop(&mut self) {
         self.shared.pick(|picker, _| picker.leave(self.source));
+        self.shared.standings().remove(&self.source);
     }
 }
 
@@ -335,8 +389,19 @@ struct Feed<'a> {
     broken_words: u32,
     /// The last of them.
     lacked: u32,
+    /// Whether it would have been asked for more, had there been room in the limit.
+    held_back: bool,
     /// Which grant the peer saw last.
     grant_serial: u64,
+}
+
+impl Drop for Feed<'_> {
+    fn drop(&mut self) {
+        // The first one may have come in part.
+        for &chunk in self.asked.iter().skip(1) {
+            self.shared.intake.give_back(self.bytes_of(chunk));
+        }
+    }
 }
 
 impl Feed<'_> {
@@ -352,7 +417,24 @@ impl Feed<'_> {
     async fn step(&mut self) -> Result<(), SourceEnd> {
         self.renew_grant().await?;
         self.cancel_unwanted(false).await?;
-        while let Some(chunk) = self.pick()? {
+        self.ask().await?;
+        match self.asked.is_empty() {
+            true => self.idle().await,
+            false => self.take_answer().await,
+        }
+    }
+
+    /// Asks for as much as the picker wants, and the limit has room for.
+    async fn ask(&mut self) -> Result<(), SourceEnd> {
+        loop {
+            self.held_back = self.shared.intake.limiting().is_some();
+            if self.held_back {
+                return Ok(());
+            }
+            let Some(chunk) = self.pick()? else {
+                return Ok(());
+            };
+            self.shared.intake.take(self.bytes_of(chunk));
             if self.asked.is_empty() {
                 self.await_next();
             }
@@ -361,10 +443,10 @@ impl Feed<'_> {
             let index = chunk.get();
             self.send.send(&SwarmRequest::Chunk { index }).await?;
         }
-        match self.asked.is_empty() {
-            true => self.idle().await,
-            false => self.take_answer().await,
-        }
+    }
+
+    fn bytes_of(&self, chunk: ChunkIndex) -> u32 {
+        self.shared.pages.layout().chunk_len(chunk)
     }
 
     fn pick(&self) -> Result<Option<ChunkIndex>, SourceEnd> {
@@ -390,9 +472,11 @@ impl Feed<'_> {
         tokio::select! {
             part = self.incoming.part() => match part? {
                 ChunkPart::Header(ChunkHeader::Have { index }) => self.learn(index),
+                ChunkPart::Header(ChunkHeader::TurnOver) => Err(SourceEnd::TurnOver),
                 _ => Err(SourceEnd::NONSENSE),
             },
             _ = self.news.changed() => Ok(()),
+            () = self.shared.intake.room(), if self.held_back => Ok(()),
             () = sleep(IDLE_SOURCE_LOOK) => Ok(()),
         }
     }
@@ -415,7 +499,9 @@ impl Feed<'_> {
                 self.take_chunk(chunk, length).await?;
                 self.broken_words = self.broken_words.saturating_sub(1);
             }
+            ChunkHeader::TurnOver => return Err(SourceEnd::TurnOver),
             ChunkHeader::Lacking { index } if index == chunk.get() => {
+                self.shared.intake.give_back(self.bytes_of(chunk));
                 self.holds.clear(index);
                 self.shared
                     .pick(|picker, now| picker.refuse(self.source, chunk, now));
@@ -426,6 +512,7 @@ impl Feed<'_> {
                 }
             }
             ChunkHeader::Cancelled { index } if index == chunk.get() && was_cancelled => {
+                self.shared.intake.give_back(self.bytes_of(chunk));
                 self.shared
                     .pick(|picker, now| picker.refuse(self.source, chunk, now));
             }
@@ -448,6 +535,9 @@ impl Feed<'_> {
             };
             hasher.update(&piece);
             loose.bytes += piece.len() as u64;
+            shared
+                .received_bytes
+                .fetch_add(piece.len() as u64, Ordering::Relaxed);
             pieces.push(piece);
         }
         let expected = match shared.pages.digest(chunk) {
@@ -462,6 +552,7 @@ impl Feed<'_> {
         }
         if shared.pick(|picker, now| picker.deliver(self.source, chunk, now)) {
             loose.bytes = 0;
+            shared.unwritten.fetch_add(1, Ordering::Relaxed);
             let sent = shared.writes.send(Write { chunk, pieces }).await;
             sent.map_err(|_| SourceEnd::Over)?;
         }
@@ -476,6 +567,7 @@ impl Feed<'_> {
                 biased;
                 part = self.incoming.part() => return part,
                 _ = self.news.changed() => {}
+                () = self.shared.intake.room(), if self.held_back => self.ask().await?,
                 () = sleep_until(self.due) => return Err(match self.outrun {
                     true => SourceEnd::Outrun,
                     false => SourceEnd::Silent,

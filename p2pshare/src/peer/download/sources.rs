@@ -4,17 +4,20 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use super::source::{Shared, SourceEnd};
+use super::{
+    source::{Shared, SourceEnd, Standing},
+    stall::{self, Facts},
+};
 use crate::{
     content::Bitfield,
     identity::PeerId,
-    limits::{BROKEN_WORDS_REST, SOURCES_MAX},
+    limits::{BROKEN_WORDS_REST, HOLDERS_SAMPLE_MAX, SOURCES_MAX},
     peer::picker::SourceId,
     wire::{
         peer::PeerRefusal,
@@ -31,6 +34,9 @@ pub(super) struct Sources {
     next_id: SourceId,
     /// Whether chunks could ever come from anybody.
     joined_once: bool,
+    /// Who held the file when that was asked last, and whether there was an answer.
+    holders: Vec<Holder>,
+    answered: bool,
     resting: HashMap<PeerId, Rest>,
     last_end: Option<String>,
     /// Whether somebody else was seen to download the same.
@@ -44,8 +50,8 @@ struct Rest {
     times: u32,
     /// Not to be asked before this instant; one that is banned never is.
     until: Option<Instant>,
-    /// Whether it had too much to do, which passes.
-    busy: bool,
+    /// Why it ended last.
+    why: Why,
     /// Whether it lacked what it said it has. A file that has just changed is a reason, once.
     broke_its_word: bool,
 }
@@ -59,8 +65,33 @@ impl Rest {
         };
         self.times += 1;
         self.until = (!end.is_final()).then(|| now + pause);
-        self.busy = matches!(end, SourceEnd::Refused(PeerRefusal::Busy));
+        self.why = end.into();
         self.broke_its_word |= broke_its_word;
+    }
+}
+
+/// Why nothing comes from a peer, as far as it makes a difference.
+#[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
+enum Why {
+    /// It had too much to do, which passes.
+    Busy,
+    /// It refuses.
+    Refusing,
+    /// It cannot be reached.
+    Unreachable,
+    /// Anything else.
+    #[default]
+    Other,
+}
+
+impl From<&SourceEnd> for Why {
+    fn from(end: &SourceEnd) -> Self {
+        match end {
+            SourceEnd::Refused(PeerRefusal::Busy) | SourceEnd::TurnOver => Self::Busy,
+            SourceEnd::Refused(PeerRefusal::Denied) => Self::Refusing,
+            SourceEnd::Unreachable => Self::Unreachable,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -74,6 +105,8 @@ impl Sources {
             joined,
             next_id: 1,
             joined_once: false,
+            holders: Vec::new(),
+            answered: true,
             resting: HashMap::new(),
             last_end: None,
             diverged: false,
@@ -102,12 +135,14 @@ impl Sources {
     /// with the most of what is missing first.
     pub(super) fn start(&mut self, mut holders: Vec<Holder>) {
         self.diverge(&holders);
+        self.holders.clone_from(&holders);
+        self.answered = true;
         let now = Instant::now();
         holders.sort_by_cached_key(|holder| std::cmp::Reverse(self.use_of(holder)));
         for holder in holders {
             let rest = self.resting.get(&holder.peer);
             let rests = rest.is_some_and(|rest| rest.until.is_none_or(|until| now < until));
-            if self.active.len() >= SOURCES_MAX || rests || !self.active.insert(holder.peer) {
+            if self.in_use() >= SOURCES_MAX || rests || !self.active.insert(holder.peer) {
                 continue;
             }
             let (shared, source) = (self.shared.clone(), self.next_id);
@@ -116,6 +151,66 @@ impl Sources {
             self.running
                 .spawn(async move { (peer, shared.fetch(source, holder, joined).await) });
         }
+    }
+
+    /// Those that are not just waited for.
+    fn in_use(&self) -> usize {
+        let standings = self.shared.standings();
+        let queued = standings.values().filter(|at| **at == Standing::Queued);
+        self.active.len().saturating_sub(queued.count())
+    }
+
+    /// Nobody said who holds the file.
+    pub(super) const fn not_answered(&mut self) {
+        self.answered = false;
+    }
+
+    /// What is known of why nothing comes.
+    pub(super) fn facts(&self, quiet: Duration) -> Facts {
+        let shared = &self.shared;
+        let standing = |of| {
+            let standings = shared.standings();
+            standings.values().filter(|at| **at == of).count()
+        };
+        let rest_of = |holder: &&Holder| self.resting.get(&holder.peer);
+        let is_banned = |holder: &&Holder| rest_of(holder).is_some_and(|rest| rest.until.is_none());
+        let known: Vec<_> = self.holders.iter().filter(|h| !is_banned(h)).collect();
+        let because = |why| {
+            let resting = known.iter().filter(|h| !self.active.contains(&h.peer));
+            let resting = resting.filter_map(rest_of);
+            resting.filter(|rest| rest.why == why).count()
+        };
+        Facts {
+            quiet,
+            unwritten: shared.unwritten.load(Ordering::Relaxed) > 0,
+            limiting: shared.intake.limiting(),
+            asked: !shared.pick(|picker, _| picker.is_idle()),
+            open: standing(Standing::Open),
+            queued: standing(Standing::Queued),
+            connecting: standing(Standing::Connecting),
+            tracker: self.answered,
+            known: known.len(),
+            busy: because(Why::Busy),
+            refusing: because(Why::Refusing),
+            unreachable: because(Why::Unreachable),
+            unheld: self.unheld(&known),
+        }
+    }
+
+    /// The missing chunks that none of `known` announced, if all who hold anything are known.
+    fn unheld(&self, known: &[&Holder]) -> Option<(u32, u32)> {
+        let chunks = self.shared.pages.layout().chunk_count();
+        let holds = known.iter().map(|holder| match &holder.holding {
+            Holding::Nothing => Some(Bitfield::new(chunks)),
+            Holding::Complete => None,
+            Holding::Partial(bits) => Bitfield::from_bytes(chunks, bits).ok(),
+        });
+        let holds: Vec<Bitfield> = holds.collect::<Option<_>>()?;
+        if self.holders.len() >= HOLDERS_SAMPLE_MAX {
+            return None;
+        }
+        self.shared
+            .pick(|picker, _| stall::unheld(picker.had(), &holds))
     }
 
     /// Goes on from a random place as soon as others download the same, so that each has something for the others.
@@ -168,7 +263,9 @@ impl Sources {
     pub(super) fn is_hopeless(&self, holders: &[Holder]) -> bool {
         let was_asked_twice = |holder: &Holder| {
             let rest = self.resting.get(&holder.peer);
-            rest.is_some_and(|rest| !rest.busy && (rest.times >= 2 || rest.until.is_none()))
+            rest.is_some_and(|rest| {
+                rest.why != Why::Busy && (rest.times >= 2 || rest.until.is_none())
+            })
         };
         !self.joined_once && self.active.is_empty() && holders.iter().all(was_asked_twice)
     }
