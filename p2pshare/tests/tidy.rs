@@ -101,6 +101,7 @@ const PURE: &[&str] = &[
     "tracker/fair.rs",
     "tracker/throttle.rs",
     "peer/picker.rs",
+    "peer/picker/",
 ];
 
 /// The drivers within the folders of [`PURE`].
@@ -526,6 +527,7 @@ mod bites {
                 "tracker/fair.rs",
                 "tracker/throttle.rs",
                 "peer/picker.rs",
+    "peer/picker/",
             ];
             for path in pure {
                 assert_bites(check_pure, &format!("p2pshare/src/{path}"), text);

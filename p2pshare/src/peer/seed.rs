@@ -2,6 +2,8 @@
 //! that asks, for the group named in the request, and only of files that this peer shares in that group, or is
 //! downloading from it; to be refused and to ask for what is not there look alike.
 
+mod given;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{
@@ -18,6 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
+use self::given::{Asker, GivenFiles};
 use super::{
     file::{BufferPool, Source},
     library::{Found, Library, PageRow, Share},
@@ -53,6 +56,7 @@ struct Inner {
     link: TrackerLink,
     buffers: BufferPool,
     streams: Streams,
+    given: GivenFiles,
     sent_bytes: AtomicU64,
 }
 
@@ -111,6 +115,7 @@ impl Seeder {
             link,
             buffers: BufferPool::default(),
             streams: Streams::default(),
+            given: GivenFiles::default(),
             sent_bytes: AtomicU64::new(0),
         }))
     }
@@ -249,8 +254,10 @@ impl Seeder {
             send.finish();
             return None;
         };
+        let chunks = served.layout().chunk_count();
         Swarm {
             inner: self.0.clone(),
+            asker: self.0.given.enter(&right.group, served.id(), chunks),
             served,
             right: Mutex::new(right),
             cancelled: Mutex::default(),
@@ -373,6 +380,7 @@ impl Served {
 struct Swarm {
     inner: Arc<Inner>,
     served: Served,
+    asker: Asker,
     right: Mutex<Right>,
     /// Chunks that are asked for and no longer wanted.
     cancelled: Mutex<HashSet<u32>>,
@@ -417,6 +425,7 @@ impl Swarm {
                     // Whose right is over keeps his place for as long as he may be silent, to show another.
                     if self.may_read() {
                         idle_until = Instant::now() + STREAM_IDLE_MAX;
+                        self.asker.note(index);
                     }
                     self.cancelled().remove(&index);
                     // More than may be unanswered: whoever sends them waits until some are answered.
@@ -473,12 +482,18 @@ impl Swarm {
         mut send: SendStream,
         told: Option<Bitfield>,
     ) {
-        let mut growth = Growth::new(&self.served, told);
+        let (mut growth, mut news) = (Growth::new(&self.served, told), self.asker.news());
         loop {
+            let more = async {
+                tokio::select! {
+                    more = growth.more() => more,
+                    more = news.more() => more,
+                }
+            };
             let answer = tokio::select! {
                 answer = prepared.recv() => answer,
                 // Nor is it told what is here whose right is over.
-                more = growth.more(), if self.may_read() => match send_in_time(&mut send, more).await {
+                more = more, if self.may_read() => match send_in_time(&mut send, more).await {
                     true => continue,
                     false => return,
                 },

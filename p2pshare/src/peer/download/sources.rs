@@ -2,18 +2,19 @@
 //! again, and whoever just failed rests for a while, the longer the more often.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::Duration,
 };
 
+use rand::seq::SliceRandom as _;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::source::{Shared, SourceEnd};
 use crate::{
     content::Bitfield,
     identity::PeerId,
-    limits::SOURCES_MAX,
+    limits::{RETIRED_REST, SOURCES_MAX, SOURCE_TRIED},
     peer::picker::SourceId,
     wire::{
         peer::PeerRefusal,
@@ -25,15 +26,19 @@ use crate::{
 pub(super) struct Sources {
     shared: Arc<Shared>,
     running: JoinSet<(PeerId, SourceEnd)>,
-    active: HashSet<PeerId>,
+    active: HashMap<PeerId, Active>,
     joined: mpsc::Sender<PeerId>,
     next_id: SourceId,
     /// Whether chunks could ever come from anybody.
     joined_once: bool,
     resting: HashMap<PeerId, Rest>,
     last_end: Option<String>,
-    /// Whether somebody else was seen to download the same.
-    diverged: bool,
+}
+
+/// A source in use.
+struct Active {
+    source: SourceId,
+    since: Instant,
 }
 
 /// What is known of a peer from which nothing comes any more.
@@ -53,13 +58,12 @@ impl Sources {
         Self {
             shared,
             running: JoinSet::new(),
-            active: HashSet::new(),
+            active: HashMap::new(),
             joined,
             next_id: 1,
             joined_once: false,
             resting: HashMap::new(),
             last_end: None,
-            diverged: false,
         }
     }
 
@@ -81,33 +85,60 @@ impl Sources {
         self.last_end.as_ref()
     }
 
-    /// Takes on those of `holders` that are not in use and may be asked, as many as there is place for, the ones
-    /// with the most of what is missing first.
+    /// Takes on those of `holders` that are not in use and may be asked, as many as there is place for, whichever
+    /// they are: so a crowd does not all ask the same. When all places are taken, the one from which the least
+    /// comes makes place for another, now and then; what is shared by many gives little to each of them, and
+    /// so everybody's upload comes to be used.
     pub(super) fn start(&mut self, mut holders: Vec<Holder>) {
-        self.diverge(&holders);
         let now = Instant::now();
-        holders.sort_by_cached_key(|holder| std::cmp::Reverse(self.use_of(holder)));
-        for holder in holders {
+        holders.retain(|holder| {
             let rest = self.resting.get(&holder.peer);
             let rests = rest.is_some_and(|rest| rest.until.is_none_or(|until| now < until));
-            if self.active.len() >= SOURCES_MAX || rests || !self.active.insert(holder.peer) {
-                continue;
-            }
+            !rests && !self.active.contains_key(&holder.peer)
+        });
+        holders.shuffle(&mut rand::rng());
+        // Of the largest files it is not announced what is there.
+        holders.sort_by_cached_key(|holder| self.use_of(holder) == 0);
+        let mut room = SOURCES_MAX.saturating_sub(self.in_use());
+        if room == 0 && holders.first().is_some_and(|first| self.use_of(first) > 0) {
+            room = self.retire_slowest(now);
+        }
+        for holder in holders.into_iter().take(room) {
             let (shared, source) = (self.shared.clone(), self.next_id);
             let (peer, joined) = (holder.peer, self.joined.clone());
             self.next_id += 1;
+            let since = now;
+            self.active.insert(peer, Active { source, since });
             self.running
                 .spawn(async move { (peer, shared.fetch(source, holder, joined).await) });
         }
     }
 
-    /// Goes on from a random place as soon as others download the same, so that each has something for the others.
-    fn diverge(&mut self, holders: &[Holder]) {
-        let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
-        if !self.diverged && holders.iter().any(is_part) {
-            self.diverged = true;
-            self.shared.pick(|picker, _| picker.diverge(rand::random()));
-        }
+    /// How many places are taken by those that are to stay.
+    fn in_use(&self) -> usize {
+        let stays = |active: &&Active| {
+            self.shared
+                .pick(|picker, _| !picker.is_retired(active.source))
+        };
+        self.active.values().filter(stays).count()
+    }
+
+    /// Gives up the source from which the least comes, of those that had the time to show how much it is. How many
+    /// places that makes.
+    fn retire_slowest(&self, now: Instant) -> usize {
+        let tried = self
+            .active
+            .values()
+            .filter(|active| now - active.since >= SOURCE_TRIED)
+            .map(|active| active.source);
+        self.shared.pick(|picker, at| {
+            let stay = tried.filter(|&source| !picker.is_retired(source));
+            let slowest = picker.slowest(stay.collect::<Vec<_>>(), at);
+            slowest.map_or(0, |slowest| {
+                picker.retire(slowest);
+                1
+            })
+        })
     }
 
     /// How many of the missing chunks a holder announced.
@@ -118,7 +149,6 @@ impl Sources {
             Holding::Nothing => 0,
             Holding::Partial(bits) => match Bitfield::from_bytes(chunks, bits) {
                 Ok(holds) => self.shared.pick(|picker, _| picker.needed_of(&holds)),
-                // Of the largest files it is not announced what is there.
                 Err(_) => 0,
             },
         }
@@ -144,7 +174,10 @@ impl Sources {
         self.active.remove(&peer);
         self.last_end = Some(end.to_string());
         let rest = self.resting.entry(peer).or_default();
-        let pause = Duration::from_secs(1 << rest.times.min(5));
+        let pause = match end {
+            SourceEnd::Retired => RETIRED_REST,
+            _ => Duration::from_secs(1 << rest.times.min(5)),
+        };
         rest.times += 1;
         rest.until = (!end.is_final()).then(|| Instant::now() + pause);
         rest.busy = matches!(end, SourceEnd::Refused(PeerRefusal::Busy));

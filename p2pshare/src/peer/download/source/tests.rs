@@ -11,6 +11,7 @@ use crate::{
     content::{CHUNK_SIZE, Digest, Layout, ManifestBuilder},
     identity::{RingId, key::SigningKey, token::samples},
     peer::{
+        picker::Order,
         library::{Library, PageRow},
         link::TrackerLink,
     },
@@ -56,7 +57,7 @@ async fn download(network: &Network) -> (Arc<Shared>, mpsc::Receiver<Write>) {
         grants,
         group,
         pages: Pages::new(library, layout, id),
-        picker: Mutex::new(Picker::new(layout, Bitfield::new(CHUNKS))),
+        picker: Mutex::new(Picker::new(layout, Bitfield::new(CHUNKS), Order::InOrder, 0)),
         began: Instant::now(),
         news: watch::Sender::new(()),
         writes,
@@ -143,7 +144,10 @@ async fn who_is_silent_or_trickles_loses_what_was_asked_of_it() {
         );
         assert!(shared.pick(|picker, _| picker.is_idle()));
         let all = Bitfield::full(CHUNKS);
-        let again = shared.pick(|picker, now| picker.pick(9, &all, now));
+        let again = shared.pick(|picker, now| {
+            picker.join(9, all);
+            picker.pick(9, now)
+        });
         assert_eq!(again.map(ChunkIndex::get), Some(0));
     }
 }
