@@ -124,7 +124,11 @@ fn show(speeds: &str, what: &str, swarm: &Swarm) -> Option<f64> {
     println!(
         "{speeds:<9} {what:<34} {bound:>6.0} {:>6.0} {:>6} {:>7} {:>7.2} {:>5.2} % {:>6.1}",
         outcome.half.as_secs_f64(),
-        or_never(outcome.last.map(|last| format!("{:.0}", last.as_secs_f64()))),
+        or_never(
+            outcome
+                .last
+                .map(|last| format!("{:.0}", last.as_secs_f64()))
+        ),
         or_never(percent.map(|percent| format!("{percent:.1} %"))),
         outcome.seeder_copies,
         outcome.twice * 100.0,

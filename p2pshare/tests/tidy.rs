@@ -527,7 +527,7 @@ mod bites {
                 "tracker/fair.rs",
                 "tracker/throttle.rs",
                 "peer/picker.rs",
-    "peer/picker/",
+                "peer/picker/",
             ];
             for path in pure {
                 assert_bites(check_pure, &format!("p2pshare/src/{path}"), text);

@@ -17,9 +17,7 @@ use std::{
 use rand::{SeedableRng as _, rngs::SmallRng};
 
 use self::{queue::Asked, rarity::Rarity};
-use crate::{
-    content::{Bitfield, CHUNK_SIZE, ChunkIndex, Layout},
-};
+use crate::content::{Bitfield, CHUNK_SIZE, ChunkIndex, Layout};
 
 /// The chunks of one download.
 #[derive(Debug)]
@@ -76,6 +74,10 @@ impl Picker {
     }
 
     /// How many are known to hold each chunk, some of whom may be connected.
+    #[cfg_attr(
+        not(any(test, feature = "__sim")),
+        expect(dead_code, reason = "for what the tracker tells of who holds what")
+    )]
     pub(crate) fn note_availability(&mut self, holders: &[u16]) {
         self.rarity.announce(holders);
     }
@@ -255,7 +257,12 @@ impl Picker {
     /// Whether `source` holds anything that is still to come.
     pub(crate) fn is_needed(&self, source: SourceId) -> bool {
         let asked = self.sources.get(&source);
-        asked.is_some_and(|asked| asked.holds.first_lacked_by(&self.had, 0..u32::MAX).is_some())
+        asked.is_some_and(|asked| {
+            asked
+                .holds
+                .first_lacked_by(&self.had, 0..u32::MAX)
+                .is_some()
+        })
     }
 
     /// Of these sources, the one from which the least comes.

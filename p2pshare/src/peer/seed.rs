@@ -425,7 +425,7 @@ impl Swarm {
                     // Whose right is over keeps his place for as long as he may be silent, to show another.
                     if self.may_read() {
                         idle_until = Instant::now() + STREAM_IDLE_MAX;
-                        self.asker.note(index);
+                        self.note(index);
                     }
                     self.cancelled().remove(&index);
                     // More than may be unanswered: whoever sends them waits until some are answered.
@@ -454,6 +454,14 @@ impl Swarm {
                 Ok(Err(error)) => return Some(error),
                 Err(_) => return None,
             }
+        }
+    }
+
+    /// Has the others who ask told of a chunk that is about to be given.
+    fn note(&self, index: u32) {
+        let chunk = self.served.layout().chunk(index);
+        if chunk.is_some_and(|chunk| self.served.gives(chunk)) {
+            self.asker.note(index);
         }
     }
 

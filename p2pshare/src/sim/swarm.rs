@@ -36,23 +36,23 @@ pub struct Swarm(Scenario);
 pub struct Outcome {
     /// When the last one had the file; `None` if not all came to have it in a time that is many times the bound.
     pub last: Option<Duration>,
-    /// When half of them had it.
-    pub median: Duration,
+    /// When half of those had it who came to have it.
+    pub half: Duration,
     /// Before which it cannot be.
     pub bound: Duration,
     /// How many copies the seeder sent.
     pub seeder_copies: f64,
-    /// The share of chunks that came twice.
-    pub duplicates: f64,
-    /// How many there were who stayed and had it in the end.
+    /// The share of chunks that came again to one who had them.
+    pub twice: f64,
+    /// How many came to have it.
     pub complete: usize,
-    /// Things that happened.
-    pub events: u64,
+    /// A hash of who had it when: of two runs that went the same way it is the same.
+    pub trace: u64,
 }
 
 impl Swarm {
-    /// So many peers who want a file of so many chunks from one seeder, all with the same upload and four times
-    /// as much download.
+    /// So many peers who want a file of so many chunks from one seeder; all of them send 10 Mbit/s and receive
+    /// eight times as much.
     #[must_use]
     pub fn new(peers: usize, chunks: u32, seed: u64) -> Self {
         Self(Scenario {
@@ -60,24 +60,23 @@ impl Swarm {
             chunks,
             seed,
             seeder_up: RATE,
-            speeds: vec![Speeds { up: RATE, down: 4.0 * RATE }],
+            speeds: vec![Speeds {
+                up: RATE,
+                down: DOWN * RATE,
+            }],
             picking: Picking::RarestFirst,
             one_leaves_of: None,
             one_lies_of: None,
             round_trip: Duration::from_millis(40),
-            slots: std::env::var("SLOTS").ok().map_or(64, |s| s.parse().unwrap()),
-            hints: std::env::var("HINTS").is_ok(),
-            spread: std::env::var("SPREAD").is_ok(),
-            counts: std::env::var("COUNTS").is_ok(),
         })
     }
 
-    /// Peers of four speeds, from half of that to four times as much.
+    /// Peers of four speeds, from half of that to four times as much, and a seeder of twice as much.
     #[must_use]
     pub fn unequal(mut self) -> Self {
         let speeds = [0.5, 1.0, 2.0, 4.0].map(|times| Speeds {
             up: times * RATE,
-            down: 4.0 * times * RATE,
+            down: DOWN * times * RATE,
         });
         self.0.speeds = speeds.into();
         self.0.seeder_up = 2.0 * RATE;
@@ -111,6 +110,13 @@ impl Swarm {
         let bound = self.0.bound();
         let mut world = World::new(self.0.clone());
         let ended = world.live(bound * GIVEN_UP);
+        let done_at = world
+            .peers
+            .iter()
+            .map(|peer| peer.done_at.unwrap_or_default());
+        let trace = done_at.fold(0, |trace: u64, at| {
+            (trace ^ at.to_bits()).wrapping_mul(0x0100_0000_01b3)
+        });
         let mut done: Vec<f64> = world.peers.iter().filter_map(|peer| peer.done_at).collect();
         done.sort_by(f64::total_cmp);
         let time = |of: Option<&f64>| Duration::from_secs_f64(of.copied().unwrap_or_default());
@@ -119,17 +125,19 @@ impl Swarm {
         let size = world.layout.length() as f64;
         Outcome {
             last: ended.then(|| time(done.last())),
-            median: time(done.get(done.len() / 2)),
+            half: time(done.get(done.len() / 2)),
             bound: Duration::from_secs_f64(bound),
             seeder_copies: world.peers[0].uplink.total / size,
-            duplicates: f64::from(twice) / (chunks * done.len().max(1) as f64),
+            twice: f64::from(twice) / (chunks * done.len().max(1) as f64),
             complete: done.len(),
-            events: world.handled,
+            trace,
         }
     }
 }
 
 /// Bytes a second that a peer sends: ten megabits.
 const RATE: f64 = 1.25e6;
+/// How many times as much it receives.
+const DOWN: f64 = 8.0;
 /// How many times as long as it has to a swarm may take.
 const GIVEN_UP: f64 = 20.0;

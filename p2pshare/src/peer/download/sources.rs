@@ -1,11 +1,7 @@
 //! The sources of one download: whom to ask, and what is known of those that ended. Nobody who lied is asked
 //! again, and whoever just failed rests for a while, the longer the more often.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rand::seq::SliceRandom as _;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -14,7 +10,7 @@ use super::source::{Shared, SourceEnd};
 use crate::{
     content::Bitfield,
     identity::PeerId,
-    limits::{RETIRED_REST, SOURCES_MAX, SOURCE_TRIED},
+    limits::{RETIRED_REST, SOURCE_TRIED, SOURCES_MAX},
     peer::picker::SourceId,
     wire::{
         peer::PeerRefusal,

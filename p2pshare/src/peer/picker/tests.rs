@@ -324,7 +324,11 @@ fn what_only_a_slow_source_has_is_asked_of_it() {
     assert_eq!(chunk.get(), 99);
     assert!(deliver(&mut picker, 2, 99, now + SECOND * 5));
     assert!(!ask(&mut picker, 1, now).is_empty());
-    assert_eq!(ask(&mut picker, 2, now), [0; 0], "the fast one has the rest");
+    assert_eq!(
+        ask(&mut picker, 2, now),
+        [0; 0],
+        "the fast one has the rest"
+    );
 }
 
 #[test]
@@ -345,7 +349,10 @@ fn a_file_of_one_tebibyte() {
         for source in 0..8 {
             if let Some(chunk) = picker.pick(source, now) {
                 let index = chunk.get();
-                assert!(picker.deliver(source, chunk, now) && picker.have(chunk), "{index}");
+                assert!(
+                    picker.deliver(source, chunk, now) && picker.have(chunk),
+                    "{index}"
+                );
             }
             picker.learn(source, round * 97 % count);
         }

@@ -13,6 +13,7 @@ use crate::{
     peer::{file::Stamp, library::NewShare},
     store::{MemoryDisk, Store, StoreKind},
     transport::{Alpn, Crowd, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
+    wire::peer::{ChunkPart, ChunkReader},
 };
 
 const RING: RingId = RingId::from_bytes([1; 32]);
@@ -189,4 +190,87 @@ async fn who_asks_and_takes_nothing_loses_the_place_and_who_is_quiet_later() {
     assert!(took >= STREAM_IDLE_MAX - Duration::from_secs(1), "{took:?}");
     assert!(took < STREAM_IDLE_MAX * 2, "{took:?}");
     assert_eq!(connection.close_reason(), None, "they had a right");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_is_told_what_others_ask_for_and_not_what_it_asks_for_itself() {
+    let network = Network::new(1);
+    let (seeder, two, connection, _file) = connected(&network, 4).await;
+    let (_, mut first, to_first) = open(&seeder, &connection, two.peer_id()).await;
+    let mut to_first = Taken::of(to_first);
+    let ask = |index| SwarmRequest::Chunk { index };
+    for index in [2, 1] {
+        first.send(&ask(index)).await.unwrap();
+    }
+    assert_eq!(to_first.chunk().await, 2);
+    assert_eq!(to_first.chunk().await, 1);
+    // Also who comes later.
+    let (_, mut second, to_second) = open(&seeder, &connection, two.peer_id()).await;
+    let mut to_second = Taken::of(to_second);
+    let have = |index| ChunkHeader::Have { index };
+    assert_eq!(to_second.header().await, have(1));
+    assert_eq!(to_second.header().await, have(2));
+    // Each is told once, though it be asked for again.
+    for index in [2, 3, 4] {
+        second.send(&ask(index)).await.unwrap();
+    }
+    assert_eq!(to_second.chunk().await, 2);
+    assert_eq!(to_first.header().await, have(3));
+    assert_eq!(to_second.chunk().await, 3);
+    let lacking = ChunkHeader::Lacking { index: 4 };
+    assert_eq!(to_second.header().await, lacking, "there is none");
+    first.send(&ask(0)).await.unwrap();
+    assert_eq!(to_first.chunk().await, 0);
+    assert_eq!(to_second.header().await, have(0));
+}
+
+/// What comes on a swarm stream.
+struct Taken {
+    receive: RecvStream,
+    reader: ChunkReader,
+    piece: Bytes,
+}
+
+impl Taken {
+    fn of(receive: RecvStream) -> Self {
+        Self {
+            receive,
+            reader: ChunkReader::default(),
+            piece: Bytes::new(),
+        }
+    }
+
+    async fn part(&mut self) -> ChunkPart {
+        loop {
+            if let Some(part) = self.reader.next(&mut self.piece).unwrap() {
+                return part;
+            }
+            let mut pieces = [Bytes::new()];
+            let received = self.receive.receive_bytes(&mut pieces).await;
+            assert!(received.unwrap().is_some(), "the stream goes on");
+            [self.piece] = pieces;
+        }
+    }
+
+    async fn header(&mut self) -> ChunkHeader {
+        match self.part().await {
+            ChunkPart::Header(header) => header,
+            ChunkPart::Bytes(_) => panic!("bytes of no chunk"),
+        }
+    }
+
+    /// Takes a chunk, and gives its index.
+    async fn chunk(&mut self) -> u32 {
+        let ChunkHeader::Chunk { index, length } = self.header().await else {
+            panic!("no chunk");
+        };
+        let mut missing = length as usize;
+        while missing > 0 {
+            match self.part().await {
+                ChunkPart::Bytes(bytes) => missing -= bytes.len(),
+                ChunkPart::Header(header) => panic!("{header:?} within a chunk"),
+            }
+        }
+        index
+    }
 }

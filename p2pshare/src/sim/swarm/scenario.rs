@@ -21,10 +21,6 @@ pub(super) struct Scenario {
     pub(super) one_leaves_of: Option<usize>,
     pub(super) one_lies_of: Option<usize>,
     pub(super) round_trip: Duration,
-    pub(super) slots: usize,
-    pub(super) hints: bool,
-    pub(super) spread: bool,
-    pub(super) counts: bool,
 }
 
 /// Bytes a second.
@@ -45,7 +41,10 @@ pub(super) enum Peculiar {
 impl Scenario {
     pub(super) fn speeds(&self, peer: usize) -> Speeds {
         match peer {
-            0 => Speeds { up: self.seeder_up, down: self.seeder_up },
+            0 => Speeds {
+                up: self.seeder_up,
+                down: self.seeder_up,
+            },
             _ => self.speeds[peer % self.speeds.len()],
         }
     }

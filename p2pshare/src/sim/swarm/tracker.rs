@@ -49,7 +49,9 @@ impl Tracker {
     fn count(&mut self, had: Option<&Bitfield>, change: impl Fn(&mut u16)) {
         match had {
             None => change(&mut self.whole),
-            Some(had) => had.iter_set().for_each(|i| change(&mut self.counts[i as usize])),
+            Some(had) => had
+                .iter_set()
+                .for_each(|i| change(&mut self.counts[i as usize])),
         }
     }
 

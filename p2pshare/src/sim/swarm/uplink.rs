@@ -1,7 +1,6 @@
-//! The upload of one peer, shared by the streams that have something to send: each gets an equal part of the
-//! rate, and when there are more streams than places, those that wait take turns, chunk by chunk.
+//! The upload of one peer, shared by the streams that have something to send: each gets an equal part of the rate.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// A stream of the uplink.
 pub(super) type StreamId = usize;
@@ -11,15 +10,12 @@ pub(super) type StreamId = usize;
 pub(super) struct Uplink {
     /// Bytes a second, of all streams together.
     pub(super) rate: f64,
-    /// Streams that send at once.
-    places: usize,
     /// What a stream that has been sending all the time would have sent.
     sent: f64,
     /// Until when that is told.
     until: f64,
     /// Those that send, by what `sent` will be when their chunk is through.
     sending: BTreeMap<(u64, StreamId), f64>,
-    waiting: VecDeque<(StreamId, f64)>,
     /// Bytes that left so far.
     pub(super) total: f64,
     /// Raised with each change, so that what was foretold before it is known to be void.
@@ -27,10 +23,9 @@ pub(super) struct Uplink {
 }
 
 impl Uplink {
-    pub(super) fn new(rate: f64, places: usize) -> Self {
+    pub(super) fn new(rate: f64) -> Self {
         Self {
             rate,
-            places,
             ..Self::default()
         }
     }
@@ -38,16 +33,14 @@ impl Uplink {
     /// A stream has a chunk to send.
     pub(super) fn send(&mut self, now: f64, stream: StreamId, bytes: f64) {
         self.advance(now);
-        self.waiting.push_back((stream, bytes));
-        self.fill();
+        let end = self.sent + bytes;
+        self.sending.insert((end.to_bits(), stream), end);
     }
 
     /// Ends what the stream sends or was to send.
     pub(super) fn abort(&mut self, now: f64, stream: StreamId) {
         self.advance(now);
-        self.waiting.retain(|(waiting, _)| *waiting != stream);
         self.sending.retain(|(_, sending), _| *sending != stream);
-        self.fill();
     }
 
     /// The stream whose chunk is through by now, if one is.
@@ -58,7 +51,6 @@ impl Uplink {
             return None;
         }
         self.sending.pop_first();
-        self.fill();
         Some(stream)
     }
 
@@ -69,7 +61,6 @@ impl Uplink {
         Some(self.until + rest * self.sending.len() as f64 / self.rate)
     }
 
-    pub(super) fn is_idle(&self) -> bool { self.sending.is_empty() }
     fn advance(&mut self, now: f64) {
         let time = (now - self.until).max(0.0);
         if !self.sending.is_empty() {
@@ -78,15 +69,6 @@ impl Uplink {
         }
         self.until = now;
         self.version += 1;
-    }
-
-    fn fill(&mut self) {
-        while self.sending.len() < self.places
-            && let Some((stream, bytes)) = self.waiting.pop_front()
-        {
-            let end = self.sent + bytes;
-            self.sending.insert((end.to_bits(), stream), end);
-        }
     }
 }
 

@@ -15,8 +15,8 @@ use super::tracker::Tracker;
 use super::uplink::Uplink;
 use crate::content::{Bitfield, CHUNK_SIZE, ChunkIndex, Layout};
 use crate::limits::{
-    HAVE_INTERVAL, HOLDERS_REFRESH, IDLE_SOURCE_LOOK, LEASE_LIFE, LEASE_RENEWAL,
-    SEED_STREAMS_MAX, SOURCES_MAX, SOURCE_IDLE_MAX, SOURCE_TRIED, RETIRED_REST,
+    HAVE_INTERVAL, HOLDERS_REFRESH, IDLE_SOURCE_LOOK, LEASE_LIFE, LEASE_RENEWAL, RETIRED_REST,
+    SEED_STREAMS_MAX, SOURCE_IDLE_MAX, SOURCE_TRIED, SOURCES_MAX,
 };
 use crate::peer::sim::{Picker, SourceId};
 
@@ -32,11 +32,7 @@ pub(super) struct World {
     free: Vec<usize>,
     tracker: Tracker,
     scenario: Scenario,
-    pub(super) handled: u64,
-    dbg: (f64, f64), dbg_step: f64, opts: Opts, debug: bool,
 }
-struct Opts { hint_at_ask: bool, refresh: f64 }
-fn env(name: &str, default: f64) -> f64 { std::env::var(name).ok().map_or(default, |v| v.parse().unwrap()) }
 
 /// What happens at one moment.
 #[derive(Copy, Clone, Debug)]
@@ -124,7 +120,6 @@ struct Stream {
 impl World {
     pub(super) fn new(scenario: Scenario) -> Self {
         let layout = Layout::new(u64::from(scenario.chunks) * u64::from(CHUNK_SIZE));
-        let scenario_bound = scenario.bound();
         let layout = layout.unwrap_or_else(|error| panic!("{error}"));
         let mut world = Self {
             rng: SmallRng::seed_from_u64(scenario.seed),
@@ -137,8 +132,6 @@ impl World {
             free: Vec::new(),
             tracker: Tracker::new(scenario.chunks),
             scenario,
-            handled: 0,dbg: (0.0,0.0), dbg_step: scenario_bound/20.0, debug: std::env::var("DEBUG").is_ok(), opts: Opts {
-            hint_at_ask: env("HINT_AT_ASK", 1.0) > 0.0, refresh: env("REFRESH", 5.0) },
         };
         world.people();
         world
@@ -161,7 +154,7 @@ impl World {
                 got: Vec::new(),
                 gave: Vec::new(),
                 given: Bitfield::new(count),
-                uplink: Uplink::new(speeds.up, self.scenario.slots),
+                uplink: Uplink::new(speeds.up),
                 down: speeds.down,
                 down_until: 0.0,
                 askers: Vec::new(),
@@ -190,7 +183,8 @@ impl World {
 
     fn plan(&mut self, at: f64, event: Event) {
         self.planned += 1;
-        self.events.insert((at.max(self.now).to_bits(), self.planned), event);
+        self.events
+            .insert((at.max(self.now).to_bits(), self.planned), event);
     }
 
     /// Lets time go by until everybody who stays has the file; whether they come to have it before `deadline`.
@@ -203,20 +197,6 @@ impl World {
             self.now = f64::from_bits(at);
             if self.now > deadline {
                 return false;
-            }
-            self.handled += 1;
-            if self.debug && self.handled % 1000 == 0 && self.now >= self.dbg.0 + self.dbg_step {
-                let sent: f64 = self.peers.iter().map(|p| p.uplink.total).sum();
-                let rate: f64 = self.peers.iter().map(|p| p.uplink.rate).sum();
-                let mut out = std::collections::HashSet::new();
-                let mut had = 0usize;
-                for p in &self.peers[1..] { had += p.got.len(); out.extend(p.got.iter().map(|g| g.1)); }
-                let srcs: usize = self.peers.iter().map(|p| p.sources.len()).sum();
-                let idle = self.peers.iter().filter(|p| p.uplink.is_idle()).count();
-                let askers_max = self.peers.iter().map(|p| p.askers.len()).max().unwrap();
-                let noask = self.peers.iter().filter(|p| p.askers.is_empty()).count();
-                println!("t {:.0} util {:.3} out {} given {} had {:.1} srcs {:.2} idle {} maxask {} noask {} seederask {} seeder copies {:.3}", self.now, (sent - self.dbg.1)/rate/(self.now-self.dbg.0), out.len(), self.peers[0].given.count(), had as f64/self.peers.len() as f64, srcs as f64/self.peers.len() as f64, idle, askers_max, noask, self.peers[0].askers.len(), self.peers[0].uplink.total / self.layout.length() as f64);
-                self.dbg = (self.now, sent);
             }
             self.handle(event);
             let ends = matches!(event, Event::Arrived(..) | Event::Leave(_));
@@ -235,7 +215,7 @@ impl World {
                 let Some(stream) = self.alive(of) else { return };
                 stream.queue.push_back(index);
                 let holder = stream.holder;
-                if self.opts.hint_at_ask { self.note_given(of.place, index); }
+                self.note_given(of.place, index);
                 self.send_next(of.place);
                 self.foretell(holder);
             }
@@ -327,18 +307,15 @@ impl World {
             return;
         }
         let found = self.tracker.sample(&mut self.rng, index, self.now);
-        if self.scenario.counts {
-            let counts = self.tracker.counts();
-            if let Some(picker) = &mut self.peers[index].picker {
-                picker.note_availability(&counts);
-            }
+        if let Some(picker) = &mut self.peers[index].picker {
+            picker.note_availability(&self.tracker.counts());
         }
         self.start(index, found);
         // The first time after a second, and then now and then.
         let first = self.peers[index].next_source <= 2 && self.now < 3.0;
         let pause = match first {
             true => 1.0,
-            false => self.opts.refresh,
+            false => HOLDERS_REFRESH.as_secs_f64(),
         };
         self.plan(self.now + pause, Event::Look(index));
     }
@@ -352,19 +329,22 @@ impl World {
             None => usize::MAX,
         };
         found.retain(|holder| {
-            let rests = peer.resting.get(holder).is_some_and(|rest| self.now < rest.until);
-            let active = peer.sources.iter().any(|&place| self.streams[place].holder == *holder);
+            let rests = peer
+                .resting
+                .get(holder)
+                .is_some_and(|rest| self.now < rest.until);
+            let active = peer
+                .sources
+                .iter()
+                .any(|&place| self.streams[place].holder == *holder);
             !rests && !active
         });
-        if self.scenario.spread {
-            found.retain(|holder| use_of(holder) > 0);
-        } else {
-            found.sort_by_cached_key(|holder| std::cmp::Reverse(use_of(holder)));
-        }
+        found.sort_by_cached_key(|holder| use_of(holder) == 0);
+        let useful = found.first().is_some_and(|first| use_of(first) > 0);
         let retired = |place: &&usize| picker.is_retired(self.streams[**place].source);
         let used = peer.sources.len() - peer.sources.iter().filter(retired).count();
         let mut room = SOURCES_MAX.saturating_sub(used);
-        if room == 0 && self.scenario.spread && !found.is_empty() {
+        if room == 0 && useful {
             room = self.replace(index);
         }
         for holder in found.into_iter().take(room) {
@@ -378,7 +358,9 @@ impl World {
         let Some(picker) = &peer.picker else { return 0 };
         let tried = peer.sources.iter().map(|&place| &self.streams[place]);
         let tried = tried.filter(|stream| self.now - stream.since >= SOURCE_TRIED.as_secs_f64());
-        let tried = tried.map(|stream| stream.source).filter(|&source| !picker.is_retired(source));
+        let tried = tried
+            .map(|stream| stream.source)
+            .filter(|&source| !picker.is_retired(source));
         let slowest = picker.slowest(tried, Duration::from_secs_f64(self.now));
         let Some(slowest) = slowest else { return 0 };
         self.pick(index, |picker, _| picker.retire(slowest));
@@ -449,37 +431,36 @@ impl World {
         self.fill(of.place);
     }
 
-    /// Tells the asker what the holders of its streams have got.
+    /// Tells the asker what the holders of its streams have got, and given to others.
     fn hear(&mut self, asker: usize) {
         let until = (self.now - self.have_lag()) as f32;
-        let peer = &self.peers[asker];
-        let mut told = Vec::new();
-        for &place in &peer.sources {
+        let Some(mut picker) = self.peers[asker].picker.take() else {
+            return;
+        };
+        for &place in &self.peers[asker].sources {
             let stream = &mut self.streams[place];
             if !stream.open {
                 continue;
             }
             let holder = &self.peers[stream.holder];
-            if stream.grows {
-                while let Some(&(_, index)) = holder.got.get(stream.heard.0).filter(|(at, _)| *at <= until) {
-                    stream.heard.0 += 1;
-                    told.push((stream.source, index));
-                }
+            let (got, gave) = &mut stream.heard;
+            let news = |at: f32| at <= until;
+            while let Some(&(at, index)) = holder.got.get(*got)
+                && news(at)
+            {
+                *got += 1;
+                picker.learn(stream.source, index);
             }
-            if self.scenario.hints {
-                while let Some(&(_, index, to)) = holder.gave.get(stream.heard.1).filter(|(at, ..)| *at <= until) {
-                    stream.heard.1 += 1;
-                    if to as usize != asker {
-                        told.push((stream.source, index));
-                    }
+            while let Some(&(at, index, to)) = holder.gave.get(*gave)
+                && news(at)
+            {
+                *gave += 1;
+                if to as usize != asker {
+                    picker.learn(stream.source, index);
                 }
             }
         }
-        if let Some(picker) = &mut self.peers[asker].picker {
-            for (source, index) in told {
-                picker.learn(source, index);
-            }
-        }
+        self.peers[asker].picker = Some(picker);
     }
 
     /// Asks on a stream for as much as there is to ask for.
@@ -488,28 +469,40 @@ impl World {
         if !self.streams[place].open || self.peers[asker].done_at.is_some() {
             return;
         }
-        self.hear(asker);
         self.take_back(place);
+        let has_room = |picker: &Picker| picker.has_room(source);
+        if !self.peers[asker].picker.as_ref().is_some_and(has_room) {
+            self.streams[place].hungry = false;
+            return;
+        }
+        self.hear(asker);
         let of = self.reference(place);
         loop {
             let picked = self.pick(asker, |picker, now| picker.pick(source, now));
             let Some(chunk) = picked else { break };
             self.plan(self.now + self.half_trip(), Event::Asked(of, chunk.get()));
         }
-        let Some(picker) = &self.peers[asker].picker else { return };
-        if picker.is_retired(source) && picker.asks_nothing(source) { return self.end(place, Some(RETIRED_REST.as_secs_f64())); }
-        let (has_room, idle, needed) = (picker.has_room(source), picker.asks_nothing(source), picker.is_needed(source));
+        let Some(picker) = &self.peers[asker].picker else {
+            return;
+        };
+        let (idle, needed) = (picker.asks_nothing(source), picker.is_needed(source));
+        if idle && picker.is_retired(source) {
+            return self.end(place, Some(RETIRED_REST.as_secs_f64()));
+        }
         let now = self.now;
         let stream = &mut self.streams[place];
-        stream.hungry = has_room;
+        stream.hungry = picker.has_room(source);
         if !idle {
             stream.useless_since = None;
             return;
         }
         if needed {
             stream.useless_since = None;
-        } else if !stream.grows || now - *stream.useless_since.get_or_insert(now) >= SOURCE_IDLE_MAX.as_secs_f64() {
-            return self.end(place, None);
+        } else {
+            let since = *stream.useless_since.get_or_insert(now);
+            if !stream.grows || now - since >= SOURCE_IDLE_MAX.as_secs_f64() {
+                return self.end(place, None);
+            }
         }
         if !stream.wakes {
             stream.wakes = true;
@@ -533,9 +526,9 @@ impl World {
         }
         stream.sending = true;
         let holder = stream.holder;
-        let index = stream.queue[0];
-        if !self.opts.hint_at_ask { self.note_given(place, index); }
-        self.peers[holder].uplink.send(self.now, place, f64::from(CHUNK_SIZE));
+        self.peers[holder]
+            .uplink
+            .send(self.now, place, f64::from(CHUNK_SIZE));
     }
 
     fn foretell(&mut self, holder: usize) {
@@ -554,7 +547,10 @@ impl World {
             let of = self.reference(place);
             let stream = &mut self.streams[place];
             stream.sending = false;
-            let chunk = stream.queue.pop_front().and_then(|index| self.layout.chunk(index));
+            let chunk = stream
+                .queue
+                .pop_front()
+                .and_then(|index| self.layout.chunk(index));
             let asker = stream.asker;
             if let Some(chunk) = chunk {
                 let half_trip = self.half_trip();
@@ -618,13 +614,22 @@ impl World {
         }
         let whole = peer.is_whole();
         let had = peer.picker.as_ref().map(Picker::had).filter(|_| !whole);
-        self.tracker.hear(index, had, self.now + LEASE_LIFE.as_secs_f64());
-        self.plan(self.now + LEASE_RENEWAL.as_secs_f64(), Event::Announce(index));
+        self.tracker
+            .hear(index, had, self.now + LEASE_LIFE.as_secs_f64());
+        self.plan(
+            self.now + LEASE_RENEWAL.as_secs_f64(),
+            Event::Announce(index),
+        );
     }
 
     /// Ends a stream; the holder rests for so long, or the longer the more often.
     fn end(&mut self, place: usize, pause: Option<f64>) {
-        let Stream { asker, holder, source, .. } = self.streams[place];
+        let Stream {
+            asker,
+            holder,
+            source,
+            ..
+        } = self.streams[place];
         self.streams[place].life = u64::MAX;
         self.peers[asker].sources.retain(|&other| other != place);
         self.peers[holder].askers.retain(|&other| other != place);
