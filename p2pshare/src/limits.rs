@@ -149,7 +149,7 @@ pub(crate) const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Chunks asked of one source at once: 16 MiB, a stream's window, which a path of 100 ms fills at 1.3 Gbit/s.
 pub(crate) const CHUNK_WINDOW: usize = 32;
 /// Chunks asked at once of a source that has given none yet.
-pub(crate) const CHUNK_WINDOW_FIRST: usize = 2;
+pub(crate) const CHUNK_WINDOW_FIRST: usize = 4;
 /// For how long, beside two round trips, a source has to do with what is asked of it at once: what a busy
 /// machine takes to come to ask for more.
 pub(crate) const CHUNK_WINDOW_SLACK: Duration = Duration::from_millis(16);

@@ -131,6 +131,15 @@ impl Bitfield {
         changes
     }
 
+    /// Puts all positions of `other`, which has the same length, into the set.
+    pub(crate) fn unite(&mut self, other: &Self) {
+        debug_assert_eq!(self.len, other.len, "bitfields of two different files");
+        for (ours, theirs) in iter::zip(&mut self.words, &other.words) {
+            *ours |= theirs;
+        }
+        self.count = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// The positions in the set, in ascending order.
     pub(crate) fn iter_set(&self) -> impl Iterator<Item = u32> + '_ {
         positions(self.words.iter().copied())

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use rand::{SeedableRng as _, rngs::SmallRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use self::{queue::Asked, rarity::Rarity};
 use crate::content::{Bitfield, CHUNK_SIZE, ChunkIndex, Layout};
@@ -197,7 +197,7 @@ impl Picker {
     }
 
     /// `source` is asked for nothing more: it gives what it was asked for, and may go then.
-    pub(crate) fn retire(&mut self, source: SourceId) {
+    fn retire(&mut self, source: SourceId) {
         if let Some(asked) = self.sources.get_mut(&source) {
             asked.retired = true;
             self.news |= asked.queue.is_empty();
@@ -265,21 +265,44 @@ impl Picker {
         })
     }
 
-    /// Of these sources, the one from which the least comes.
-    pub(crate) fn slowest(
-        &self,
-        sources: impl IntoIterator<Item = SourceId>,
-        now: Duration,
-    ) -> Option<SourceId> {
-        let pace = |source: &SourceId| match self.sources.get(source)?.chunk_time(now) {
-            0.0 => Some(0.0),
-            time => Some(1.0 / time),
+    /// Whether `source` holds what is still to come and no other has.
+    fn is_alone(&self, source: SourceId) -> bool {
+        let Some(asked) = self.sources.get(&source) else {
+            return false;
         };
-        let paces = sources
-            .into_iter()
-            .filter_map(|source| Some((source, pace(&source)?)));
-        let slowest = paces.min_by(|(_, one), (_, other)| one.total_cmp(other));
-        Some(slowest?.0)
+        let mut others = self.had.clone();
+        for (id, other) in &self.sources {
+            if *id != source {
+                others.unite(&other.holds);
+            }
+        }
+        asked.holds.first_lacked_by(&others, 0..u32::MAX).is_some()
+    }
+
+    /// Retires the one of these sources from which the least comes. One that alone has what is still to come is
+    /// more seldom given up for that, and not by everybody at the same time. Whether there is one.
+    pub(crate) fn retire_slowest(&mut self, sources: &[SourceId], now: Duration) -> bool {
+        let mut slowest: Option<(f64, SourceId)> = None;
+        for &source in sources {
+            let asked = self.sources.get(&source).filter(|asked| !asked.retired);
+            let Some(asked) = asked else {
+                continue;
+            };
+            let pace = match asked.chunk_time(now) {
+                0.0 => 0.0,
+                time => 1.0 / time,
+            };
+            if self.is_alone(source) && !self.dice.random_ratio(1, ALONE_GIVEN_UP) {
+                continue;
+            }
+            if slowest.is_none_or(|(least, _)| pace < least) {
+                slowest = Some((pace, source));
+            }
+        }
+        if let Some((_, slowest)) = slowest {
+            self.retire(slowest);
+        }
+        slowest.is_some()
     }
 
     /// Whether more could be asked of `source` than is.
@@ -305,7 +328,7 @@ impl Picker {
             Order::InOrder => asked.holds.first_lacked_by(&self.taken, 0..count),
             #[cfg(any(test, feature = "__sim"))]
             Order::Random => {
-                let place = rand::RngExt::random_range(&mut self.dice, 0..count);
+                let place = self.dice.random_range(0..count);
                 let after = asked.holds.first_lacked_by(&self.taken, place..count);
                 after.or_else(|| asked.holds.first_lacked_by(&self.taken, 0..place))
             }
@@ -348,6 +371,9 @@ impl Picker {
         }
     }
 }
+
+/// One of so many times a source is given up that alone has something.
+const ALONE_GIVEN_UP: u32 = 4;
 
 #[cfg(test)]
 mod tests;

@@ -122,19 +122,13 @@ impl Sources {
     /// Gives up the source from which the least comes, of those that had the time to show how much it is. How many
     /// places that makes.
     fn retire_slowest(&self, now: Instant) -> usize {
-        let tried = self
-            .active
-            .values()
-            .filter(|active| now - active.since >= SOURCE_TRIED)
-            .map(|active| active.source);
-        self.shared.pick(|picker, at| {
-            let stay = tried.filter(|&source| !picker.is_retired(source));
-            let slowest = picker.slowest(stay.collect::<Vec<_>>(), at);
-            slowest.map_or(0, |slowest| {
-                picker.retire(slowest);
-                1
-            })
-        })
+        let active = self.active.values();
+        let tried = active.filter(|active| now - active.since >= SOURCE_TRIED);
+        let tried: Vec<SourceId> = tried.map(|active| active.source).collect();
+        let retired = self
+            .shared
+            .pick(|picker, at| picker.retire_slowest(&tried, at));
+        usize::from(retired)
     }
 
     /// How many of the missing chunks a holder announced.

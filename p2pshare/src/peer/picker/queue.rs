@@ -75,7 +75,9 @@ impl Asked {
         let path = 2 * self.round_trip.unwrap_or_default() + CHUNK_WINDOW_SLACK;
         // A time of zero gives the largest one.
         let under_way = (path.as_secs_f64() / time - IDLE_SHARE).ceil();
-        (1 + under_way.max(0.0) as usize).min(CHUNK_WINDOW)
+        (under_way.max(0.0) as usize)
+            .saturating_add(1)
+            .min(CHUNK_WINDOW)
     }
 
     /// For how long the first answer has been awaited, in seconds.

@@ -13,8 +13,8 @@ fn over(outcome: &Outcome) -> f64 {
 #[test]
 fn the_last_has_the_file_soon_after_it_can_have_it() {
     for (swarm, most) in [
-        (Swarm::new(PEERS, CHUNKS, 1), 1.3),
-        (Swarm::new(PEERS, CHUNKS, 1).unequal(), 1.45),
+        (Swarm::new(PEERS, CHUNKS, 1), 1.5),
+        (Swarm::new(PEERS, CHUNKS, 1).unequal(), 1.4),
     ] {
         let outcome = swarm.live();
         assert_eq!(outcome.complete, PEERS, "{outcome:?}");

@@ -355,16 +355,12 @@ impl World {
     /// Gives up the source from which the least comes. Whether there is one.
     fn replace(&mut self, index: usize) -> usize {
         let peer = &self.peers[index];
-        let Some(picker) = &peer.picker else { return 0 };
         let tried = peer.sources.iter().map(|&place| &self.streams[place]);
         let tried = tried.filter(|stream| self.now - stream.since >= SOURCE_TRIED.as_secs_f64());
-        let tried = tried
-            .map(|stream| stream.source)
-            .filter(|&source| !picker.is_retired(source));
-        let slowest = picker.slowest(tried, Duration::from_secs_f64(self.now));
-        let Some(slowest) = slowest else { return 0 };
-        self.pick(index, |picker, _| picker.retire(slowest));
-        1
+        let tried: Vec<SourceId> = tried.map(|stream| stream.source).collect();
+        self.pick(index, |picker, now| {
+            usize::from(picker.retire_slowest(&tried, now))
+        })
     }
 
     fn open(&mut self, asker: usize, holder: usize) {
