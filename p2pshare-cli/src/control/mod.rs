@@ -25,4 +25,4 @@ pub(crate) use server::{Asked, Cancelled, Reporter, accept};
 pub(crate) use socket::Listener;
 
 /// The version of everything but the hellos, which every version reads.
-pub(crate) const PROTOCOL: u16 = 3;
+pub(crate) const PROTOCOL: u16 = 4;

@@ -506,6 +506,10 @@ async fn two_who_download_at_once_take_each_chunk_once_and_trade() {
     let slow = Manner::Slow(Duration::from_millis(4));
     let sam = Holder::start(world.raw_user("sam").await, &films, &file, slow).await;
     let [bob, carol] = [world.login("bob").await, world.login("carol").await];
+    for session in [&bob, &carol] {
+        // Whoever only reads an open group does not share in it.
+        session.join(&films).await.unwrap();
+    }
     let (of_bob, of_carol) = (world.path("bob.got"), world.path("carol.got"));
     let downloads = [
         download(&bob, &films, &file, &of_bob),

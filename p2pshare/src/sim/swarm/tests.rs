@@ -23,7 +23,8 @@ fn the_last_has_the_file_soon_after_it_can_have_it() {
         assert!(outcome.seeder_copies < most, "{outcome:?}");
         assert!(outcome.twice < 0.01, "{outcome:?}");
         let in_order = swarm.picking(Picking::InOrder).live();
-        assert!(over(&in_order) > 1.2 * over(&outcome), "{in_order:?}");
+        let slower = in_order.last.is_none() || over(&in_order) > 1.2 * over(&outcome);
+        assert!(slower, "{in_order:?}");
     }
 }
 

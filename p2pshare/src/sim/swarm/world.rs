@@ -15,8 +15,8 @@ use super::tracker::Tracker;
 use super::uplink::Uplink;
 use crate::content::{Bitfield, CHUNK_SIZE, ChunkIndex, Layout};
 use crate::limits::{
-    HAVE_INTERVAL, HOLDERS_REFRESH, IDLE_SOURCE_LOOK, LEASE_LIFE, LEASE_RENEWAL, RETIRED_REST,
-    SEED_STREAMS_MAX, SOURCE_IDLE_MAX, SOURCE_TRIED, SOURCES_MAX,
+    HAVE_INTERVAL, HOLDERS_REFRESH, IDLE_SOURCE_LOOK, LEASE_LIFE, LEASE_RENEWAL, OUTRUN_PATIENCE,
+    RETIRED_REST, SEED_STREAMS_MAX, SOURCE_IDLE_MAX, SOURCE_TRIED, SOURCES_MAX,
 };
 use crate::peer::sim::{Picker, SourceId};
 
@@ -47,6 +47,8 @@ enum Event {
     Asked(StreamRef, u32),
     /// A request to leave a chunk out arrives.
     Cancelled(StreamRef, u32),
+    /// What another gave meanwhile has been coming for too long.
+    Outrun(StreamRef, u32),
     /// The answer that it is left out arrives.
     LeftOut(StreamRef, ChunkIndex),
     /// A chunk has left an uplink, if nothing changed since.
@@ -222,7 +224,11 @@ impl World {
             Event::Cancelled(of, index) => {
                 let Some(stream) = self.alive(of) else { return };
                 let before = stream.queue.len();
+                let begun = stream.sending.then(|| stream.queue.pop_front()).flatten();
                 stream.queue.retain(|&queued| queued != index);
+                if let Some(begun) = begun {
+                    stream.queue.push_front(begun);
+                }
                 let left_out = stream.queue.len() < before;
                 if left_out && let Some(chunk) = self.layout.chunk(index) {
                     self.plan(self.now + self.half_trip(), Event::LeftOut(of, chunk));
@@ -234,6 +240,13 @@ impl World {
                 };
                 self.pick(asker, |picker, now| picker.refuse(source, chunk, now));
                 self.fill(of.place);
+            }
+            Event::Outrun(of, index) => {
+                let begun =
+                    |stream: &Stream| stream.sending && stream.queue.front() == Some(&index);
+                if self.alive(of).is_some_and(|stream| begun(stream)) {
+                    self.end(of.place, None);
+                }
             }
             Event::Sent(holder, version) => self.sent(holder, version),
             Event::Arrived(of, chunk) => self.arrived(of, chunk),
@@ -297,6 +310,8 @@ impl World {
         for index in picker.take_unwanted(source) {
             let of = self.reference(place);
             self.plan(self.now + self.half_trip(), Event::Cancelled(of, index));
+            let patience = OUTRUN_PATIENCE.as_secs_f64();
+            self.plan(self.now + patience, Event::Outrun(of, index));
         }
     }
 
