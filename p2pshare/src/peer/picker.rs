@@ -49,7 +49,7 @@ pub(crate) enum Order {
     #[default]
     RarestFirst,
     /// What comes first in the file.
-    InOrder,
+    OfTheFile,
     /// Anything, for comparison.
     #[cfg(any(test, feature = "__sim"))]
     Random,
@@ -325,7 +325,7 @@ impl Picker {
         let count = self.layout.chunk_count();
         match self.order {
             Order::RarestFirst => self.rarity.rarest(&asked.holds, asked.next, &mut self.dice),
-            Order::InOrder => asked.holds.first_lacked_by(&self.taken, 0..count),
+            Order::OfTheFile => asked.holds.first_lacked_by(&self.taken, 0..count),
             #[cfg(any(test, feature = "__sim"))]
             Order::Random => {
                 let place = self.dice.random_range(0..count);

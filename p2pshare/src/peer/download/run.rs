@@ -174,7 +174,7 @@ impl Job {
     /// A picker of what is missing.
     fn picker(&self, layout: Layout, had: Bitfield) -> Picker {
         let order = match self.options.in_order {
-            true => Order::InOrder,
+            true => Order::OfTheFile,
             false => Order::RarestFirst,
         };
         Picker::new(layout, had, order, rand::random())

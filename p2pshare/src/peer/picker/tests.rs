@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// What is asked of whom is easier to follow in the order of the file; rarity has tests of its own.
 fn picker(chunks: u32) -> Picker {
-    ordered(chunks, Order::InOrder, 1)
+    ordered(chunks, Order::OfTheFile, 1)
 }
 
 fn ordered(chunks: u32, order: Order, seed: u64) -> Picker {
@@ -451,7 +451,7 @@ proptest! {
         order in 0usize..3,
         seed in any::<u64>(),
     ) {
-        let order = [Order::RarestFirst, Order::InOrder, Order::Random][order];
+        let order = [Order::RarestFirst, Order::OfTheFile, Order::Random][order];
         let mut picker = ordered(40, order, seed);
         let held = |picker: &Picker, source: u64| {
             let held: Vec<u32> = (0..40).filter(|at| u64::from(at % 3) != source).collect();

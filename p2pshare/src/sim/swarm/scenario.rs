@@ -67,7 +67,7 @@ impl Scenario {
         match self.picking {
             Picking::RarestFirst => Order::RarestFirst,
             Picking::Random => Order::Random,
-            Picking::InOrder => Order::InOrder,
+            Picking::InOrder => Order::OfTheFile,
         }
     }
 

@@ -60,7 +60,7 @@ async fn download(network: &Network) -> (Arc<Shared>, mpsc::Receiver<Write>) {
         picker: Mutex::new(Picker::new(
             layout,
             Bitfield::new(CHUNKS),
-            Order::InOrder,
+            Order::OfTheFile,
             0,
         )),
         began: Instant::now(),
