@@ -280,6 +280,9 @@ pub(crate) struct DownloadFile {
     /// Wait for somebody who has the file to come online
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Fetch it from its beginning to its end, for who reads NAME.p2part meanwhile; others who download it get less
+    #[arg(long)]
+    pub(crate) in_order: bool,
 }
 
 #[derive(Args, Debug)]

@@ -105,6 +105,7 @@ const PURE: &[&str] = &[
     "peer/download/stall.rs",
     "peer/pace.rs",
     "peer/picker.rs",
+    "peer/picker/",
     "peer/seed/places.rs",
     "peer/seed/turns.rs",
 ];
@@ -532,6 +533,7 @@ mod bites {
                 "tracker/fair.rs",
                 "tracker/throttle.rs",
                 "peer/picker.rs",
+                "peer/picker/",
             ];
             for path in pure {
                 assert_bites(check_pure, &format!("p2pshare/src/{path}"), text);

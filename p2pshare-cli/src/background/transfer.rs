@@ -67,7 +67,8 @@ pub(super) async fn download(
     let options = DownloadOptions::default()
         .force(request.force)
         .check_sha256(request.sha256)
-        .wait(request.wait);
+        .wait(request.wait)
+        .in_order(request.in_order);
     let download = session.download(
         &request.group,
         &request.name,

@@ -129,6 +129,7 @@ mod tests {
                 force: false,
                 sha256: true,
                 wait: false,
+                in_order: true,
             }),
             Request::ShowDownloads,
             Request::StopSharing {

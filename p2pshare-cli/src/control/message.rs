@@ -114,6 +114,7 @@ pub(crate) struct DownloadRequest {
     pub(crate) force: bool,
     pub(crate) sha256: bool,
     pub(crate) wait: bool,
+    pub(crate) in_order: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -216,7 +216,11 @@ async fn give_chunk(trick: Trick, file: &TestFile, index: u32, send: &mut SendSt
         }
         Trick::EmptyChunk => header[5..].fill(0),
         Trick::NoHeader => header[0] = 9,
-        Trick::MoreThanAll => header = ChunkHeader::Have { index }.encode(),
+        Trick::MoreThanAll => {
+            // Once it would be that somebody else asked for it.
+            header = ChunkHeader::Have { index }.encode();
+            chunk = header.into();
+        }
         Trick::NeverCancelled => header = ChunkHeader::Cancelled { index }.encode(),
         Trick::Lacking => {
             header = ChunkHeader::Lacking { index }.encode();

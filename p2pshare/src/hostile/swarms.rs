@@ -566,3 +566,39 @@ async fn a_holder_that_is_busy_is_waited_for() {
     assert!(std::fs::read(&dest).unwrap() == file.content);
     assert_eq!((sam.opened.load(Ordering::Relaxed), sam.sent()), (3, 3));
 }
+
+#[tokio::test]
+async fn two_who_download_at_once_take_each_chunk_once_and_trade() {
+    let world = World::new().await;
+    let (films, file) = (group("films"), Arc::new(random_file("film", 60 * CHUNK)));
+    let alice = world.login("alice").await;
+    alice.create_group(&films, Access::Open).await.unwrap();
+    world.share(&alice, &films, &file).await;
+    alice.peer().shutdown().await.unwrap();
+    // A chunk takes 128 ms, so that alone each of them would take 8 s.
+    let slow = Manner::Slow(Duration::from_millis(4));
+    let sam = Holder::start(world.raw_user("sam").await, &films, &file, slow).await;
+    let [bob, carol] = [world.login("bob").await, world.login("carol").await];
+    for session in [&bob, &carol] {
+        // Whoever only reads an open group does not share in it.
+        session.join(&films).await.unwrap();
+    }
+    let (of_bob, of_carol) = (world.path("bob.got"), world.path("carol.got"));
+    let downloads = [
+        download(&bob, &films, &file, &of_bob),
+        download(&carol, &films, &file, &of_carol),
+    ];
+    for download in downloads {
+        let report = timeout(WITHIN, download.into_future()).await;
+        let report = report.expect("all chunks come").unwrap();
+        assert!(std::fs::read(report.dest).unwrap() == file.content);
+        assert!(report.duplicate_bytes < file.content.len() as u64 / 100);
+    }
+    // Each took some before it heard of the other, and they may have been the same.
+    assert!(sam.sent() < 60 + 20, "{}", sam.sent());
+    let given = [&bob, &carol].map(|session| session.peer().sent_bytes());
+    assert!(
+        given.iter().all(|&given| given > 10 * CHUNK as u64),
+        "{given:?}"
+    );
+}

@@ -59,6 +59,9 @@ pub struct DownloadOptions {
     pub check_sha256: bool,
     /// Whether to wait, as long as it takes, while nobody who holds the file is online.
     pub wait: bool,
+    /// Whether the file is fetched from its beginning to its end, for whoever reads it meanwhile. Others who
+    /// download the same then get little from this peer.
+    pub in_order: bool,
 }
 
 impl DownloadOptions {
@@ -80,6 +83,13 @@ impl DownloadOptions {
     #[must_use]
     pub const fn wait(mut self, wait: bool) -> Self {
         self.wait = wait;
+        self
+    }
+
+    /// With [`DownloadOptions::in_order`] as given.
+    #[must_use]
+    pub const fn in_order(mut self, in_order: bool) -> Self {
+        self.in_order = in_order;
         self
     }
 }

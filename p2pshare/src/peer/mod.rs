@@ -21,6 +21,12 @@ mod session_file;
 mod share;
 mod verify;
 
+/// What the simulator of swarms runs.
+#[cfg(any(test, feature = "__sim"))]
+pub(crate) mod sim {
+    pub(crate) use super::picker::{Order, Picker, SourceId};
+}
+
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},

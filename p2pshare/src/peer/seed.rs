@@ -3,6 +3,7 @@
 //! downloading from it; to be refused and to ask for what is not there look alike.
 
 mod gate;
+mod given;
 mod places;
 mod streams;
 mod swarm;
@@ -21,6 +22,7 @@ use tokio::{
 
 use self::{
     gate::Gate,
+    given::GivenFiles,
     streams::{Place, Streams},
     swarm::Swarm,
 };
@@ -62,6 +64,7 @@ struct Inner {
     reads: Gate,
     /// Through which bytes go that are sent, as long as there is a limit.
     sends: Gate,
+    given: GivenFiles,
     sent_bytes: AtomicU64,
 }
 
@@ -82,6 +85,7 @@ impl Seeder {
             streams: Streams::new(),
             reads: Gate::new(SEED_UNDER_WAY_BYTES_MAX),
             sends: Gate::new(u64::MAX),
+            given: GivenFiles::default(),
             sent_bytes: AtomicU64::new(0),
         }))
     }

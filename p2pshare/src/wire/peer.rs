@@ -119,7 +119,8 @@ pub(crate) enum ChunkHeader {
     Lacking { index: u32 },
     /// Tag 3, length 0: the request was cancelled before it was begun.
     Cancelled { index: u32 },
-    /// Tag 4, length 0: no answer; the holder, who said that it had a part, has got this chunk as well.
+    /// Tag 4, length 0: no answer; the holder, who said that it had a part, has got this chunk as well, or, if it
+    /// had it, was asked for it by somebody else.
     Have { index: u32 },
     /// Tag 5, index and length 0: no answer; others wait for the place, and no more answers come. Whoever opens
     /// another stream waits with them.

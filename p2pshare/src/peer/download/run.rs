@@ -40,7 +40,7 @@ use crate::{
         file::{BufferPool, Source},
         library::{Found, path_bytes},
         ongoing::Serving,
-        picker::{Picker, SourceId},
+        picker::{Order, Picker, SourceId},
         session::Session,
     },
     time::Timestamp,
@@ -158,7 +158,7 @@ impl Job {
             grants: self.session.peer().grants().clone(),
             group: self.group.clone(),
             pages,
-            picker: Mutex::new(Picker::new(layout, Bitfield::new(layout.chunk_count()))),
+            picker: Mutex::new(self.picker(layout, Bitfield::new(layout.chunk_count()))),
             began,
             news: watch::Sender::new(()),
             writes,
@@ -172,7 +172,7 @@ impl Job {
         let resumed = self.verify_claims(prepared, &shared, holders).await?;
         self.claim(prepared, &resumed).await?;
         prepared.had = resumed.clone();
-        shared.pick(|picker, _| *picker = Picker::new(layout, resumed.clone()));
+        shared.pick(|picker, _| *picker = self.picker(layout, resumed.clone()));
         self.note_resumed(layout, &resumed);
         let peer = self.session.peer();
         let of = (
@@ -185,6 +185,15 @@ impl Job {
         self.collect(prepared, &shared, &serving, written, first_look)
             .await?;
         Ok((resumed, shared, serving))
+    }
+
+    /// A picker of what is missing.
+    fn picker(&self, layout: Layout, had: Bitfield) -> Picker {
+        let order = match self.options.in_order {
+            true => Order::OfTheFile,
+            false => Order::RarestFirst,
+        };
+        Picker::new(layout, had, order, rand::random())
     }
 
     pub(super) async fn find(&self) -> Result<FileSummary, DownloadError> {
@@ -627,10 +636,10 @@ impl Job {
             return Ok(false);
         };
         let (source, pool) = (Arc::new(source), BufferPool::default());
-        let all = Bitfield::full(layout.chunk_count());
+        shared.pick(|picker, _| picker.join(OWN, Bitfield::full(layout.chunk_count())));
         loop {
-            let picked = shared.pick(|picker, now| picker.pick(OWN, &all, now));
-            let Some(chunk) = picked else {
+            let Some(chunk) = shared.pick(|picker, now| picker.pick(OWN, now)) else {
+                shared.pick(|picker, _| picker.leave(OWN));
                 return Ok(shared.pick(|picker, _| picker.is_complete()));
             };
             let page = layout.page_of(chunk);

@@ -104,6 +104,9 @@ pub(super) enum SourceEnd {
     /// It said that it has chunks, and lacks them when it is asked for them: what it says is worth nothing.
     #[error("it lacks chunk {index}, which it said it has")]
     Lacking { index: u32 },
+    /// Its place is another's, as the least came from it.
+    #[error("others give more")]
+    Retired,
     /// What it sent is not the chunk that was asked for. It gets no second chance.
     #[error("it sent a bad chunk {index}")]
     BadChunk { index: u32 },
@@ -283,13 +286,13 @@ impl Shared {
                 Bitfield::from_bytes(count, &bits).map_err(|_| SourceEnd::NONSENSE)?
             }
         };
+        self.pick(|picker, _| picker.join(source, holds));
         Ok(Feed {
             shared: self,
             connection,
             source,
             send,
             incoming: Incoming::new(receive),
-            holds,
             grows,
             asked: VecDeque::new(),
             cancelled: Vec::new(),
@@ -370,7 +373,6 @@ struct Feed<'a> {
     source: SourceId,
     send: SendStream,
     incoming: Incoming,
-    holds: Bitfield,
     /// Whether it is downloading as well, so that it will hold more.
     grows: bool,
     /// Asked for and not answered, in order.
@@ -450,17 +452,23 @@ impl Feed<'_> {
     }
 
     fn pick(&self) -> Result<Option<ChunkIndex>, SourceEnd> {
+        let round_trip = self.connection.round_trip();
         self.shared.pick(|picker, now| match picker.is_complete() {
             true => Err(SourceEnd::Over),
-            false => Ok(picker.pick(self.source, &self.holds, now)),
+            false => {
+                picker.note_round_trip(self.source, round_trip);
+                Ok(picker.pick(self.source, now))
+            }
         })
     }
 
     /// All that is missing was asked of others, who may fail or become slow, or is not held here.
     async fn idle(&mut self) -> Result<(), SourceEnd> {
         let now = Instant::now();
-        let needed = self.shared.pick(|picker, _| picker.needed_of(&self.holds));
-        if needed > 0 {
+        if self.shared.pick(|picker, _| picker.is_retired(self.source)) {
+            return Err(SourceEnd::Retired);
+        }
+        if self.shared.pick(|picker, _| picker.is_needed(self.source)) {
             self.useless_since = None;
         } else if !self.grows || now - *self.useless_since.get_or_insert(now) >= SOURCE_IDLE_MAX {
             return Err(match self.broken_words {
@@ -502,9 +510,8 @@ impl Feed<'_> {
             ChunkHeader::TurnOver => return Err(SourceEnd::TurnOver),
             ChunkHeader::Lacking { index } if index == chunk.get() => {
                 self.shared.intake.give_back(self.bytes_of(chunk));
-                self.holds.clear(index);
                 self.shared
-                    .pick(|picker, now| picker.refuse(self.source, chunk, now));
+                    .pick(|picker, now| picker.lack(self.source, chunk, now));
                 self.broken_words += 1;
                 self.lacked = index;
                 if self.broken_words >= BROKEN_WORDS_MAX {
@@ -585,9 +592,12 @@ impl Feed<'_> {
         self.outrun = false;
     }
 
-    /// The holder has got a chunk.
-    fn learn(&mut self, index: u32) -> Result<(), SourceEnd> {
-        match self.grows && self.holds.set(index) {
+    /// The holder has got a chunk, or has given it to another.
+    fn learn(&self, index: u32) -> Result<(), SourceEnd> {
+        match self
+            .shared
+            .pick(|picker, _| picker.learn(self.source, index))
+        {
             true => Ok(()),
             false => Err(SourceEnd::NONSENSE),
         }

@@ -3,11 +3,12 @@
 //! has, for long.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use rand::seq::SliceRandom as _;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     content::Bitfield,
     identity::PeerId,
-    limits::{BROKEN_WORDS_REST, HOLDERS_SAMPLE_MAX, SOURCES_MAX},
+    limits::{BROKEN_WORDS_REST, HOLDERS_SAMPLE_MAX, RETIRED_REST, SOURCE_TRIED, SOURCES_MAX},
     peer::picker::SourceId,
     wire::{
         peer::PeerRefusal,
@@ -29,7 +30,7 @@ use crate::{
 pub(super) struct Sources {
     shared: Arc<Shared>,
     running: JoinSet<(PeerId, SourceEnd)>,
-    active: HashSet<PeerId>,
+    active: HashMap<PeerId, Active>,
     joined: mpsc::Sender<PeerId>,
     next_id: SourceId,
     /// Whether chunks could ever come from anybody.
@@ -39,8 +40,12 @@ pub(super) struct Sources {
     answered: bool,
     resting: HashMap<PeerId, Rest>,
     last_end: Option<String>,
-    /// Whether somebody else was seen to download the same.
-    diverged: bool,
+}
+
+/// A source in use.
+struct Active {
+    source: SourceId,
+    since: Instant,
 }
 
 /// What is known of a peer from which nothing comes any more.
@@ -59,9 +64,10 @@ struct Rest {
 impl Rest {
     fn begin(&mut self, end: &SourceEnd, now: Instant) {
         let broke_its_word = matches!(end, SourceEnd::Lacking { .. });
-        let pause = match broke_its_word && self.broke_its_word {
-            true => BROKEN_WORDS_REST,
-            false => Duration::from_secs(1 << self.times.min(5)),
+        let pause = match end {
+            SourceEnd::Retired => RETIRED_REST,
+            SourceEnd::Lacking { .. } if self.broke_its_word => BROKEN_WORDS_REST,
+            _ => Duration::from_secs(1 << self.times.min(5)),
         };
         self.times += 1;
         self.until = (!end.is_final()).then(|| now + pause);
@@ -101,7 +107,7 @@ impl Sources {
         Self {
             shared,
             running: JoinSet::new(),
-            active: HashSet::new(),
+            active: HashMap::new(),
             joined,
             next_id: 1,
             joined_once: false,
@@ -109,7 +115,6 @@ impl Sources {
             answered: true,
             resting: HashMap::new(),
             last_end: None,
-            diverged: false,
         }
     }
 
@@ -131,33 +136,35 @@ impl Sources {
         self.last_end.as_ref()
     }
 
-    /// Takes on those of `holders` that are not in use and may be asked, as many as there is place for, the ones
-    /// with the most of what is missing first.
+    /// Takes on those of `holders` that are not in use and may be asked, as many as there is place for, whichever
+    /// they are: so a crowd does not all ask the same. When all places are taken, the one from which the least
+    /// comes makes place for another, now and then; what is shared by many gives little to each of them, and
+    /// so everybody's upload comes to be used.
     pub(super) fn start(&mut self, mut holders: Vec<Holder>) {
-        self.diverge(&holders);
         self.holders.clone_from(&holders);
         self.answered = true;
         let now = Instant::now();
-        holders.sort_by_cached_key(|holder| std::cmp::Reverse(self.use_of(holder)));
-        for holder in holders {
+        holders.retain(|holder| {
             let rest = self.resting.get(&holder.peer);
             let rests = rest.is_some_and(|rest| rest.until.is_none_or(|until| now < until));
-            if self.in_use() >= SOURCES_MAX || rests || !self.active.insert(holder.peer) {
-                continue;
-            }
+            !rests && !self.active.contains_key(&holder.peer)
+        });
+        holders.shuffle(&mut rand::rng());
+        // Of the largest files it is not announced what is there.
+        holders.sort_by_cached_key(|holder| self.use_of(holder) == 0);
+        let mut room = SOURCES_MAX.saturating_sub(self.in_use());
+        if room == 0 && holders.first().is_some_and(|first| self.use_of(first) > 0) {
+            room = self.retire_slowest(now);
+        }
+        for holder in holders.into_iter().take(room) {
             let (shared, source) = (self.shared.clone(), self.next_id);
             let (peer, joined) = (holder.peer, self.joined.clone());
             self.next_id += 1;
+            let since = now;
+            self.active.insert(peer, Active { source, since });
             self.running
                 .spawn(async move { (peer, shared.fetch(source, holder, joined).await) });
         }
-    }
-
-    /// Those that are not just waited for.
-    fn in_use(&self) -> usize {
-        let standings = self.shared.standings();
-        let queued = standings.values().filter(|at| **at == Standing::Queued);
-        self.active.len().saturating_sub(queued.count())
     }
 
     /// Nobody said who holds the file.
@@ -176,7 +183,7 @@ impl Sources {
         let is_banned = |holder: &&Holder| rest_of(holder).is_some_and(|rest| rest.until.is_none());
         let known: Vec<_> = self.holders.iter().filter(|h| !is_banned(h)).collect();
         let because = |why| {
-            let resting = known.iter().filter(|h| !self.active.contains(&h.peer));
+            let resting = known.iter().filter(|h| !self.active.contains_key(&h.peer));
             let resting = resting.filter_map(rest_of);
             resting.filter(|rest| rest.why == why).count()
         };
@@ -213,13 +220,26 @@ impl Sources {
             .pick(|picker, _| stall::unheld(picker.had(), &holds))
     }
 
-    /// Goes on from a random place as soon as others download the same, so that each has something for the others.
-    fn diverge(&mut self, holders: &[Holder]) {
-        let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
-        if !self.diverged && holders.iter().any(is_part) {
-            self.diverged = true;
-            self.shared.pick(|picker, _| picker.diverge(rand::random()));
-        }
+    /// How many places are taken by those that are to stay, and are not just waited for.
+    fn in_use(&self) -> usize {
+        let is_queued = |source| self.shared.standings().get(&source) == Some(&Standing::Queued);
+        let stays = |active: &&Active| {
+            let is_retired = |source| self.shared.pick(|picker, _| picker.is_retired(source));
+            !is_queued(active.source) && !is_retired(active.source)
+        };
+        self.active.values().filter(stays).count()
+    }
+
+    /// Gives up the source from which the least comes, of those that had the time to show how much it is. How many
+    /// places that makes.
+    fn retire_slowest(&self, now: Instant) -> usize {
+        let active = self.active.values();
+        let tried = active.filter(|active| now - active.since >= SOURCE_TRIED);
+        let tried: Vec<SourceId> = tried.map(|active| active.source).collect();
+        let retired = self
+            .shared
+            .pick(|picker, at| picker.retire_slowest(&tried, at));
+        usize::from(retired)
     }
 
     /// How many of the missing chunks a holder announced.
@@ -230,7 +250,6 @@ impl Sources {
             Holding::Nothing => 0,
             Holding::Partial(bits) => match Bitfield::from_bytes(chunks, bits) {
                 Ok(holds) => self.shared.pick(|picker, _| picker.needed_of(&holds)),
-                // Of the largest files it is not announced what is there.
                 Err(_) => 0,
             },
         }

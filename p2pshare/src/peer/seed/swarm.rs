@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
-use super::{Inner, Right, Served, gate::Turn, streams::Place};
+use super::{Inner, Right, Served, gate::Turn, given::Asker, streams::Place};
 use crate::{
     content::{Bitfield, ChunkIndex},
     identity::PeerId,
@@ -35,6 +35,7 @@ use crate::{
 pub(super) struct Swarm {
     inner: Arc<Inner>,
     served: Served,
+    asker: Asker,
     right: Mutex<Right>,
     /// Chunks that are asked for and no longer wanted.
     cancelled: Mutex<HashSet<u32>>,
@@ -78,7 +79,9 @@ enum Prepared {
 
 impl Swarm {
     pub(super) fn new(inner: Arc<Inner>, served: Served, right: Right, place: Place) -> Self {
+        let chunks = served.layout().chunk_count();
         Self {
+            asker: inner.given.enter(&right.group, served.id(), chunks),
             inner,
             served,
             right: Mutex::new(right),
@@ -130,6 +133,7 @@ impl Swarm {
                     // Whose right is over keeps his place for as long as he may be silent, to show another.
                     if self.may_read() {
                         idle_until = Instant::now() + STREAM_IDLE_MAX;
+                        self.note(index);
                     }
                     self.cancelled().remove(&index);
                     self.unanswered.fetch_add(1, Ordering::Relaxed);
@@ -159,6 +163,14 @@ impl Swarm {
                 Ok(Err(error)) => return Some(error),
                 Err(_) => return None,
             }
+        }
+    }
+
+    /// Has the others who ask told of a chunk that is about to be given.
+    fn note(&self, index: u32) {
+        let chunk = self.served.layout().chunk(index);
+        if chunk.is_some_and(|chunk| self.served.gives(chunk)) {
+            self.asker.note(index);
         }
     }
 
@@ -195,12 +207,18 @@ impl Swarm {
         send: &mut SendStream,
         told: Option<Bitfield>,
     ) -> Ended {
-        let mut growth = Growth::new(&self.served, told);
+        let (mut growth, mut news) = (Growth::new(&self.served, told), self.asker.news());
         loop {
+            let more = async {
+                tokio::select! {
+                    more = growth.more() => more,
+                    more = news.more() => more,
+                }
+            };
             let answer = tokio::select! {
                 answer = prepared.recv() => answer,
                 // Nor is it told what is here whose right is over.
-                more = growth.more(), if self.may_read() => match send_in_time(send, more).await {
+                more = more, if self.may_read() => match send_in_time(send, more).await {
                     true => continue,
                     false => return Ended::NotTaken,
                 },

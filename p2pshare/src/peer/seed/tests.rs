@@ -411,3 +411,86 @@ async fn a_lower_limit_takes_places_that_would_be_worth_too_little() {
     assert!(taken.end.is_none() && taken.bytes > 0, "{taken:?}");
     assert_eq!(seeder.0.streams.count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_is_told_what_others_ask_for_and_not_what_it_asks_for_itself() {
+    let network = Network::new(1);
+    let (seeder, two, connection, _file) = connected(&network, 4).await;
+    let (_, mut first, to_first) = open(&seeder, &connection, two.peer_id()).await;
+    let mut to_first = Told::of(to_first);
+    let ask = |index| SwarmRequest::Chunk { index };
+    for index in [2, 1] {
+        first.send(&ask(index)).await.unwrap();
+    }
+    assert_eq!(to_first.chunk().await, 2);
+    assert_eq!(to_first.chunk().await, 1);
+    // Also who comes later.
+    let (_, mut second, to_second) = open(&seeder, &connection, two.peer_id()).await;
+    let mut to_second = Told::of(to_second);
+    let have = |index| ChunkHeader::Have { index };
+    assert_eq!(to_second.header().await, have(1));
+    assert_eq!(to_second.header().await, have(2));
+    // Each is told once, though it be asked for again.
+    for index in [2, 3, 4] {
+        second.send(&ask(index)).await.unwrap();
+    }
+    assert_eq!(to_second.chunk().await, 2);
+    assert_eq!(to_first.header().await, have(3));
+    assert_eq!(to_second.chunk().await, 3);
+    let lacking = ChunkHeader::Lacking { index: 4 };
+    assert_eq!(to_second.header().await, lacking, "there is none");
+    first.send(&ask(0)).await.unwrap();
+    assert_eq!(to_first.chunk().await, 0);
+    assert_eq!(to_second.header().await, have(0));
+}
+
+/// What comes on a swarm stream.
+struct Told {
+    receive: RecvStream,
+    reader: ChunkReader,
+    piece: Bytes,
+}
+
+impl Told {
+    fn of(receive: RecvStream) -> Self {
+        Self {
+            receive,
+            reader: ChunkReader::default(),
+            piece: Bytes::new(),
+        }
+    }
+
+    async fn part(&mut self) -> ChunkPart {
+        loop {
+            if let Some(part) = self.reader.next(&mut self.piece).unwrap() {
+                return part;
+            }
+            let mut pieces = [Bytes::new()];
+            let received = self.receive.receive_bytes(&mut pieces).await;
+            assert!(received.unwrap().is_some(), "the stream goes on");
+            [self.piece] = pieces;
+        }
+    }
+
+    async fn header(&mut self) -> ChunkHeader {
+        match self.part().await {
+            ChunkPart::Header(header) => header,
+            ChunkPart::Bytes(_) => panic!("bytes of no chunk"),
+        }
+    }
+
+    /// Takes a chunk, and gives its index.
+    async fn chunk(&mut self) -> u32 {
+        let ChunkHeader::Chunk { index, length } = self.header().await else {
+            panic!("no chunk");
+        };
+        let mut missing = length as usize;
+        while missing > 0 {
+            match self.part().await {
+                ChunkPart::Bytes(bytes) => missing -= bytes.len(),
+                ChunkPart::Header(header) => panic!("{header:?} within a chunk"),
+            }
+        }
+        index
+    }
+}

@@ -15,6 +15,7 @@ use crate::{
         library::{Library, PageRow},
         link::TrackerLink,
         pace::Rate,
+        picker::Order,
     },
     store::{MemoryDisk, Store, StoreKind},
     transport::{EndpointConfig, Profile, memory::Network},
@@ -58,7 +59,12 @@ async fn download(network: &Network) -> (Arc<Shared>, mpsc::Receiver<Write>) {
         grants,
         group,
         pages: Pages::new(library, layout, id),
-        picker: Mutex::new(Picker::new(layout, Bitfield::new(CHUNKS))),
+        picker: Mutex::new(Picker::new(
+            layout,
+            Bitfield::new(CHUNKS),
+            Order::OfTheFile,
+            0,
+        )),
         began: Instant::now(),
         news: watch::Sender::new(()),
         writes,
@@ -170,7 +176,10 @@ async fn who_is_silent_or_trickles_loses_what_was_asked_of_it() {
         );
         assert!(shared.pick(|picker, _| picker.is_idle()));
         let all = Bitfield::full(CHUNKS);
-        let again = shared.pick(|picker, now| picker.pick(9, &all, now));
+        let again = shared.pick(|picker, now| {
+            picker.join(9, all);
+            picker.pick(9, now)
+        });
         assert_eq!(again.map(ChunkIndex::get), Some(0));
     }
 }
