@@ -73,11 +73,7 @@ impl Picker {
         }
     }
 
-    /// How many are known to hold each chunk, some of whom may be connected.
-    #[cfg_attr(
-        not(any(test, feature = "__sim")),
-        expect(dead_code, reason = "for what the tracker tells of who holds what")
-    )]
+    /// How many are known to hold each chunk, some of whom may be connected; of another number of chunks it says nothing.
     pub(crate) fn note_availability(&mut self, holders: &[u16]) {
         self.rarity.announce(holders);
     }

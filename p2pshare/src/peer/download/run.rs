@@ -457,9 +457,11 @@ impl Job {
     /// Takes on new sources, of whom the trackers tell, and notes what all that are online have.
     fn start(&self, sources: &mut Sources, look: Look) {
         let availability = &look.availability;
-        let out_of_reach = sources
-            .shared()
-            .pick(|picker, _| availability.out_of_reach(picker.had()));
+        let counts: Vec<u16> = availability.parts.iter().map(|&n| n.into()).collect();
+        let out_of_reach = sources.shared().pick(|picker, _| {
+            picker.note_availability(&counts);
+            availability.out_of_reach(picker.had())
+        });
         self.progress
             .send_modify(|progress| progress.out_of_reach = out_of_reach);
         sources.start(look.holders);
