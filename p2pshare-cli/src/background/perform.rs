@@ -211,6 +211,7 @@ fn status(shared: &Shared, session: &Session, trackers: Option<RingStatus>) -> P
         unserved_files: count(unserved.count()),
         downloads: transfer::running(session),
         trackers,
+        sent_bytes: shared.peer.sent_bytes(),
     }
 }
 

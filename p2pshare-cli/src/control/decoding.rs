@@ -217,6 +217,7 @@ mod tests {
                 unserved_files: 1,
                 downloads: vec![transfer()],
                 trackers: None,
+                sent_bytes: 5_000_000_000,
             })),
             Outcome::Groups {
                 groups: vec![GroupRow {

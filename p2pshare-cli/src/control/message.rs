@@ -217,6 +217,8 @@ pub(crate) struct PeerStatus {
     pub(crate) downloads: Vec<TransferRow>,
     /// How the ring is, if a tracker has said so in time.
     pub(crate) trackers: Option<RingStatus>,
+    /// Bytes of chunks that went to others since it started.
+    pub(crate) sent_bytes: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
