@@ -124,12 +124,12 @@ impl World {
         heard.note(told, now);
         let right = heard.from.values().filter(|right| **right).count() + usize::from(is_right);
         let off = i128::from(told.as_millis()) - i128::from(truth.as_millis());
-        if right <= members / 2 {
-            self.carried.raise(told, now);
-        } else if told.saturating_add(INEXACT) < truth
-            || told > self.carried.now(now).saturating_add(INEXACT)
-        {
+        let is_sure = right > members / 2;
+        let most = self.carried.now(now).saturating_add(INEXACT + UNASKED);
+        if is_sure && (told.saturating_add(INEXACT) < truth || told > most) {
             wrong.push(format!("the ring's time at member {host} is {off} ms off"));
+        } else {
+            self.carried.raise(told, now);
         }
         self.tally.tell("time");
         self.tally.violations.extend(wrong);
@@ -156,6 +156,8 @@ impl World {
 const BEGINS: Timestamp = Timestamp::from_millis(1_000_000_000_000);
 /// How far the ring's time may be off: half of the longest round trip, and some more.
 const INEXACT: Duration = Duration::from_secs(3);
+/// How much more wrong it may become while nobody asks a member: half of the longest sleep.
+const UNASKED: Duration = Duration::from_secs(10);
 /// What is lost when milliseconds are counted.
 const ROUNDED: Duration = Duration::from_millis(2);
 /// The least by which a wrong clock is wrong, in milliseconds: more than could be taken for a slow answer.
