@@ -77,7 +77,7 @@ impl World {
         BEGINS.saturating_add(self.now.duration_since(self.began))
     }
 
-    /// A member hears a clock in an answer that was `round_trip` under way, as the product does: not of strangers,
+    /// A member hears a clock in an answer that was `round_trip` under way, as the product does: not its own, not of strangers,
     /// and not after it has given up waiting.
     pub(super) fn hear_clock(
         &mut self,
@@ -87,13 +87,14 @@ impl World {
         (round_trip, longest): (Duration, Duration),
     ) {
         let now = self.now;
+        let is_itself = self.hosts[host].id == Some(from);
         let Some(life) = &mut self.hosts[host].life else {
             return;
         };
         let is_stranger = life
             .record()
             .is_some_and(|record| record.member(from).is_none());
-        if is_stranger || round_trip > longest {
+        if is_itself || is_stranger || round_trip > longest {
             return;
         }
         life.heard_clocks
