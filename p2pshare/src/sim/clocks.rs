@@ -116,7 +116,11 @@ impl World {
             .map_or(usize::MAX, |record| record.members().len());
         let heard = &mut life.heard_clocks;
         let time = heard.time.now(own, now, members);
-        let told = time.unwrap_or_default();
+        let told = match (time, heard.least) {
+            (None, None) => return None,
+            // What it once knew, it knows for good.
+            (time, _) => time.unwrap_or_default(),
+        };
         let mut wrong = Vec::new();
         if told.saturating_add(ROUNDED) < heard.least_now(now) {
             let why = "went back, stood still, or is behind what another told";
