@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use super::clocks;
 use super::leases::Leases;
 use super::monitor::Word;
-use super::trouble::DISK_DELAY;
+use super::trouble::{DISK_DELAY, Death};
 use super::world::{Event, Told, World};
 use crate::dht::sim::{
     Action, Beginning, Coordinator, Exchange, Exchanged, Failure, Fault, Identity, Input, Intent,
@@ -50,8 +50,6 @@ pub(super) struct Host {
     pub(super) word: Word,
     /// Whether it may have forgotten what it once knew, and has not caught up.
     pub(super) forgetful: bool,
-    /// Of each row, the version that was acknowledged before it began to return.
-    pub(super) owed: Vec<(RowKey, u64)>,
     /// What happens at its next sync.
     pub(super) dies: Option<Death>,
     /// How far its clock is ahead, in milliseconds.
@@ -76,7 +74,6 @@ impl Host {
             disk_delay: DISK_DELAY,
             word: Word::default(),
             forgetful: false,
-            owed: Vec::new(),
             dies: None,
             clock_ahead: 0,
         };
@@ -91,17 +88,6 @@ impl Host {
         };
         if life.votes() { commits } else { life.commits }
     }
-}
-
-/// How a member dies at a sync.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) enum Death {
-    /// Before the disk has all of it.
-    Before,
-    /// When the disk has it and nobody was told.
-    Unsaid,
-    /// When everybody was told.
-    After,
 }
 
 /// One life of a member, all of it in memory.

@@ -325,7 +325,7 @@ impl World {
             self.tally.violations.push(broken);
         }
         there.word.is_learnt();
-        let owed = std::mem::take(&mut there.owed);
+        let owed = std::mem::take(&mut there.word.owed);
         self.look_at_what_is_owed(host, owed);
         let there = &mut self.hosts[host];
         (there.forgetful, there.needs_memory) = (false, false);
@@ -351,7 +351,7 @@ impl World {
 
     /// A member learns again what it may have forgotten.
     fn begin_return(&mut self, host: usize) {
-        self.hosts[host].owed = self.history.acknowledged();
+        self.hosts[host].word.owed = self.history.acknowledged();
         let (now, seed) = (self.now, self.rng.random());
         let Some(life) = &mut self.hosts[host].life else {
             return;

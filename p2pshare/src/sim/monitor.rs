@@ -20,6 +20,8 @@ pub(super) struct Word {
     former: Option<Epoch>,
     /// Whether it has forgotten what it said, and not learnt it again.
     forgotten: bool,
+    /// Of each row, the version that was acknowledged before it began to return.
+    pub(super) owed: Vec<(RowKey, u64)>,
 }
 
 impl Word {

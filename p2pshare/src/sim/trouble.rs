@@ -12,7 +12,7 @@ use rand::seq::IndexedRandom as _;
 
 use super::client::Client;
 use super::clocks::{WRONG_MAX, WRONG_MIN};
-use super::host::{Death, Host};
+use super::host::Host;
 use super::temper::Temper;
 use super::world::{Event, World};
 use crate::dht::sim::{majority, remembered};
@@ -91,6 +91,17 @@ impl Kind {
             Self::Clock => "clock jump",
         }
     }
+}
+
+/// How a member dies at a sync.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Death {
+    /// Before the disk has all of it.
+    Before,
+    /// When the disk has it and nobody was told.
+    Unsaid,
+    /// When everybody was told.
+    After,
 }
 
 impl Troubles {
