@@ -268,6 +268,8 @@ async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_ot
     // With one other it is a majority for every row but that one.
     world.kill(0, nodes.remove(0)).await;
     reaches(&nodes[1], 2).await;
+    // It may have been made whole meanwhile.
+    damage(&world, 2, 3);
     has(&nodes[1], 4..10).await;
     let refused = nodes[1].read(&key(3)).await;
     assert!(
