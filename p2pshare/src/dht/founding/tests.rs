@@ -6,7 +6,7 @@ use crate::identity::key::SigningKey;
 use crate::identity::token::{Signed, TrackerCertificate};
 use crate::store::ModelDisk;
 use crate::time::Timestamp;
-use crate::wire::ring::Hello;
+use crate::wire::ring::{Clocks, Hello};
 
 const RING: RingId = RingId::from_bytes([1; 32]);
 
@@ -101,7 +101,10 @@ fn welcome(id: u8, standing: Standing, commits: u64) -> Welcome {
         addr: "10.0.0.9:9000".parse().unwrap(),
         standing,
         commits: 0,
-        clock: Timestamp::from_millis(0),
+        clocks: Clocks {
+            own: Timestamp::from_millis(0),
+            ring: None,
+        },
     };
     Welcome {
         hello,
