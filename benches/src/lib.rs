@@ -2,6 +2,7 @@
 //! `src/bin/`, beside something that is known where there is such a thing.
 
 pub mod etcd;
+pub mod files;
 pub mod plain_quinn;
 pub mod process;
 pub mod ring_of;

@@ -118,7 +118,7 @@ impl User {
     ///
     /// # Errors
     /// What it said, if it failed.
-    pub fn run(&self, args: &[&str]) -> Outcome<()> {
+    pub fn run(&self, args: &[&str]) -> Outcome<String> {
         let output = Command::new(program("p2pshare")?)
             .arg("--trackers")
             .arg(&self.list)
@@ -131,7 +131,31 @@ impl User {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(format!("p2pshare {args:?} failed: {said}").into());
         }
-        Ok(())
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Bytes of chunks that the background peer has sent to others, to about a hundredth.
+    ///
+    /// # Errors
+    /// If `status` fails, or says it in other words.
+    pub fn sent_bytes(&self) -> Outcome<f64> {
+        let status = self.run(&["status"])?;
+        let said = status
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("sent "));
+        let mut words = said
+            .ok_or("nothing is said of what was sent")?
+            .split_whitespace();
+        let number: f64 = words.next().ok_or("how much was sent?")?.parse()?;
+        let unit = match words.next() {
+            Some("B") => 1.0,
+            Some("kB") => 1e3,
+            Some("MB") => 1e6,
+            Some("GB") => 1e9,
+            Some("TB") => 1e12,
+            unit => return Err(format!("a unit {unit:?}").into()),
+        };
+        Ok(number * unit)
     }
 }
 

@@ -12,6 +12,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use p2pshare::{FileName, GroupName, RingId, TrackerAddr, UserName};
 
+use crate::control::RateSetting;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 
@@ -199,12 +200,26 @@ pub(crate) enum Command {
     /// List the files of a group
     #[command(name = "list_files", alias = "list-files")]
     ListFiles { group: GroupName },
+    /// How much of a file can be had right now: who is online with it, and how often each chunk is there
+    ///
+    /// The bar stands for the file from its beginning to its end; where several chunks share a column, the rarest of
+    /// them counts. The lines below it go from the rarest chunks to the most common.
+    Availability {
+        group: GroupName,
+        #[arg(value_parser = FileName::normalized)]
+        name: FileName,
+    },
     /// Fetch a file, resuming where an earlier attempt stopped, and seed it from then on
     #[command(name = "download_file", alias = "download-file")]
     DownloadFile(DownloadFile),
     /// Downloads and shared files, and how far they are
     #[command(name = "show_downloads", alias = "show-downloads")]
     ShowDownloads,
+    /// Show the limits of what is sent and fetched, over all transfers, or set them
+    ///
+    /// They hold at once, for transfers that are running as well, and are kept over restarts. With a low upload limit
+    /// fewer are served at once, so that each gets a useful part of it, and others wait for a place.
+    Limit(Limit),
     /// Share a file no longer; the file itself stays
     #[command(name = "stop_sharing", alias = "stop-sharing")]
     StopSharing {
@@ -265,6 +280,9 @@ pub(crate) struct DownloadFile {
     /// Wait for somebody who has the file to come online
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Fetch it from its beginning to its end, for who reads NAME.p2part meanwhile; others who download it get less
+    #[arg(long)]
+    pub(crate) in_order: bool,
 }
 
 #[derive(Args, Debug)]
@@ -276,6 +294,16 @@ pub(crate) struct Verify {
     /// to the file is lost
     #[arg(long)]
     pub(crate) repair: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Limit {
+    /// Bytes a second that are sent at most, as 40MB, 500KB or 2MiB; 0 for none
+    #[arg(long, value_name = "RATE")]
+    pub(crate) upload: Option<RateSetting>,
+    /// Bytes a second that are fetched at most
+    #[arg(long, value_name = "RATE")]
+    pub(crate) download: Option<RateSetting>,
 }
 
 #[derive(Args, Debug)]
@@ -390,12 +418,13 @@ mod tests {
             for args in [
                 ["download_file", "g", typed, "x"],
                 ["stop_sharing", "g", typed, "--for-all"],
+                ["availability", "g", typed, "--as=Bob"],
                 ["upload_file", "x", "g", &format!("--name={typed}")],
             ] {
                 let cli = Cli::try_parse_from([&["p2pshare"], &args[..]].concat()).unwrap();
                 let name = match cli.command {
                     Command::DownloadFile(download) => download.name,
-                    Command::StopSharing { name, .. } => name,
+                    Command::StopSharing { name, .. } | Command::Availability { name, .. } => name,
                     Command::UploadFile { name, .. } => name.unwrap(),
                     other => panic!("{other:?}"),
                 };

@@ -35,10 +35,10 @@ impl ProgressView {
                     state.set_len(progress.total_bytes);
                     state.set_pos(progress.done_bytes);
                 });
-                bar.set_message(describe(progress));
+                bar.set_message(describe(&progress));
             }
             None => {
-                if let Some(line) = self.plain.line(Instant::now(), progress) {
+                if let Some(line) = self.plain.line(Instant::now(), &progress) {
                     render::talk(line);
                 }
             }
@@ -54,19 +54,23 @@ impl Drop for ProgressView {
     }
 }
 
-/// Decides when a line is worth printing: at each new phase, and then every few seconds.
+/// Decides when a line is worth printing: at each new phase, when there is another reason that nothing comes, and then
+/// every few seconds.
 #[derive(Default)]
 struct PlainLines {
     phase: Option<(Phase, Instant, u64)>,
     printed: Option<Instant>,
+    stall: Option<String>,
 }
 
 impl PlainLines {
-    fn line(&mut self, now: Instant, progress: Progress) -> Option<String> {
+    fn line(&mut self, now: Instant, progress: &Progress) -> Option<String> {
+        let is_new_stall = progress.stall.is_some() && progress.stall != self.stall;
+        self.stall.clone_from(&progress.stall);
         let (_, began, from_bytes) = match self.phase {
             Some(phase) if phase.0 == progress.phase => {
                 let printed = self.printed.unwrap_or(now);
-                if now.saturating_duration_since(printed) < PLAIN_INTERVAL {
+                if now.saturating_duration_since(printed) < PLAIN_INTERVAL && !is_new_stall {
                     return None;
                 }
                 phase
@@ -88,7 +92,7 @@ impl PlainLines {
         }
         let elapsed = now.saturating_duration_since(began);
         let moved = progress.done_bytes.saturating_sub(from_bytes);
-        if moved > 0 && elapsed > Duration::ZERO {
+        if moved > 0 && elapsed > Duration::ZERO && progress.stall.is_none() {
             let rest = progress.total_bytes.saturating_sub(progress.done_bytes);
             let eta = elapsed.mul_f64(rest as f64 / moved as f64);
             line = format!(
@@ -101,8 +105,8 @@ impl PlainLines {
     }
 }
 
-fn describe(progress: Progress) -> String {
-    match progress.phase {
+fn describe(progress: &Progress) -> String {
+    let doing = match progress.phase {
         Phase::Hashing => "hashing".to_owned(),
         Phase::Waiting => "waiting for peers".to_owned(),
         Phase::Preparing => "preparing".to_owned(),
@@ -110,6 +114,10 @@ fn describe(progress: Progress) -> String {
         Phase::Downloading => format!("downloading from {} peers", progress.peers),
         Phase::Finishing => "finishing".to_owned(),
         Phase::Verifying => "verifying".to_owned(),
+    };
+    match &progress.stall {
+        Some(stall) => format!("{doing} ({stall})"),
+        None => doing,
     }
 }
 
@@ -136,24 +144,49 @@ mod tests {
             done_bytes,
             total_bytes: 100_000_000,
             peers: 2,
+            stall: None,
         };
         let mut lines = PlainLines::default();
-        let first = lines.line(at(0), progress(Phase::Waiting, 0)).unwrap();
+        let first = lines.line(at(0), &progress(Phase::Waiting, 0)).unwrap();
         assert_eq!(first, "waiting for peers: 0 B of 100.00 MB (0 %)");
-        assert_eq!(lines.line(at(1), progress(Phase::Waiting, 0)), None);
-        assert!(lines.line(at(2), progress(Phase::Downloading, 0)).is_some());
+        assert_eq!(lines.line(at(1), &progress(Phase::Waiting, 0)), None);
+        assert!(
+            lines
+                .line(at(2), &progress(Phase::Downloading, 0))
+                .is_some()
+        );
         assert_eq!(
-            lines.line(at(6), progress(Phase::Downloading, 10_000_000)),
+            lines.line(at(6), &progress(Phase::Downloading, 10_000_000)),
             None
         );
         assert_eq!(
             lines
-                .line(at(12), progress(Phase::Downloading, 50_000_000))
+                .line(at(12), &progress(Phase::Downloading, 50_000_000))
                 .unwrap(),
             "downloading from 2 peers: 50.00 MB of 100.00 MB (50 %), 5.00 MB/s, 10.0 s left"
         );
+        let stalled = |why: &str| Progress {
+            stall: Some(why.to_owned()),
+            ..progress(Phase::Downloading, 60_000_000)
+        };
         assert_eq!(
-            lines.line(at(13), progress(Phase::Downloading, 60_000_000)),
+            lines.line(at(13), &progress(Phase::Downloading, 60_000_000)),
+            None
+        );
+        // A stall is said at once, each reason once, and then slowly too.
+        assert_eq!(
+            lines
+                .line(at(14), &stalled("nobody online has chunk 17"))
+                .unwrap(),
+            "downloading from 2 peers (nobody online has chunk 17): 60.00 MB of 100.00 MB (60 %)"
+        );
+        assert_eq!(
+            lines.line(at(15), &stalled("nobody online has chunk 17")),
+            None
+        );
+        assert!(lines.line(at(16), &stalled("the disk is slow")).is_some());
+        assert_eq!(
+            lines.line(at(17), &progress(Phase::Downloading, 60_000_000)),
             None
         );
     }

@@ -2,7 +2,7 @@
 //! error; nothing here decides anything.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
@@ -49,6 +49,35 @@ pub(crate) fn table<const N: usize>(
         .map(|line| line.trim().to_owned())
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// What a drawing on standard output has room for.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Canvas {
+    /// Columns.
+    pub(crate) width: usize,
+    /// Whether it is no terminal, so that nothing but ASCII is drawn.
+    pub(crate) is_plain: bool,
+}
+
+impl Canvas {
+    pub(crate) fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        let is_plain = !stdout.is_terminal();
+        let size = rustix::termios::tcgetwinsize(&stdout).ok();
+        let width = size.map_or(0, |size| usize::from(size.ws_col));
+        Self {
+            // One that does not know its width may be as wide as they once all were.
+            width: if is_plain || width == 0 { 80 } else { width },
+            is_plain,
+        }
+    }
+}
+
+/// A number of things, as `1 chunk` or `2 chunks`.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{end}")
 }
 
 /// Bytes with a decimal unit, as `4.20 GB`.

@@ -345,7 +345,7 @@ fn status_says_who_where_and_how_much() {
     let ring = known.split_whitespace().nth(1).unwrap();
     let pid = world.lock_holder("alice").as_raw_nonzero();
     let lines: Vec<_> = status.lines().collect();
-    assert_eq!(lines.len(), 7, "{status}");
+    assert_eq!(lines.len(), 8, "{status}");
     assert_eq!(lines[0], "Logged in as Alice");
     assert_eq!(lines[1], format!("  tracker        {}", world.addr));
     assert_eq!(lines[2], format!("  ring           {ring}"));
@@ -356,7 +356,8 @@ fn status_says_who_where_and_how_much() {
     );
     assert!(lines[4].ends_with(&format!(" (pid {pid})")), "{status}");
     assert_eq!(lines[5], "  files shared   1");
-    assert_eq!(lines[6], "  transfers      0 running");
+    assert_eq!(lines[6], "  sent           0 B since it started");
+    assert_eq!(lines[7], "  transfers      0 running");
     let shown = world.ok(&["show_downloads"]);
     let cells: Vec<_> = shown.split_whitespace().collect();
     let header = ["file", "group", "size", "progress", "state", "path"];

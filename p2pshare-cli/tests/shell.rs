@@ -87,6 +87,13 @@ fn a_person_at_a_terminal() {
     terminal.type_in("\r");
     terminal.wait_for("bob's file");
     terminal.wait_for(PROMPT);
+    terminal.type_in("availability photos al\t");
+    terminal.wait_for("availability photos alice.txt ");
+    terminal.type_in("\r");
+    // On a terminal it is drawn.
+    terminal.wait_for("█]");
+    terminal.wait_for("· nobody, █ 1 holder");
+    terminal.wait_for(PROMPT);
     terminal.type_in("download_file photos al\t");
     terminal.wait_for("download_file photos alice.txt ");
     terminal.type_in("fol\t");

@@ -108,9 +108,13 @@ fn an_offline_seeder_is_offline_and_not_gone() {
         "Bob",
     ]));
     waiting.wait_for_error_line("waiting for peers");
+    // And why, as soon as that has lasted.
+    waiting.wait_for_error_line("waiting for peers (nobody who has it is online)");
     let status = world.ok_as("Bob", &["status"]);
     assert!(
-        status.contains("\n    a.bin of 'g': waiting for peers, 0 % of 600.00 kB"),
+        status.contains(
+            "\n    a.bin of 'g': waiting for peers; nobody who has it is online, 0 % of 600.00 kB"
+        ),
         "{status}"
     );
     world.ok(&["login", "Alice", "pass123"]);

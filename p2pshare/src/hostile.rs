@@ -13,6 +13,7 @@ mod impostors;
 mod publishers;
 mod readers;
 mod requests;
+mod stalls;
 mod swarms;
 
 use std::{

@@ -96,13 +96,14 @@ pub use identity::{
 pub use peer::{
     Damage, Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions,
     DownloadProgress, DownloadReport, DownloadState, DownloadStatus, DownloadWatch, LeftPeer,
-    Listed, Peer, PeerBindError, PeerBuilder, Session, SessionError, ShareError, ShareStatus,
-    SharedFile, StopOutcome, TrackerClient, Upload, UploadProgress, UploadWatch, Verify,
-    VerifyError, VerifyReport,
+    Limits, Listed, Peer, PeerBindError, PeerBuilder, Rate, RateTooLow, Session, SessionError,
+    ShareError, ShareStatus, SharedFile, Stall, StopOutcome, TrackerClient, Upload, UploadProgress,
+    UploadWatch, Verify, VerifyError, VerifyReport,
 };
 pub use store::{ShutdownError, StoreError};
 pub use time::Timestamp;
 pub use tracker::{Tracker, TrackerBindError, TrackerBuilder};
 pub use wire::tracker::{
-    Access, FileSummary, GroupSummary, JoinOutcome, MemberStatus, Password, Refusal, RingStatus,
+    Access, Availability, FileSummary, GroupSummary, JoinOutcome, MemberStatus, Password, Refusal,
+    RingStatus,
 };

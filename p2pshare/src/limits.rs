@@ -45,6 +45,12 @@ pub(crate) const ANNOUNCEMENT_NUMBER_MAX: u64 = u64::MAX >> (ANNOUNCEMENT_STEP_B
 pub(crate) const ANNOUNCING_PEERS_MAX: usize = 16 * 1024;
 /// Holders in one answer: a random sample of them when there are more.
 pub(crate) const HOLDERS_SAMPLE_MAX: usize = 50;
+/// Of that many in such a sample, one has the whole; the others have parts, if there are as many of them.
+pub(crate) const HOLDERS_WHOLE_SHARE: usize = 4;
+/// For how long a tracker goes on with what it found when it was asked for a swarm that is larger than a sample.
+pub(crate) const CROWD_KEPT: Duration = Duration::from_secs(2);
+/// Bytes of such swarms, of all together.
+pub(crate) const CROWDS_KEPT_BYTES_MAX: usize = 64 << 20;
 /// How long a lease counts after it was announced.
 pub(crate) const LEASE_LIFE: Duration = Duration::from_secs(60);
 /// How often a peer renews its leases.
@@ -130,6 +136,25 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const SEED_STREAMS_MAX: usize = 64;
 /// Swarm streams that one other peer may have of these.
 pub(crate) const SEED_STREAMS_PER_PEER_MAX: usize = 8;
+/// Swarm streams that wait for one of these places.
+pub(crate) const SEED_WAITING_MAX: usize = 64;
+/// Swarm streams of one other peer that wait.
+pub(crate) const SEED_WAITING_PER_PEER_MAX: usize = 2;
+/// How long a swarm stream waits for a place before it is told that there is none.
+pub(crate) const SEED_WAIT_MAX: Duration = Duration::from_secs(120);
+/// How long a swarm stream has its place for itself when others wait for it.
+pub(crate) const SEED_TURN: Duration = Duration::from_secs(30);
+/// Bytes of chunks, of all streams, that were read and have not all arrived; one peer may have half of it.
+pub(crate) const SEED_UNDER_WAY_BYTES_MAX: u64 = 64 << 20;
+/// The lowest limit of what is sent or fetched, in bytes a second, and the least that each stream gets of one: a
+/// chunk takes 66 s of the [`CHUNK_DEADLINE`].
+pub(crate) const RATE_MIN: u64 = 8_000;
+/// The fewest bytes that are sent at once under a limit: at the lowest one they take 2 s.
+pub(crate) const PACED_PIECE_BYTES: u64 = 16 * 1024;
+/// How much of what a limit allows may be made up for after a pause: timers are late.
+pub(crate) const PACE_SLACK: Duration = Duration::from_millis(50);
+/// How long a turn has to last for the next one to be waited for at once.
+pub(crate) const TURN_WORTH: Duration = Duration::from_secs(1);
 /// How long the one who asked may take no byte of a chunk before a peer gives his place away.
 pub(crate) const SEED_STALL_MAX: Duration = Duration::from_secs(60);
 /// How long a connection may last on which nobody showed any right: no login at a tracker, no grant at a peer.
@@ -146,12 +171,18 @@ pub(crate) const PEER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const CHUNK_DEADLINE: Duration = Duration::from_secs(120);
 /// How long no byte may come from a source that was asked for chunks.
 pub(crate) const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Chunks asked of one source at once: 8 MiB, half of a stream's window.
-pub(crate) const CHUNK_WINDOW: usize = 16;
+/// By how many the chunks that a source said it has, and then lacks, may be more than those that it gives. One whose
+/// file has just changed, or whose grant ended, lacks all that it is asked for at that moment.
+pub(crate) const BROKEN_WORDS_MAX: u32 = 8;
+/// How long one that did so again is not asked any more.
+pub(crate) const BROKEN_WORDS_REST: Duration = Duration::from_secs(600);
+/// Chunks asked of one source at once: 16 MiB, a stream's window, which a path of 100 ms fills at 1.3 Gbit/s.
+pub(crate) const CHUNK_WINDOW: usize = 32;
 /// Chunks asked at once of a source that has given none yet.
 pub(crate) const CHUNK_WINDOW_FIRST: usize = 4;
-/// For how long a source has to do with what is asked of it at once, at the pace at which it gives.
-pub(crate) const CHUNK_WINDOW_TIME: Duration = Duration::from_secs(2);
+/// For how long, beside two round trips, a source has to do with what is asked of it at once: what a busy
+/// machine takes to come to ask for more.
+pub(crate) const CHUNK_WINDOW_SLACK: Duration = Duration::from_millis(16);
 /// How much longer the last chunk of a slow source may take before a faster one, which has nothing else to do,
 /// is asked for it as well.
 pub(crate) const SLOW_SOURCE_PATIENCE: Duration = Duration::from_secs(2);
@@ -179,8 +210,16 @@ pub(crate) const WRITE_QUEUE_CHUNKS: usize = 16;
 pub(crate) const DIGEST_PAGES_CACHED: usize = 64;
 /// Sources that one download uses at once.
 pub(crate) const SOURCES_MAX: usize = 8;
-/// How often a download that could use more sources asks for holders.
+/// How long a source has to show how much comes from it before another may get its place.
+pub(crate) const SOURCE_TRIED: Duration = Duration::from_secs(5);
+/// How long a peer rests that gave up its place to another.
+pub(crate) const RETIRED_REST: Duration = Duration::from_secs(30);
+/// How often a download asks for holders.
 pub(crate) const HOLDERS_REFRESH: Duration = Duration::from_secs(5);
+/// After how long without a byte a download says why none comes.
+pub(crate) const STALL_PATIENCE: Duration = Duration::from_secs(3);
+/// How often a download looks whether bytes come.
+pub(crate) const STALL_LOOK: Duration = Duration::from_secs(1);
 /// How long a download goes on without any source before it gives up, unless it is to wait.
 pub(crate) const NO_SOURCE_PATIENCE: Duration = Duration::from_secs(30);
 /// Events of a download kept for a reader that is behind.
@@ -435,9 +474,18 @@ const _: () = assert!(LOGIN_WAIT_MAX.as_secs() < LOGIN_FAILURES_FORGOTTEN.as_sec
 const _: () = assert!(CHUNK_WINDOW <= CHUNK_REQUESTS_MAX);
 const _: () = assert!(CHUNK_WINDOW_FIRST <= CHUNK_WINDOW);
 const _: () = assert!(SOURCE_IDLE_MAX.as_secs() < NO_SOURCE_PATIENCE.as_secs());
+const _: () = assert!(512 * 1024 < RATE_MIN * CHUNK_DEADLINE.as_secs());
+const _: () = assert!(2 * PACED_PIECE_BYTES < RATE_MIN * SOURCE_SILENCE_MAX.as_secs());
+const _: () = assert!(1024 * 1024 * (SEED_STREAMS_MAX as u64) <= SEED_UNDER_WAY_BYTES_MAX);
+const _: () = assert!(SEED_TURN.as_secs() < SEED_WAIT_MAX.as_secs());
 const _: () = assert!(GRANT_LOOK.as_secs() * 4 < GRANT_LIFE.as_secs());
-const _: () =
-    assert!(HOLDERS_SAMPLE_MAX * ANNOUNCED_BITFIELD_BYTES_MAX < TRACKER_RESPONSE_BYTES_MAX);
+// Beside the bitfields and addresses of a sample, an answer has a byte for each of as many chunks as a bitfield.
+const _: () = assert!(
+    HOLDERS_SAMPLE_MAX * (ANNOUNCED_BITFIELD_BYTES_MAX + 32 + 32 * ANNOUNCED_ADDRS_MAX)
+        + 8 * ANNOUNCED_BITFIELD_BYTES_MAX
+        + 1024
+        <= TRACKER_RESPONSE_BYTES_MAX
+);
 const _: () = assert!(LEASE_PAYLOAD_BYTES_MAX + 255 <= LEASE_SLOT_BYTES_MAX);
 const _: () = assert!(FILES_PAGE_MAX <= LEASE_GET_KEYS_MAX);
 const _: () = assert!(LEASE_READ_PATIENCE.as_millis() < LEASE_SILENCE_MAX.as_millis());

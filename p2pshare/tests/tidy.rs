@@ -99,8 +99,15 @@ const PURE: &[&str] = &[
     "dht/row_key.rs",
     "dht/task.rs",
     "tracker/fair.rs",
+    "tracker/swarms/crowd.rs",
+    "tracker/swarms/held.rs",
     "tracker/throttle.rs",
+    "peer/download/stall.rs",
+    "peer/pace.rs",
     "peer/picker.rs",
+    "peer/picker/",
+    "peer/seed/places.rs",
+    "peer/seed/turns.rs",
 ];
 
 /// The drivers within the folders of [`PURE`].
@@ -526,6 +533,7 @@ mod bites {
                 "tracker/fair.rs",
                 "tracker/throttle.rs",
                 "peer/picker.rs",
+                "peer/picker/",
             ];
             for path in pure {
                 assert_bites(check_pure, &format!("p2pshare/src/{path}"), text);

@@ -8,7 +8,7 @@
 
 use std::{
     hint::black_box,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -16,7 +16,9 @@ use std::{
 
 use p2pshare::{CHUNK_SIZE, internals::hash_chunk};
 use p2pshare_benches::{
-    Outcome, flag, median, plain_quinn,
+    Outcome,
+    files::{make_file, same},
+    flag, median, plain_quinn,
     process::{Running, Usage, program},
 };
 
@@ -256,35 +258,6 @@ fn rate(bytes: f64, elapsed: Duration, cpu: f64) -> String {
         "{:6.0} MB/s, {per_gib:.2} CPU s/GiB",
         bytes / 1e6 / elapsed.as_secs_f64()
     )
-}
-
-/// Fills `path` with random bytes, unless it has as many already.
-fn make_file(path: &Path, mib: u64) -> Outcome<()> {
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == mib << 20) {
-        return Ok(());
-    }
-    let mut file = std::fs::File::create(path)?;
-    let mut block = vec![0; 1 << 20];
-    for _ in 0..mib {
-        rand::fill(&mut block[..]);
-        file.write_all(&block)?;
-    }
-    Ok(())
-}
-
-fn same(one: &Path, two: &Path) -> Outcome<bool> {
-    let (mut one, mut two) = (std::fs::File::open(one)?, std::fs::File::open(two)?);
-    let (mut a, mut b) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    loop {
-        let length = one.read(&mut a)?;
-        if length == 0 {
-            return Ok(two.read(&mut b)? == 0);
-        }
-        two.read_exact(&mut b[..length])?;
-        if a[..length] != b[..length] {
-            return Ok(false);
-        }
-    }
 }
 
 fn number(args: &[String], place: usize) -> Outcome<u64> {

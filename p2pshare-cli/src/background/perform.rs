@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use super::service::Shared;
 use super::transfer;
 use crate::control::{
-    Cancelled, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Reporter, Request,
+    AvailabilityRow, Cancelled, FileRow, GroupRow, Joined, LoggedIn, Outcome, PeerStatus, Reporter,
+    Request,
 };
 use crate::failure::Failure;
 use crate::home::IdentityFile;
@@ -97,9 +98,33 @@ pub(super) async fn perform(
                 stale: listed.stale,
             }
         }
+        Request::Availability { group, name } => {
+            let availability = session.availability(&group, &name).await?;
+            Outcome::Availability(AvailabilityRow {
+                chunks: availability.chunks,
+                holders: availability.holders,
+                whole: availability.whole,
+                untold: availability.untold,
+                runs: availability.runs(),
+            })
+        }
         Request::ShowDownloads => {
             session.look_at_shares().await;
             Outcome::Transfers(transfer::rows(&session))
+        }
+        Request::Limit { upload, download } => {
+            let mut limits = shared.peer.limits();
+            if let Some(upload) = upload {
+                limits = limits.upload(upload.rate());
+            }
+            if let Some(download) = download {
+                limits = limits.download(download.rate());
+            }
+            if limits != shared.peer.limits() {
+                let set = shared.peer.set_limits(limits).await;
+                set.map_err(|error| Failure::failed(error.to_string()))?;
+            }
+            Outcome::Limits(limits)
         }
         Request::StopSharing {
             group,
@@ -186,6 +211,7 @@ fn status(shared: &Shared, session: &Session, trackers: Option<RingStatus>) -> P
         unserved_files: count(unserved.count()),
         downloads: transfer::running(session),
         trackers,
+        sent_bytes: shared.peer.sent_bytes(),
     }
 }
 

@@ -67,7 +67,8 @@ pub(super) async fn download(
     let options = DownloadOptions::default()
         .force(request.force)
         .check_sha256(request.sha256)
-        .wait(request.wait);
+        .wait(request.wait)
+        .in_order(request.in_order);
     let download = session.download(
         &request.group,
         &request.name,
@@ -143,16 +144,14 @@ pub(super) fn rows(session: &Session) -> Vec<TransferRow> {
             (&share.group, &share.name, &share.path)
                 == (&download.group, &download.name, &download.dest)
         };
-        let mut state = describe(&progress.state);
+        let is_complete = progress.state == DownloadState::Complete;
+        let mut row = download_row(download.clone());
         if let Some(at) = shares.iter().position(is_share)
-            && progress.state == DownloadState::Complete
+            && is_complete
         {
-            state = format!("complete, {}", describe_share(&shares.remove(at)));
+            row.state = format!("complete, {}", describe_share(&shares.remove(at)));
         }
-        rows.push(TransferRow {
-            state,
-            ..download_row(download)
-        });
+        rows.push(row);
     }
     rows.extend(shares.into_iter().map(|share| TransferRow {
         state: describe_share(&share).to_owned(),
@@ -175,6 +174,10 @@ pub(super) fn running(session: &Session) -> Vec<TransferRow> {
 
 fn download_row(download: DownloadStatus) -> TransferRow {
     let progress = download.progress;
+    let mut state = describe(&progress.state);
+    if let Some(stall) = progress.stall {
+        state = format!("{state}; {stall}");
+    }
     let left = progress.left.into_iter().map(|left| LeftRow {
         peer: format!("{}…", left.peer.to_string().split_at(PEER_DIGITS).0),
         reason: left.reason.to_string(),
@@ -184,7 +187,7 @@ fn download_row(download: DownloadStatus) -> TransferRow {
         group: download.group,
         size: progress.total_bytes,
         verified_bytes: progress.verified_bytes,
-        state: describe(&progress.state),
+        state,
         path: download.dest.as_path().into(),
         left: left.collect(),
     }
@@ -217,9 +220,12 @@ async fn follow(
                 cancel();
             }
             _ = ticks.tick() => {
-                let now = progress();
-                if reported.replace(now) != Some(now) {
-                    reporter.progress(now).await;
+                let now = Some(progress());
+                if now != reported {
+                    reported.clone_from(&now);
+                    if let Some(now) = now {
+                        reporter.progress(now).await;
+                    }
                 }
             }
         }
@@ -232,6 +238,7 @@ fn upload_progress(progress: UploadProgress) -> Progress {
         done_bytes: progress.hashed_bytes,
         total_bytes: progress.total_bytes,
         peers: 0,
+        stall: None,
     }
 }
 
@@ -248,6 +255,7 @@ fn download_progress(progress: &DownloadProgress) -> Progress {
         done_bytes: progress.verified_bytes,
         total_bytes: progress.total_bytes,
         peers: u32::try_from(progress.peers).unwrap_or(u32::MAX),
+        stall: progress.stall.map(|stall| stall.to_string()),
     }
 }
 

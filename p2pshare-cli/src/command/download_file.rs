@@ -19,6 +19,7 @@ pub(crate) async fn run(context: &Context, args: DownloadFile) -> Result<String,
         force: args.force,
         sha256: args.sha256,
         wait: args.wait,
+        in_order: args.in_order,
     });
     match transfer::ask_with_progress(context, &request).await? {
         Outcome::Downloaded(downloaded) => Ok(report(&dest, &downloaded)),

@@ -3,12 +3,14 @@
 //! A command returns what goes to standard output; talk and progress go to standard error meanwhile.
 
 mod accept_request;
+mod availability;
 mod create_group;
 mod create_user;
 mod demo;
 mod download_file;
 mod join_group;
 mod leave_group;
+mod limit;
 mod list_files;
 mod list_groups;
 mod list_requests;
@@ -120,8 +122,10 @@ async fn dispatch(context: &Context, command: Command) -> Result<String, Failure
             upload_file::run(context, &path, group, name).await
         }
         Command::ListFiles { group } => list_files::run(context, group).await,
+        Command::Availability { group, name } => availability::run(context, group, name).await,
         Command::DownloadFile(args) => download_file::run(context, args).await,
         Command::ShowDownloads => show_downloads::run(context).await,
+        Command::Limit(args) => limit::run(context, args).await,
         Command::StopSharing {
             group,
             name,

@@ -46,6 +46,8 @@ pub(crate) async fn run(context: &Context) -> Result<String, Failure> {
             &format!(", of which {unserved} not as recorded and not served: see show_downloads");
     }
     text += "\n";
+    let sent = render::size(status.sent_bytes);
+    text += &format!("  sent           {sent} since it started\n");
     text += &format!("  transfers      {} running", status.transfers);
     for download in &status.downloads {
         text += &format!(

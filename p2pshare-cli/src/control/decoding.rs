@@ -57,11 +57,12 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use p2pshare::{FileName, GroupName, Password, RingId, UserName};
+    use p2pshare::{FileName, GroupName, Limits, Password, Rate, RingId, UserName};
 
     use super::super::message::{
-        DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn, Outcome,
-        PeerStatus, Phase, Progress, TransferRow, UploadRequest, Uploaded, Verified, VerifyRequest,
+        AvailabilityRow, DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn,
+        Outcome, PeerStatus, Phase, Progress, RateSetting, TransferRow, UploadRequest, Uploaded,
+        Verified, VerifyRequest,
     };
     use super::*;
     use crate::failure::Failure;
@@ -128,6 +129,7 @@ mod tests {
                 force: false,
                 sha256: true,
                 wait: false,
+                in_order: true,
             }),
             Request::ShowDownloads,
             Request::StopSharing {
@@ -140,6 +142,14 @@ mod tests {
                 name: name(),
                 repair: true,
             }),
+            Request::Availability {
+                group: group(),
+                name: name(),
+            },
+            Request::Limit {
+                upload: Some(RateSetting::At(Rate::per_second(40_000_000).unwrap())),
+                download: Some(RateSetting::Unlimited),
+            },
         ]
     }
 
@@ -164,6 +174,8 @@ mod tests {
             Request::ShowDownloads => "show_downloads",
             Request::StopSharing { .. } => "stop_sharing",
             Request::Verify(_) => "verify",
+            Request::Availability { .. } => "availability",
+            Request::Limit { .. } => "limit",
         }
     }
 
@@ -205,6 +217,7 @@ mod tests {
                 unserved_files: 1,
                 downloads: vec![transfer()],
                 trackers: None,
+                sent_bytes: 5_000_000_000,
             })),
             Outcome::Groups {
                 groups: vec![GroupRow {
@@ -253,6 +266,14 @@ mod tests {
                 sha256_checked: true,
                 repaired: Some("1 of 2 chunks is bad: 0".to_owned()),
             }),
+            Outcome::Availability(AvailabilityRow {
+                chunks: 573,
+                holders: 4,
+                whole: 1,
+                untold: 1,
+                runs: vec![(500, 3), (73, 1)],
+            }),
+            Outcome::Limits(Limits::default().upload(Rate::per_second(40_000_000).ok())),
         ]
     }
 
@@ -272,6 +293,8 @@ mod tests {
             Outcome::Transfers(_) => "transfers",
             Outcome::Stopped { .. } => "stopped",
             Outcome::Verified(_) => "verified",
+            Outcome::Availability(_) => "availability",
+            Outcome::Limits(_) => "limits",
         }
     }
 
@@ -299,6 +322,7 @@ mod tests {
             done_bytes: 524_288,
             total_bytes: 600_000,
             peers: 2,
+            stall: Some("nobody online has chunk 17".to_owned()),
         };
         let server = ServerHello {
             protocol: super::super::PROTOCOL,

@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use p2pshare::{FileName, GroupName, Password, RingId, RingStatus, UserName};
+use p2pshare::{FileName, GroupName, Limits, Password, RingId, RingStatus, UserName};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use super::rate_setting::RateSetting;
 use crate::failure::Failure;
 
 /// What a command says first. Fields may only be added at the end.
@@ -85,6 +86,15 @@ pub(crate) enum Request {
         for_all: bool,
     },
     Verify(VerifyRequest),
+    Availability {
+        group: GroupName,
+        name: FileName,
+    },
+    /// Change the limits that are given, and say which hold.
+    Limit {
+        upload: Option<RateSetting>,
+        download: Option<RateSetting>,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,6 +114,7 @@ pub(crate) struct DownloadRequest {
     pub(crate) force: bool,
     pub(crate) sha256: bool,
     pub(crate) wait: bool,
+    pub(crate) in_order: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -122,13 +133,15 @@ pub(super) enum Event {
 }
 
 /// How far a transfer is.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
     pub(crate) phase: Phase,
     pub(crate) done_bytes: u64,
     pub(crate) total_bytes: u64,
     /// How many peers it comes from.
     pub(crate) peers: u32,
+    /// Why nothing comes, if nothing has come for a while.
+    pub(crate) stall: Option<String>,
 }
 
 /// What a transfer is doing.
@@ -174,6 +187,8 @@ pub(crate) enum Outcome {
         entry_removed: bool,
     },
     Verified(Verified),
+    Availability(AvailabilityRow),
+    Limits(Limits),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -202,6 +217,8 @@ pub(crate) struct PeerStatus {
     pub(crate) downloads: Vec<TransferRow>,
     /// How the ring is, if a tracker has said so in time.
     pub(crate) trackers: Option<RingStatus>,
+    /// Bytes of chunks that went to others since it started.
+    pub(crate) sent_bytes: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -257,6 +274,19 @@ pub(crate) struct Verified {
     pub(crate) sha256_checked: bool,
     /// What was wrong, and is right now.
     pub(crate) repaired: Option<String>,
+}
+
+/// What those who are online have of a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AvailabilityRow {
+    pub(crate) chunks: u32,
+    pub(crate) holders: u32,
+    /// Of these, those with all of it.
+    pub(crate) whole: u32,
+    /// Those with a part who do not say which.
+    pub(crate) untold: u32,
+    /// In the order of the file, chunks in a row that equally many have: how many, and how many have them.
+    pub(crate) runs: Vec<(u32, u32)>,
 }
 
 /// A download, or a file that is shared.

@@ -9,6 +9,7 @@ mod client;
 mod decoding;
 mod frame;
 mod message;
+mod rate_setting;
 mod server;
 mod socket;
 
@@ -17,12 +18,12 @@ pub(crate) use client::{Client, ConnectError, VERSION};
 pub use decoding::fuzz_control;
 pub(crate) use frame::{read_frame, write_frame};
 pub(crate) use message::{
-    DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn, Outcome, PeerStatus,
-    Phase, Progress, Request, ServerHello, TransferRow, UploadRequest, Uploaded, Verified,
-    VerifyRequest,
+    AvailabilityRow, DownloadRequest, Downloaded, FileRow, GroupRow, Joined, LeftRow, LoggedIn,
+    Outcome, PeerStatus, Phase, Progress, RateSetting, Request, ServerHello, TransferRow,
+    UploadRequest, Uploaded, Verified, VerifyRequest,
 };
 pub(crate) use server::{Asked, Cancelled, Reporter, accept};
 pub(crate) use socket::Listener;
 
 /// The version of everything but the hellos, which every version reads.
-pub(crate) const PROTOCOL: u16 = 3;
+pub(crate) const PROTOCOL: u16 = 4;

@@ -131,6 +131,15 @@ impl Bitfield {
         changes
     }
 
+    /// Puts all positions of `other`, which has the same length, into the set.
+    pub(crate) fn unite(&mut self, other: &Self) {
+        debug_assert_eq!(self.len, other.len, "bitfields of two different files");
+        for (ours, theirs) in iter::zip(&mut self.words, &other.words) {
+            *ours |= theirs;
+        }
+        self.count = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// The positions in the set, in ascending order.
     pub(crate) fn iter_set(&self) -> impl Iterator<Item = u32> + '_ {
         positions(self.words.iter().copied())
@@ -138,17 +147,32 @@ impl Bitfield {
 
     /// The first position of `range` that is in this set and that `other` lacks. Both have the same length.
     pub(crate) fn first_lacked_by(&self, other: &Self, range: Range<u32>) -> Option<u32> {
+        self.first(other, range, |ours, theirs| ours & !theirs)
+    }
+
+    /// The first position of `range` that is in both sets. Both have the same length.
+    pub(crate) fn first_common(&self, other: &Self, range: Range<u32>) -> Option<u32> {
+        self.first(other, range, |ours, theirs| ours & theirs)
+    }
+
+    fn first(
+        &self,
+        other: &Self,
+        range: Range<u32>,
+        select: impl Fn(u64, u64) -> u64,
+    ) -> Option<u32> {
         debug_assert_eq!(self.len, other.len, "bitfields of two different files");
         let end = range.end.min(self.len);
-        let words = range.start / 64..end.div_ceil(64);
-        words.into_iter().find_map(|word| {
-            let mut lacked = self.words[word as usize] & !other.words[word as usize];
-            if word == range.start / 64 {
-                lacked &= u64::MAX << (range.start % 64);
-            }
-            let first = word * 64 + lacked.trailing_zeros();
-            (lacked != 0 && first < end).then_some(first)
-        })
+        let (from, to) = (range.start as usize / 64, end.div_ceil(64) as usize);
+        let (ours, theirs) = (self.words.get(from..to)?, other.words.get(from..to)?);
+        let mut mask = u64::MAX << (range.start % 64);
+        let (place, selected) = iter::zip(ours, theirs)
+            .map(|(&ours, &theirs)| select(ours, theirs) & std::mem::replace(&mut mask, u64::MAX))
+            .enumerate()
+            .find(|(_, selected)| *selected != 0)?;
+        // Fits: a length is a `u32`.
+        let first = (from + place) as u32 * 64 + selected.trailing_zeros();
+        (first < end).then_some(first)
     }
 
     /// The positions that are not in the set, in ascending order.
@@ -304,9 +328,12 @@ mod tests {
             });
             let expected = (0..len).filter(|i| ours.get(*i) && !theirs.get(*i));
             prop_assert!(ours.iter_lacked_by(&theirs).eq(expected.clone()));
+            let common = (0..len).filter(|i| ours.get(*i) && theirs.get(*i));
             for (start, end) in [(0, len), (len / 3, len), (0, len / 2), (len / 2, len + 70)] {
                 let first = expected.clone().find(|i| (start..end).contains(i));
                 prop_assert_eq!(ours.first_lacked_by(&theirs, start..end), first);
+                let first = common.clone().find(|i| (start..end).contains(i));
+                prop_assert_eq!(ours.first_common(&theirs, start..end), first);
             }
         }
 

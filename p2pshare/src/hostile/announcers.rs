@@ -30,6 +30,16 @@ impl RawUser {
         }
     }
 
+    /// Announces that it has some chunks of a file.
+    async fn announce_part(&self, number: u64, of: SwarmEntry, bits: &[u8]) {
+        let holding = Holding::Partial(bits.to_vec());
+        assert_eq!(
+            self.announce(number, vec![SwarmEntry { holding, ..of }])
+                .await,
+            []
+        );
+    }
+
     async fn holders(&self, group: &GroupName, file: &TestFile) -> Vec<PeerId> {
         let (group, name) = (group.clone(), file.name.clone());
         match self.ask(Request::Holders { group, name }).await {
@@ -122,4 +132,66 @@ async fn announcements_have_bounds() {
     assert_eq!(alice.files(&photos).await.unwrap()[0].holders_online, 2);
     bob.done(Request::Logout { change: change() }).await;
     assert_eq!(alice.files(&photos).await.unwrap()[0].holders_online, 1);
+}
+
+#[tokio::test]
+async fn what_all_have_together_is_told_before_anybody_is_asked() {
+    let world = World::new().await;
+    let chunk = crate::CHUNK_SIZE as usize;
+    let (photos, file) = (group("photos"), TestFile::new("x", 3 * chunk + 1));
+    let alice = world.sharer("alice", &photos, &file).await;
+    let [bob, carol] = [world.raw_user("bob").await, world.raw_user("carol").await];
+    for member in [&bob, &carol] {
+        member.join(&photos, &alice).await;
+    }
+    let availability = async || alice.availability(&photos, &file.name).await.unwrap();
+    let of_alice = availability().await;
+    let told = (of_alice.chunks, of_alice.holders, of_alice.whole);
+    assert_eq!(told, (4, 1, 1));
+    assert!(of_alice.is_complete());
+
+    bob.announce_part(1, entry(&photos, &file), &[0b0110]).await;
+    carol
+        .announce_part(1, entry(&photos, &file), &[0b0010])
+        .await;
+    let of_all = availability().await;
+    assert_eq!((of_all.holders, of_all.whole, of_all.untold), (3, 1, 0));
+    assert_eq!(of_all.runs(), [(1, 1), (1, 3), (1, 2), (1, 1)]);
+    assert!(bob.holders(&photos, &file).await.contains(&carol.peer_id()));
+    assert!(!bob.holders(&photos, &file).await.contains(&bob.peer_id()));
+    // What makes no sense counts for nobody's chunks, and says of nobody that it has none.
+    bob.announce_part(2, entry(&photos, &file), &[0xff; 99])
+        .await;
+    let of_all = availability().await;
+    assert_eq!((of_all.holders, of_all.untold), (3, 1));
+    assert_eq!(of_all.runs(), [(1, 1), (1, 2), (2, 1)]);
+
+    // For whoever may not list the file there is none.
+    let mallory = world.login("mallory").await;
+    let refused = mallory.availability(&photos, &file.name).await;
+    let Err(crate::SessionError::Refused(refused)) = refused else {
+        panic!("{refused:?}");
+    };
+    let group = photos.clone();
+    assert_eq!(refused, Refusal::NotAMember { group });
+    // Without the one who has the whole, what nobody has cannot be had.
+    let asking = world.login("dora").await;
+    asking.join(&photos).await.unwrap();
+    alice.accept(&photos, asking.user()).await.unwrap();
+    alice.peer().shutdown().await.unwrap();
+    bob.announce_part(3, entry(&photos, &file), &[0b0100]).await;
+    let left = asking.availability(&photos, &file.name).await.unwrap();
+    assert_eq!(left.runs(), [(1, 0), (2, 1), (1, 0)]);
+    assert!(!left.is_complete());
+    let dest = world.path("dora.got");
+    let download = asking.download(&photos, &file.name, dest, DownloadOptions::default());
+    let mut progress = download.watch();
+    let told = loop {
+        let next = tokio::time::timeout(WITHIN, progress.next()).await;
+        let now = next.expect("it is told").unwrap();
+        if now.out_of_reach > 0 {
+            break now;
+        }
+    };
+    assert_eq!((told.out_of_reach, told.verified_bytes), (2, 0));
 }

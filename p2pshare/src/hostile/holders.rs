@@ -67,6 +67,7 @@ const TRICKS: &[(Trick, &str, Option<CloseCode>)] = {
     const FALSE: &str = "it sent digests that are not of the file";
     const BROKE: &str = "the connection broke";
     const EXHAUSTED: &str = "it has nothing that is missing";
+    const LACKING: &str = "it lacks chunk 0, which it said it has";
     const FAULT: Option<CloseCode> = Some(CloseCode::ProtocolError);
     &[
         (Trick::WrongBit, "it sent a bad chunk 0", FAULT),
@@ -83,7 +84,7 @@ const TRICKS: &[(Trick, &str, Option<CloseCode>)] = {
         (Trick::LongFrame, NONSENSE, Some(CloseCode::FrameTooLong)),
         (Trick::AnotherFrame, NONSENSE, FAULT),
         (Trick::Nothing, EXHAUSTED, None),
-        (Trick::Lacking, EXHAUSTED, None),
+        (Trick::Lacking, LACKING, None),
         (Trick::Refusing, "the peer refuses", None),
         (Trick::CutShort, BROKE, None),
         (Trick::HangsUp, BROKE, None),
@@ -215,7 +216,11 @@ async fn give_chunk(trick: Trick, file: &TestFile, index: u32, send: &mut SendSt
         }
         Trick::EmptyChunk => header[5..].fill(0),
         Trick::NoHeader => header[0] = 9,
-        Trick::MoreThanAll => header = ChunkHeader::Have { index }.encode(),
+        Trick::MoreThanAll => {
+            // Once it would be that somebody else asked for it.
+            header = ChunkHeader::Have { index }.encode();
+            chunk = header.into();
+        }
         Trick::NeverCancelled => header = ChunkHeader::Cancelled { index }.encode(),
         Trick::Lacking => {
             header = ChunkHeader::Lacking { index }.encode();

@@ -72,6 +72,8 @@ pub(super) struct Swarm {
     pub(super) holding: Holding,
     /// What the holder said that it has got.
     pub(super) haves: Vec<u32>,
+    /// What it said that it gives to others.
+    pub(super) gives: Vec<u32>,
     send: SendStream,
     receive: RecvStream,
     reader: ChunkReader,
@@ -84,9 +86,11 @@ impl Swarm {
         send.send(open).await.unwrap();
         match receive.receive().await.unwrap() {
             SwarmAnswer::Refused(refusal) => Err(refusal),
+            SwarmAnswer::Waits => panic!("there are places enough"),
             SwarmAnswer::Opened { holding } => Ok(Self {
                 holding,
                 haves: Vec::new(),
+                gives: Vec::new(),
                 send,
                 receive,
                 reader: ChunkReader::default(),
@@ -100,7 +104,7 @@ impl Swarm {
         self.tell(&SwarmRequest::Chunk { index }).await;
         let header = loop {
             match self.part().await {
-                ChunkPart::Header(ChunkHeader::Have { index }) => self.haves.push(index),
+                ChunkPart::Header(ChunkHeader::Have { index }) => self.hear(index),
                 ChunkPart::Header(header) => break header,
                 ChunkPart::Bytes(_) => panic!("a chunk without a header"),
             }
@@ -139,12 +143,28 @@ impl Swarm {
         let told = async {
             while self.haves.len() < count {
                 match self.part().await {
-                    ChunkPart::Header(ChunkHeader::Have { index }) => self.haves.push(index),
+                    ChunkPart::Header(ChunkHeader::Have { index }) => self.hear(index),
                     other => panic!("not asked for: {other:?}"),
                 }
             }
         };
         timeout(WITHIN, told).await.expect("it gets them");
+    }
+
+    /// What the holder tells: that it has got a chunk, or that it gives one that it had to somebody else.
+    fn hear(&mut self, index: u32) {
+        let had = match &self.holding {
+            Holding::Complete => true,
+            Holding::Nothing => false,
+            Holding::Partial(bits) => {
+                let byte = bits.get(index as usize / 8).copied().unwrap_or_default();
+                byte >> (index % 8) & 1 == 1
+            }
+        };
+        match had || self.haves.contains(&index) {
+            true => self.gives.push(index),
+            false => self.haves.push(index),
+        }
     }
 
     async fn part(&mut self) -> ChunkPart {

@@ -34,7 +34,7 @@ use crate::{
 const CHUNK: usize = crate::CHUNK_SIZE as usize;
 
 /// A file of random bytes.
-fn random_file(name: &str, bytes: usize) -> TestFile {
+pub(super) fn random_file(name: &str, bytes: usize) -> TestFile {
     let mut content = vec![0; bytes];
     StdRng::seed_from_u64(bytes as u64).fill_bytes(&mut content);
     TestFile::of(name, content)
@@ -42,7 +42,7 @@ fn random_file(name: &str, bytes: usize) -> TestFile {
 
 /// How a holder behaves who is made for the test.
 #[derive(Clone, Debug)]
-enum Manner {
+pub(super) enum Manner {
     /// Gives the chunks that are of that remainder by two to that peer, and lacks the others.
     Halves(Vec<(PeerId, u32)>),
     /// Says that it is downloading as well, and has the first chunk and no other.
@@ -55,6 +55,14 @@ enum Manner {
     Dies(usize),
     /// Is busy for so many streams, and gives everything on the next.
     Busy(usize),
+    /// Says that it has everything, and lacks whatever it is asked for.
+    Boasts,
+    /// Lets everybody wait for a place.
+    Queues,
+    /// Takes requests and never answers.
+    Silent,
+    /// Refuses everybody.
+    Refuses,
 }
 
 impl Manner {
@@ -67,7 +75,7 @@ impl Manner {
 }
 
 /// A holder who is made for the test.
-struct Holder {
+pub(super) struct Holder {
     user: RawUser,
     file: Arc<TestFile>,
     manner: Manner,
@@ -82,7 +90,7 @@ struct Holder {
 
 impl Holder {
     /// Announces the whole file, and serves it in that manner.
-    async fn start(
+    pub(super) async fn start(
         user: RawUser,
         group: &GroupName,
         file: &Arc<TestFile>,
@@ -162,6 +170,20 @@ impl Holder {
                     send.finish();
                     return;
                 }
+                match self.manner {
+                    Manner::Queues => {
+                        send.send(&SwarmAnswer::Waits).await.unwrap();
+                        connection.closed().await;
+                        return;
+                    }
+                    Manner::Refuses => {
+                        let denied = SwarmAnswer::Refused(PeerRefusal::Denied);
+                        send.send(&denied).await.unwrap();
+                        send.finish();
+                        return;
+                    }
+                    _ => {}
+                }
                 let holding = self.manner.holding();
                 send.send(&SwarmAnswer::Opened { holding }).await.unwrap();
                 let (ask, asked) = tokio::sync::mpsc::channel(256);
@@ -190,6 +212,9 @@ impl Holder {
         mut asked: tokio::sync::mpsc::Receiver<u32>,
     ) {
         while let Some(index) = asked.recv().await {
+            if matches!(self.manner, Manner::Silent) {
+                continue;
+            }
             let mut chunk = self.file.chunk(index).to_vec();
             let length = chunk.len() as u32;
             let mut header = ChunkHeader::Chunk { index, length };
@@ -202,6 +227,10 @@ impl Holder {
                         header = ChunkHeader::Lacking { index };
                         chunk.clear();
                     }
+                }
+                Manner::Boasts => {
+                    header = ChunkHeader::Lacking { index };
+                    chunk.clear();
                 }
                 Manner::Slow(pace) => {
                     tick = *pace;
@@ -216,7 +245,7 @@ impl Holder {
                     chunk.truncate(CHUNK / 2);
                     last = true;
                 }
-                Manner::HasOne | Manner::Lies(_) | Manner::Dies(_) | Manner::Busy(_) => {}
+                _ => {}
             }
             let header = Bytes::copy_from_slice(&header.encode());
             if send.send_bytes(header).await.is_err() {
@@ -446,6 +475,50 @@ async fn when_all_who_are_online_have_but_a_part_it_is_said_so() {
 }
 
 #[tokio::test]
+async fn who_lacks_again_and_again_what_it_said_it_has_is_found_out_and_left() {
+    let world = World::new().await;
+    let chunks = 64;
+    let (films, file) = (
+        group("films"),
+        Arc::new(random_file("film", chunks * CHUNK)),
+    );
+    let alice = world.login("alice").await;
+    alice.create_group(&films, Access::Open).await.unwrap();
+    world.share(&alice, &films, &file).await;
+    alice.peer().shutdown().await.unwrap();
+    drop(alice);
+    let boaster = world.raw_user("boaster").await;
+    let boaster = Holder::start(boaster, &films, &file, Manner::Boasts).await;
+    let bob = world.login("bob").await;
+    let dest = world.path("bob.got");
+    let download = download(&bob, &films, &file, &dest);
+    let mut progress = download.watch();
+    let left = loop {
+        let next = timeout(WITHIN, progress.next()).await;
+        let now = next.expect("it is left").unwrap();
+        if let Some(left) = now.left.first() {
+            break left.clone();
+        }
+    };
+    assert_eq!(left.peer, boaster.peer_id());
+    assert!(
+        left.reason.starts_with("it lacks chunk "),
+        "{}",
+        left.reason
+    );
+    // It was not asked for one after the other of all that it does not have.
+    let asked = boaster.asked.lock().unwrap().len();
+    let opened = boaster.opened.load(Ordering::Relaxed);
+    assert!(asked < opened * chunks, "asked for {asked}");
+    // Whoever has them gives them.
+    let peer = world.peer("alice").await;
+    peer.resume().await.unwrap().unwrap();
+    let report = timeout(WITHIN, download.into_future());
+    report.await.expect("somebody has all").unwrap();
+    assert!(std::fs::read(&dest).unwrap() == file.content);
+}
+
+#[tokio::test]
 async fn a_tracker_that_went_silent_does_not_hold_up_the_chunks() {
     let world = World::new().await;
     let (films, file) = (group("films"), Arc::new(random_file("film", 256 * CHUNK)));
@@ -492,4 +565,40 @@ async fn a_holder_that_is_busy_is_waited_for() {
     download(&bob, &films, &file, &dest).await.unwrap();
     assert!(std::fs::read(&dest).unwrap() == file.content);
     assert_eq!((sam.opened.load(Ordering::Relaxed), sam.sent()), (3, 3));
+}
+
+#[tokio::test]
+async fn two_who_download_at_once_take_each_chunk_once_and_trade() {
+    let world = World::new().await;
+    let (films, file) = (group("films"), Arc::new(random_file("film", 60 * CHUNK)));
+    let alice = world.login("alice").await;
+    alice.create_group(&films, Access::Open).await.unwrap();
+    world.share(&alice, &films, &file).await;
+    alice.peer().shutdown().await.unwrap();
+    // A chunk takes 128 ms, so that alone each of them would take 8 s.
+    let slow = Manner::Slow(Duration::from_millis(4));
+    let sam = Holder::start(world.raw_user("sam").await, &films, &file, slow).await;
+    let [bob, carol] = [world.login("bob").await, world.login("carol").await];
+    for session in [&bob, &carol] {
+        // Whoever only reads an open group does not share in it.
+        session.join(&films).await.unwrap();
+    }
+    let (of_bob, of_carol) = (world.path("bob.got"), world.path("carol.got"));
+    let downloads = [
+        download(&bob, &films, &file, &of_bob),
+        download(&carol, &films, &file, &of_carol),
+    ];
+    for download in downloads {
+        let report = timeout(WITHIN, download.into_future()).await;
+        let report = report.expect("all chunks come").unwrap();
+        assert!(std::fs::read(report.dest).unwrap() == file.content);
+        assert!(report.duplicate_bytes < file.content.len() as u64 / 100);
+    }
+    // Each took some before it heard of the other, and they may have been the same.
+    assert!(sam.sent() < 60 + 20, "{}", sam.sent());
+    let given = [&bob, &carol].map(|session| session.peer().sent_bytes());
+    assert!(
+        given.iter().all(|&given| given > 10 * CHUNK as u64),
+        "{given:?}"
+    );
 }

@@ -189,7 +189,8 @@ pub fn fuzz_chunk_stream(data: &[u8]) {
             ChunkHeader::Chunk { length, .. } => length as usize,
             ChunkHeader::Lacking { .. }
             | ChunkHeader::Cancelled { .. }
-            | ChunkHeader::Have { .. } => 0,
+            | ChunkHeader::Have { .. }
+            | ChunkHeader::TurnOver => 0,
         };
         written.extend(header.encode());
         written.extend(&bytes);

@@ -10,6 +10,7 @@ mod repair;
 mod run;
 mod source;
 mod sources;
+mod stall;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ pub use events::{DownloadEvent, DownloadEvents};
 pub(super) use journal::Journal;
 pub(super) use pages::Pages;
 pub(super) use repair::Repair;
+pub use stall::Stall;
 
 use super::{error::DownloadError, session::Session};
 use crate::{
@@ -57,6 +59,9 @@ pub struct DownloadOptions {
     pub check_sha256: bool,
     /// Whether to wait, as long as it takes, while nobody who holds the file is online.
     pub wait: bool,
+    /// Whether the file is fetched from its beginning to its end, for whoever reads it meanwhile. Others who
+    /// download the same then get little from this peer.
+    pub in_order: bool,
 }
 
 impl DownloadOptions {
@@ -80,6 +85,13 @@ impl DownloadOptions {
         self.wait = wait;
         self
     }
+
+    /// With [`DownloadOptions::in_order`] as given.
+    #[must_use]
+    pub const fn in_order(mut self, in_order: bool) -> Self {
+        self.in_order = in_order;
+        self
+    }
 }
 
 /// How far a download is.
@@ -96,6 +108,11 @@ pub struct DownloadProgress {
     pub total_bytes: u64,
     /// Peers that chunks come from now.
     pub peers: usize,
+    /// Missing chunks that nobody who is online has, as far as the trackers know: as long as there are any, the file
+    /// cannot be completed.
+    pub out_of_reach: u32,
+    /// Why nothing comes, while nothing has come for a few seconds.
+    pub stall: Option<Stall>,
     /// Peers that were dropped, the last ones of them, each once: they sent what is not of the file, broke the
     /// protocol, or gave next to nothing.
     pub left: Vec<LeftPeer>,
@@ -288,6 +305,8 @@ impl DownloadProgress {
             resumed_bytes: 0,
             total_bytes: 0,
             peers: 0,
+            out_of_reach: 0,
+            stall: None,
             left: Vec::new(),
         }
     }

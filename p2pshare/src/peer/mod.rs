@@ -8,9 +8,11 @@ mod download;
 mod error;
 mod file;
 mod grants;
+mod intake;
 mod library;
 mod link;
 mod ongoing;
+mod pace;
 mod picker;
 mod presence;
 mod seed;
@@ -18,6 +20,12 @@ mod session;
 mod session_file;
 mod share;
 mod verify;
+
+/// What the simulator of swarms runs.
+#[cfg(any(test, feature = "__sim"))]
+pub(crate) mod sim {
+    pub(crate) use super::picker::{Order, Picker, SourceId};
+}
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -31,16 +39,18 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use client::TrackerClient;
 pub use download::{
     Download, DownloadEvent, DownloadEvents, DownloadOptions, DownloadProgress, DownloadReport,
-    DownloadState, DownloadStatus, DownloadWatch, LeftPeer,
+    DownloadState, DownloadStatus, DownloadWatch, LeftPeer, Stall,
 };
 pub use error::{DownloadError, PeerBindError, SessionError, ShareError, VerifyError};
 pub use library::ShareStatus;
+pub use pace::{Limits, Rate, RateTooLow};
 pub use session::{Listed, Session, StopOutcome};
 pub use share::{SharedFile, Upload, UploadProgress, UploadWatch};
 pub use verify::{Damage, Verify, VerifyReport};
 
 use download::{Downloads, Journal};
 use grants::Grants;
+use intake::Intake;
 use library::Library;
 use link::TrackerLink;
 use ongoing::Ongoing;
@@ -82,6 +92,10 @@ struct Inner {
     downloads: Downloads,
     grants: Grants,
     seeder: Seeder,
+    intake: Intake,
+    limits: Mutex<Limits>,
+    /// Held by whoever changes the limits, so that those that are kept are those that hold.
+    limiting: tokio::sync::Mutex<()>,
     /// Up to which change of the library the trackers know it.
     known: watch::Receiver<Option<u64>>,
     addrs: watch::Receiver<Vec<SocketAddr>>,
@@ -208,6 +222,10 @@ impl Peer {
         }
         let ongoing = Ongoing::new(library.clone());
         let seeder = Seeder::new(library.clone(), ongoing.clone(), link.clone());
+        let intake = Intake::default();
+        let limits = kept_limits(&store).await?;
+        seeder.set_rate(limits.upload);
+        intake.set_rate(limits.download);
         let holdings = (library.clone(), ongoing.clone());
         let presence = Presence::new(link.clone(), holdings, endpoint.local_addr());
         let end = CancellationToken::new();
@@ -230,6 +248,9 @@ impl Peer {
             journal,
             downloads,
             seeder,
+            intake,
+            limits: Mutex::new(limits),
+            limiting: tokio::sync::Mutex::default(),
             known,
             addrs,
             user: Mutex::default(),
@@ -287,6 +308,32 @@ impl Peer {
     #[must_use]
     pub fn sent_bytes(&self) -> u64 {
         self.0.seeder.sent_bytes()
+    }
+
+    /// How fast it may send and fetch.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        *self.0.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Limits how fast it sends and fetches, from now on, in transfers that are running as well, and in its next
+    /// lives. So that each of those who are served gets a useful part of it, a low upload limit also limits how
+    /// many they are; others wait for a place.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be kept; they are then as they were.
+    pub async fn set_limits(&self, limits: Limits) -> Result<(), StoreError> {
+        let _limiting = self.0.limiting.lock().await;
+        let value = encode_limits(limits);
+        self.0
+            .store
+            .write(move |tx| tx.put(Table::Meta, LIMITS_KEY, value))
+            .await?;
+        *self.0.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        self.0.seeder.set_rate(limits.upload);
+        self.0.intake.set_rate(limits.download);
+        tracing::info!(?limits, "limits changed");
+        Ok(())
     }
 
     /// Downloads that go on now.
@@ -468,6 +515,10 @@ impl Peer {
         &self.0.downloads
     }
 
+    fn intake(&self) -> &Intake {
+        &self.0.intake
+    }
+
     fn grants(&self) -> &Grants {
         &self.0.grants
     }
@@ -506,6 +557,35 @@ async fn bind_anywhere(
             .await?;
     }
     Ok(Ok(endpoint))
+}
+
+/// The limits of the last life.
+async fn kept_limits(store: &Store) -> Result<Limits, StoreError> {
+    let kept = store.get(Table::Meta, LIMITS_KEY).await?;
+    let Some(kept) = kept else {
+        return Ok(Limits::default());
+    };
+    let limits = decode_limits(&kept);
+    if limits.is_none() {
+        tracing::warn!("the limits that were kept cannot be read: there are none");
+    }
+    Ok(limits.unwrap_or_default())
+}
+
+/// A version, and the rates in bytes a second, both little-endian; zero is none.
+fn encode_limits(limits: Limits) -> Vec<u8> {
+    let rate = |rate: Option<Rate>| rate.map_or(0, Rate::bytes).to_le_bytes();
+    [&[1][..], &rate(limits.upload), &rate(limits.download)].concat()
+}
+
+fn decode_limits(bytes: &[u8]) -> Option<Limits> {
+    let (upload, download) = bytes.strip_prefix(&[1])?.split_at_checked(8)?;
+    let rate = |bytes: &[u8]| match u64::from_le_bytes(bytes.try_into().ok()?) {
+        0 => Some(None),
+        rate => Rate::per_second(rate).ok().map(Some),
+    };
+    let limits = Limits::default().upload(rate(upload)?);
+    Some(limits.download(rate(download)?))
 }
 
 /// Takes connections from other peers, and serves each.
@@ -605,3 +685,4 @@ fn session_path(data_dir: &Path) -> PathBuf {
 const OWNER_KEY: &[u8] = b"owner";
 const PORT_KEY: &[u8] = b"port";
 const TRACKER_KEY: &[u8] = b"tracker";
+const LIMITS_KEY: &[u8] = b"limits";

@@ -1,5 +1,6 @@
 //! Being there: the peer tells the trackers where it is and what it holds, whole to a tracker that does not
-//! know it yet, then what changes, and renews it all before its leases end.
+//! know it yet, then what changes, and renews it all before its leases end. Each answer has the digest of what the
+//! tracker holds now; where that is not what it was told, something was lost, and it is told all anew.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,7 @@ use crate::{
         ANNOUNCED_ADDRS_MAX, ANNOUNCED_BITFIELD_BYTES_MAX, ANNOUNCED_SWARMS_MAX, FAREWELL_TIMEOUT,
         LEASE_RENEWAL,
     },
-    wire::tracker::{Announcement, Holding, Request, Response, SwarmEntry},
+    wire::tracker::{Announcement, Holding, Request, Response, SetDigest, SwarmEntry, SwarmPlace},
 };
 
 /// What keeps one peer known to the trackers.
@@ -44,7 +45,61 @@ pub(super) struct Presence {
     addrs: watch::Sender<Vec<SocketAddr>>,
 }
 
-type Told = BTreeMap<(String, FileName), SwarmEntry>;
+/// What is held, by its place.
+type Holds = BTreeMap<SwarmPlace, SwarmEntry>;
+
+/// What a tracker was told, and what it holds of that.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    entries: BTreeMap<SwarmPlace, (SwarmEntry, Kept)>,
+    digest: SetDigest,
+}
+
+/// Whether the tracker kept what it was told. What it said that it does not keep, it is told no more of.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+enum Kept {
+    Yes,
+    No,
+}
+
+impl Told {
+    /// The tracker is told an entry.
+    fn tell(&mut self, entry: &SwarmEntry) {
+        let place = entry.place();
+        self.not_kept(&place);
+        self.entries.remove(&place);
+        if entry.holding != Holding::Nothing {
+            self.digest.add(&place, entry.id, &entry.holding);
+            self.entries.insert(place, (entry.clone(), Kept::Yes));
+        }
+    }
+
+    /// The tracker said that it does not keep what is in a place.
+    fn not_kept(&mut self, place: &SwarmPlace) {
+        if let Some((entry, kept @ Kept::Yes)) = self.entries.get_mut(place) {
+            self.digest.remove(place, entry.id, &entry.holding);
+            *kept = Kept::No;
+        }
+    }
+
+    /// What has to be said so that the tracker knows what is held now.
+    fn lacks(&self, holds: &Holds) -> Vec<SwarmEntry> {
+        let ended = self
+            .entries
+            .iter()
+            .filter(|(place, _)| !holds.contains_key(*place))
+            .map(|(_, (entry, _))| SwarmEntry {
+                holding: Holding::Nothing,
+                ..entry.clone()
+            });
+        let was_told = |place| self.entries.get(place).map(|(entry, _)| entry);
+        let begun = holds
+            .iter()
+            .filter(|(place, entry)| was_told(*place) != Some(*entry))
+            .map(|(_, entry)| entry.clone());
+        ended.chain(begun).collect()
+    }
+}
 
 impl Presence {
     pub(super) fn new(
@@ -127,78 +182,120 @@ impl Presence {
         // Whatever becomes of this announcement, only what changes after it is a reason for the next.
         let change = *changes.borrow_and_update();
         let connected = self.link.connect().await?;
-        let holds = self.holds();
-        let (anew, entries) = match &self.told {
-            Some((serial, told)) if *serial == connected.serial => {
-                (false, difference(told, &holds))
-            }
-            _ => (true, holds.values().cloned().collect()),
-        };
-        self.told = None;
+        let known = self.told.take();
+        let known = known.filter(|(serial, _)| *serial == connected.serial);
         self.known.send_replace(None);
         let addrs = self.useful_addrs(&connected);
         self.addrs.send_replace(addrs.clone());
-        let mut batches = batches(entries).into_iter();
-        let mut batch = batches.next().unwrap_or_default();
-        let mut first = true;
-        loop {
-            self.number = (self.number + 1).max(self.link.now().as_millis());
-            let announcement = Announcement {
-                number: self.number,
-                addrs: addrs.clone(),
-                anew: anew && first,
-                swarms: batch,
-            };
-            self.send(announcement, &holds).await?;
-            first = false;
-            match batches.next() {
-                Some(next) => batch = next,
-                None => break,
-            }
+        let (mut told, mut held) = self.tell(known.map(|(_, told)| told), &addrs).await?;
+        if held != told.digest && self.serial() == Some(connected.serial) {
+            tracing::info!("what a tracker holds is not what it was told; it is told all anew");
+            (told, held) = self.tell(None, &addrs).await?;
         }
-        let now = self
-            .link
-            .connected()
-            .borrow()
-            .as_ref()
-            .map(|now| now.serial);
-        if now == Some(connected.serial) {
-            self.told = Some((connected.serial, holds));
+        if held != told.digest {
+            tracing::debug!("a tracker does not hold what it was told");
+        }
+        if self.serial() == Some(connected.serial) {
+            self.told = Some((connected.serial, told));
             self.known.send_replace(Some(change));
         }
         Ok(())
     }
 
-    async fn send(&self, announcement: Announcement, holds: &Told) -> Result<(), SessionError> {
-        let Response::Announced { time, gone } =
-            self.link.ask(Request::Announce(announcement)).await?
+    /// The connection that there is now.
+    fn serial(&self) -> Option<u64> {
+        let connected = self.link.connected();
+        let connected = connected.borrow();
+        connected.as_ref().map(|now| now.serial)
+    }
+
+    /// Tells a tracker what it lacks of what is held, or all if it is not known what it was `told`. Gives what it
+    /// was told then, and the digest of what it says that it holds.
+    async fn tell(
+        &mut self,
+        told: Option<Told>,
+        addrs: &[SocketAddr],
+    ) -> Result<(Told, SetDigest), SessionError> {
+        let holds = self.holds();
+        let mut anew = told.is_none();
+        let mut told = told.unwrap_or_default();
+        let mut batches = batches(told.lacks(&holds)).into_iter();
+        let mut swarms = batches.next().unwrap_or_default();
+        loop {
+            swarms.iter().for_each(|entry| told.tell(entry));
+            self.number = (self.number + 1).max(self.link.now().as_millis());
+            let announcement = Announcement {
+                number: self.number,
+                addrs: addrs.to_vec(),
+                anew: std::mem::take(&mut anew),
+                swarms,
+            };
+            let held = self.send(announcement, &mut told).await?;
+            match batches.next() {
+                Some(next) => swarms = next,
+                None => return Ok((told, held)),
+            }
+        }
+    }
+
+    /// Sends one announcement, and sees to what the tracker says to it. Gives the digest of what it holds.
+    async fn send(
+        &self,
+        announcement: Announcement,
+        told: &mut Told,
+    ) -> Result<SetDigest, SessionError> {
+        let answer = self.link.ask(Request::Announce(announcement)).await?;
+        let Response::Announced {
+            time,
+            gone,
+            left_out,
+            held,
+        } = answer
         else {
             return Err(SessionError::Protocol);
         };
         if let Some(time) = time {
             self.link.update_clock(time);
         }
+        for (group, name) in left_out {
+            tracing::warn!(%group, %name, "the tracker has no room for what is shared here");
+            told.not_kept(&(group.folded(), name));
+        }
         for (group, name) in gone {
-            // Whoever is about to share something new under that name has the last word.
-            let entry = holds.get(&(group.folded(), name.clone()));
-            let reserved = self.library.reserve(&group, &name);
-            let (Some(entry), Some(_reserved)) = (entry, reserved) else {
+            let place = (group.folded(), name);
+            told.not_kept(&place);
+            let Some(id) = told.entries.get(&place).map(|(entry, _)| entry.id) else {
                 continue;
             };
-            if !self.library.remove(&group, &name, entry.id).await? {
-                continue;
+            match self.library.reserve(&group, &place.1) {
+                Some(_reserved) => self.stop_sharing(group, place.1, id).await?,
+                // Whoever is about to share something new under that name has the last word, and it is told again.
+                None => drop(told.entries.remove(&place)),
             }
-            tracing::info!(%group, %name, "no longer a file of the group that is shared here");
-            // Whoever was removed from a group is still noted as a sharer there.
-            let request = Request::StopSharing {
-                change: new_change(),
-                group,
-                name,
-                for_all: false,
-            };
-            if let Err(error) = self.link.ask(request).await {
-                tracing::debug!(%error, "not noted as a sharer any more, or never");
-            }
+        }
+        Ok(held)
+    }
+
+    /// Shares what is no file of its group no longer.
+    async fn stop_sharing(
+        &self,
+        group: GroupName,
+        name: FileName,
+        id: FileId,
+    ) -> Result<(), SessionError> {
+        if !self.library.remove(&group, &name, id).await? {
+            return Ok(());
+        }
+        tracing::info!(%group, %name, "no longer a file of the group that is shared here");
+        // Whoever was removed from a group is still noted as a sharer there.
+        let request = Request::StopSharing {
+            change: new_change(),
+            group,
+            name,
+            for_all: false,
+        };
+        if let Err(error) = self.link.ask(request).await {
+            tracing::debug!(%error, "not noted as a sharer any more, or never");
         }
         Ok(())
     }
@@ -220,7 +317,7 @@ impl Presence {
         }
     }
 
-    fn holds(&self) -> Told {
+    fn holds(&self) -> Holds {
         let entry = |group: &GroupName, name: &FileName, id: FileId, holding| {
             let entry = SwarmEntry {
                 group: group.clone(),
@@ -310,22 +407,6 @@ fn batches(entries: Vec<SwarmEntry>) -> Vec<Vec<SwarmEntry>> {
     batches
 }
 
-/// What has to be said so that one who was `told` something knows what is held now.
-fn difference(told: &Told, holds: &Told) -> Vec<SwarmEntry> {
-    let ended = told
-        .iter()
-        .filter(|(place, _)| !holds.contains_key(*place))
-        .map(|(_, entry)| SwarmEntry {
-            holding: Holding::Nothing,
-            ..entry.clone()
-        });
-    let begun = holds
-        .iter()
-        .filter(|(place, entry)| told.get(*place) != Some(entry))
-        .map(|(_, entry)| entry.clone());
-    ended.chain(begun).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
@@ -345,9 +426,12 @@ mod tests {
 
     #[test]
     fn only_what_changed_is_said() {
-        let told: Told = [entry("a", 1), entry("b", 2), entry("c", 3)].into();
-        let holds: Told = [entry("a", 1), entry("c", 9), entry("d", 4)].into();
-        let said: Vec<_> = difference(&told, &holds)
+        let before: Holds = [entry("a", 1), entry("b", 2), entry("c", 3)].into();
+        let holds: Holds = [entry("a", 1), entry("c", 9), entry("d", 4)].into();
+        let mut told = Told::default();
+        before.values().for_each(|entry| told.tell(entry));
+        let said: Vec<_> = told
+            .lacks(&holds)
             .into_iter()
             .map(|entry| (entry.name.to_string(), entry.holding))
             .collect();
@@ -360,7 +444,33 @@ mod tests {
             said,
             expected.map(|(name, holding)| (name.to_owned(), holding))
         );
-        assert!(difference(&holds, &holds).is_empty());
+        told.lacks(&holds).iter().for_each(|entry| told.tell(entry));
+        assert!(told.lacks(&holds).is_empty());
+    }
+
+    #[test]
+    fn what_a_tracker_does_not_keep_is_not_said_again_and_not_counted() {
+        let holds: Holds = [entry("a", 1), entry("b", 2)].into();
+        let mut told = Told::default();
+        told.tell(&entry("a", 1).1);
+        let of_one = told.digest;
+        told.tell(&entry("b", 2).1);
+        let (place, _) = entry("b", 2);
+        for _ in 0..2 {
+            told.not_kept(&place);
+            assert_eq!(told.digest, of_one);
+            assert!(told.lacks(&holds).is_empty());
+        }
+        // Until there is something else to say of it.
+        let changed: Holds = [entry("a", 1), entry("b", 3)].into();
+        let said = told.lacks(&changed);
+        assert_eq!(said.len(), 1);
+        told.tell(&said[0]);
+        assert_ne!(told.digest, of_one);
+        told.lacks(&Holds::new())
+            .iter()
+            .for_each(|entry| told.tell(entry));
+        assert_eq!((told.digest, told.entries.len()), (SetDigest::default(), 0));
     }
 
     #[test]

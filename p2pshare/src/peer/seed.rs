@@ -2,27 +2,36 @@
 //! that asks, for the group named in the request, and only of files that this peer shares in that group, or is
 //! downloading from it; to be refused and to ask for what is not there look alike.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+mod gate;
+mod given;
+mod places;
+mod streams;
+mod swarm;
+mod turns;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
 use tokio::{
-    sync::{mpsc, watch},
-    task::{JoinHandle, JoinSet},
-    time::{Instant, sleep_until, timeout, timeout_at},
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
 };
 
+use self::{
+    gate::Gate,
+    given::GivenFiles,
+    streams::{Place, Streams},
+    swarm::Swarm,
+};
 use super::{
     file::{BufferPool, Source},
     library::{Found, Library, PageRow, Share},
     link::TrackerLink,
     ongoing::{Ongoing, Part},
+    pace::Rate,
 };
 use crate::{
     content::{Bitfield, ChunkIndex, FileId, Layout},
@@ -31,14 +40,12 @@ use crate::{
         token::{Grant, Signed},
     },
     limits::{
-        CHUNK_REQUESTS_MAX, GRANT_GRACE_CUT_OFF, HAVE_INTERVAL, REQUEST_TIMEOUT, SEED_READ_AHEAD,
-        SEED_STALL_MAX, SEED_STREAMS_MAX, SEED_STREAMS_PER_PEER_MAX, STRANGER_LIFE,
-        STREAM_IDLE_MAX,
+        CLOCK_TOLERANCE, REQUEST_TIMEOUT, SEED_UNDER_WAY_BYTES_MAX, SEED_WAIT_MAX, STRANGER_LIFE,
     },
     time::Timestamp,
     transport::{Admission, CloseCode, Connection, ReceiveError, RecvStream, SendStream},
     wire::{
-        peer::{ChunkHeader, Open, PageAnswer, PeerRefusal, SwarmAnswer, SwarmRequest},
+        peer::{Open, PageAnswer, PeerRefusal, SwarmAnswer},
         tracker::Holding,
     },
 };
@@ -53,47 +60,12 @@ struct Inner {
     link: TrackerLink,
     buffers: BufferPool,
     streams: Streams,
+    /// Through which chunks go that are read, and are under way from then on until they have arrived.
+    reads: Gate,
+    /// Through which bytes go that are sent, as long as there is a limit.
+    sends: Gate,
+    given: GivenFiles,
     sent_bytes: AtomicU64,
-}
-
-/// The swarm streams that are being served, by who asked for them: nobody can take all the places.
-#[derive(Clone, Default)]
-struct Streams(Arc<Mutex<HashMap<PeerId, usize>>>);
-
-/// A place of one of them, given back when dropped.
-struct Place {
-    streams: Streams,
-    peer: PeerId,
-}
-
-impl Streams {
-    fn enter(&self, peer: PeerId) -> Option<Place> {
-        let mut served = self.served();
-        let own = served.get(&peer).copied().unwrap_or(0);
-        if own >= SEED_STREAMS_PER_PEER_MAX || served.values().sum::<usize>() >= SEED_STREAMS_MAX {
-            return None;
-        }
-        served.insert(peer, own + 1);
-        drop(served);
-        let streams = self.clone();
-        Some(Place { streams, peer })
-    }
-
-    fn served(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut served = self.streams.served();
-        if let Some(own) = served.get_mut(&self.peer) {
-            *own -= 1;
-            if *own == 0 {
-                served.remove(&self.peer);
-            }
-        }
-    }
 }
 
 /// The right of one peer to read one group, as it was last shown.
@@ -110,7 +82,10 @@ impl Seeder {
             ongoing,
             link,
             buffers: BufferPool::default(),
-            streams: Streams::default(),
+            streams: Streams::new(),
+            reads: Gate::new(SEED_UNDER_WAY_BYTES_MAX),
+            sends: Gate::new(u64::MAX),
+            given: GivenFiles::default(),
             sent_bytes: AtomicU64::new(0),
         }))
     }
@@ -118,6 +93,12 @@ impl Seeder {
     /// Bytes of chunks sent so far.
     pub(super) fn sent_bytes(&self) -> u64 {
         self.0.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Limits what is sent from now on. Streams for which there is no place at that rate end.
+    pub(super) fn set_rate(&self, rate: Option<Rate>) {
+        self.0.sends.set_rate(rate);
+        self.0.streams.set_rate(rate);
     }
 
     /// Serves a connection until it is closed. Breaking the protocol closes it, and so does showing no right.
@@ -130,7 +111,10 @@ impl Seeder {
                 biased;
                 Some(_) = streams.join_next(), if !streams.is_empty() => {}
                 () = sleep_until(stranger_until), if !trusted.load(Ordering::Relaxed) => {
-                    return connection.close(CloseCode::Unauthenticated);
+                    // A right may have been shown since this wait began.
+                    if !trusted.load(Ordering::Relaxed) {
+                        return connection.close(CloseCode::Unauthenticated);
+                    }
                 }
                 stream = connection.accept() => {
                     let Ok((send, receive)) = stream else { return };
@@ -228,36 +212,44 @@ impl Seeder {
         mut send: SendStream,
         receive: RecvStream,
     ) -> Option<ReceiveError> {
-        let slot = self.0.streams.enter(peer);
-        let (answer, serving) = match (opened, slot) {
-            (None, _) => (SwarmAnswer::Refused(PeerRefusal::Denied), None),
-            (Some(_), None) => (SwarmAnswer::Refused(PeerRefusal::Busy), None),
-            (Some((right, served)), Some(slot)) => {
-                let told = served.had();
-                let holding = match &told {
-                    Some(told) => Holding::Partial(told.to_bytes()),
-                    None => Holding::Complete,
-                };
-                let opened = (right, served, told);
-                (SwarmAnswer::Opened { holding }, Some((opened, slot)))
+        let admitted = match opened {
+            None => Err(PeerRefusal::Denied),
+            Some((right, served)) => match self.place(peer, &mut send).await {
+                Some(place) if self.0.still_counts(&right) => Ok((right, served, place)),
+                Some(_) => Err(PeerRefusal::Denied),
+                None => Err(PeerRefusal::Busy),
+            },
+        };
+        let (right, served, place) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                if send.send(&SwarmAnswer::Refused(refusal)).await.is_ok() {
+                    send.finish();
+                }
+                return None;
             }
         };
-        if send.send(&answer).await.is_err() {
-            return None;
-        }
-        let Some(((right, served, told), slot)) = serving else {
-            send.finish();
-            return None;
+        let told = served.had();
+        let holding = match &told {
+            Some(told) => Holding::Partial(told.to_bytes()),
+            None => Holding::Complete,
         };
-        Swarm {
-            inner: self.0.clone(),
-            served,
-            right: Mutex::new(right),
-            cancelled: Mutex::default(),
-            _slot: slot,
+        send.send(&SwarmAnswer::Opened { holding }).await.ok()?;
+        let swarm = Swarm::new(self.0.clone(), served, right, place);
+        swarm.serve(send, receive, told).await
+    }
+
+    /// A place to be served at, for which the one who asks may have to wait for a while.
+    async fn place(&self, peer: PeerId, send: &mut SendStream) -> Option<Place> {
+        let mut place = self.0.streams.enter(peer)?;
+        if place.waits() {
+            send.send(&SwarmAnswer::Waits).await.ok()?;
+            tokio::select! {
+                free = timeout(SEED_WAIT_MAX, place.served()) => free.ok()?,
+                _ = send.stopped() => return None,
+            }
         }
-        .serve(send, receive, told)
-        .await
+        Some(place)
     }
 }
 
@@ -273,6 +265,11 @@ impl Inner {
             group: group.clone(),
             expires,
         })
+    }
+
+    /// Whether a right has not ended while its owner waited.
+    fn still_counts(&self, right: &Right) -> bool {
+        self.link.now() <= right.expires.saturating_add(CLOCK_TOLERANCE)
     }
 
     /// What is here of that content in that group: all of it, if its file can be opened and is still what it
@@ -368,234 +365,6 @@ impl Served {
         }
     }
 }
-
-/// One open swarm stream.
-struct Swarm {
-    inner: Arc<Inner>,
-    served: Served,
-    right: Mutex<Right>,
-    /// Chunks that are asked for and no longer wanted.
-    cancelled: Mutex<HashSet<u32>>,
-    _slot: Place,
-}
-
-/// An answer that is being prepared.
-enum Prepared {
-    Chunk {
-        index: u32,
-        read: JoinHandle<Option<Bytes>>,
-    },
-    Lacking {
-        index: u32,
-    },
-}
-
-impl Swarm {
-    async fn serve(
-        self,
-        send: SendStream,
-        receive: RecvStream,
-        told: Option<Bitfield>,
-    ) -> Option<ReceiveError> {
-        // Requests wait in one queue, and a few of them, already being read from disk, in the next.
-        let (ask, asked) = mpsc::channel(CHUNK_REQUESTS_MAX);
-        let (prepare, prepared) = mpsc::channel(SEED_READ_AHEAD);
-        tokio::select! {
-            error = self.hear(receive, ask) => error,
-            () = self.prepare(asked, prepare) => None,
-            () = self.answer(prepared, send, told) => None,
-        }
-    }
-
-    /// Takes in what the downloader says, until the stream ends.
-    async fn hear(&self, mut receive: RecvStream, ask: mpsc::Sender<u32>) -> Option<ReceiveError> {
-        let mut idle_until = Instant::now() + STREAM_IDLE_MAX;
-        loop {
-            let request = timeout_at(idle_until, receive.receive_or_end()).await;
-            match request {
-                Ok(Ok(Some(SwarmRequest::Chunk { index }))) => {
-                    // Whose right is over keeps his place for as long as he may be silent, to show another.
-                    if self.may_read() {
-                        idle_until = Instant::now() + STREAM_IDLE_MAX;
-                    }
-                    self.cancelled().remove(&index);
-                    // More than may be unanswered: whoever sends them waits until some are answered.
-                    if ask.send(index).await.is_err() {
-                        return None;
-                    }
-                }
-                Ok(Ok(Some(SwarmRequest::Cancel { index }))) => {
-                    let mut cancelled = self.cancelled();
-                    if cancelled.len() < CHUNK_REQUESTS_MAX {
-                        cancelled.insert(index);
-                    }
-                }
-                Ok(Ok(Some(SwarmRequest::Renew { grant }))) => {
-                    let mut right = self.right();
-                    let renewed = self.inner.right(right.peer, &grant, &right.group);
-                    if let Some(renewed) = renewed {
-                        *right = renewed;
-                    }
-                }
-                Ok(Ok(None)) => {
-                    // The last requests are still being answered.
-                    drop(ask);
-                    return std::future::pending().await;
-                }
-                Ok(Err(error)) => return Some(error),
-                Err(_) => return None,
-            }
-        }
-    }
-
-    /// Starts reading the chunks that are asked for, a few ahead of what is being sent.
-    async fn prepare(&self, mut asked: mpsc::Receiver<u32>, prepare: mpsc::Sender<Prepared>) {
-        while let Some(index) = asked.recv().await {
-            let prepared = match self.served.layout().chunk(index) {
-                Some(chunk) if self.may_read() && self.served.gives(chunk) => Prepared::Chunk {
-                    index,
-                    read: self.read(chunk),
-                },
-                _ => Prepared::Lacking { index },
-            };
-            if prepare.send(prepared).await.is_err() {
-                return;
-            }
-        }
-        drop(prepare);
-        std::future::pending().await
-    }
-
-    /// Sends the answers in their order, and says in between what else is here since it was `told`.
-    async fn answer(
-        &self,
-        mut prepared: mpsc::Receiver<Prepared>,
-        mut send: SendStream,
-        told: Option<Bitfield>,
-    ) {
-        let mut growth = Growth::new(&self.served, told);
-        loop {
-            let answer = tokio::select! {
-                answer = prepared.recv() => answer,
-                // Nor is it told what is here whose right is over.
-                more = growth.more(), if self.may_read() => match send_in_time(&mut send, more).await {
-                    true => continue,
-                    false => return,
-                },
-            };
-            let Some(answer) = answer else { break };
-            let (index, bytes) = match answer {
-                Prepared::Chunk { index, read } => (index, read.await.ok().flatten()),
-                Prepared::Lacking { index } => (index, None),
-            };
-            let cancelled = self.cancelled().remove(&index);
-            let (header, bytes) = match bytes {
-                _ if cancelled => (ChunkHeader::Cancelled { index }, None),
-                None => (ChunkHeader::Lacking { index }, None),
-                Some(bytes) => {
-                    let length = bytes.len() as u32;
-                    (ChunkHeader::Chunk { index, length }, Some(bytes))
-                }
-            };
-            let header = Bytes::copy_from_slice(&header.encode());
-            if !send_in_time(&mut send, header).await {
-                return;
-            }
-            if let Some(bytes) = bytes {
-                let length = bytes.len() as u64;
-                if !send_in_time(&mut send, bytes).await {
-                    return;
-                }
-                self.inner.sent_bytes.fetch_add(length, Ordering::Relaxed);
-            }
-        }
-        send.finish();
-    }
-
-    fn read(&self, chunk: ChunkIndex) -> JoinHandle<Option<Bytes>> {
-        let (inner, served) = (self.inner.clone(), self.served.clone());
-        tokio::task::spawn_blocking(move || served.read(chunk, &inner))
-    }
-
-    /// Whether the downloader's right to read still holds. One exception, so that a dead ring stops nobody:
-    /// a peer that itself reaches no tracker goes on for a while on what was open before.
-    fn may_read(&self) -> bool {
-        let (now, right) = (self.inner.link.now(), self.right());
-        let over =
-            now.saturating_since(right.expires.saturating_add(crate::limits::CLOCK_TOLERANCE));
-        over == Duration::ZERO
-            || (over < GRANT_GRACE_CUT_OFF && self.inner.link.connected().borrow().is_none())
-    }
-
-    fn right(&self) -> std::sync::MutexGuard<'_, Right> {
-        self.right.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cancelled(&self) -> std::sync::MutexGuard<'_, HashSet<u32>> {
-        self.cancelled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether the bytes went out in time: whoever asks and then does not read gives his place to others.
-async fn send_in_time(send: &mut SendStream, bytes: Bytes) -> bool {
-    let sent = timeout(SEED_STALL_MAX, send.send_bytes(bytes)).await;
-    matches!(sent, Ok(Ok(())))
-}
-
-/// What a download gets while it is served from.
-struct Growth<'a> {
-    part: Option<(&'a Part, watch::Receiver<()>)>,
-    told: Bitfield,
-    /// When there may be something to tell again.
-    next: Instant,
-}
-
-impl<'a> Growth<'a> {
-    fn new(served: &'a Served, told: Option<Bitfield>) -> Self {
-        let part = match served {
-            Served::Whole { .. } => None,
-            Served::Part(part) => {
-                let mut grown = part.grown();
-                // What came since `told` was taken.
-                grown.mark_changed();
-                Some((&**part, grown))
-            }
-        };
-        Self {
-            part,
-            told: told.unwrap_or_else(|| Bitfield::new(0)),
-            next: Instant::now(),
-        }
-    }
-
-    /// The headers that tell of chunks which were not told of before, once there are any; never after the
-    /// last. Cancel-safe.
-    async fn more(&mut self) -> Bytes {
-        loop {
-            let Some((part, grown)) = &mut self.part else {
-                return std::future::pending().await;
-            };
-            sleep_until(self.next).await;
-            let ended = grown.changed().await.is_err() || part.has_ended();
-            self.next = Instant::now() + HAVE_INTERVAL;
-            let more = part.tell(&mut self.told, HAVES_AT_ONCE);
-            if more.len() == HAVES_AT_ONCE {
-                grown.mark_changed();
-            } else if ended || self.told.is_complete() {
-                self.part = None;
-            }
-            if !more.is_empty() {
-                let header = |index| ChunkHeader::Have { index }.encode();
-                return more.into_iter().flat_map(header).collect::<Vec<_>>().into();
-            }
-        }
-    }
-}
-
-/// Chunks that are told of in one piece.
-const HAVES_AT_ONCE: usize = 4096;
 
 #[cfg(test)]
 mod tests;

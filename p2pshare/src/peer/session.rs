@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     identity::{FileName, GroupName, RequestId, RingId, TrackerAddr, UserName},
+    time::Timestamp,
     wire::tracker::{
-        Access, Change, FileSummary, GroupSummary, JoinOutcome, Refusal, Request, Response,
-        RingStatus,
+        Access, Availability, Change, FileSummary, GroupSummary, Holder, JoinOutcome, Refusal,
+        Request, Response, RingStatus,
     },
 };
 
@@ -281,6 +282,41 @@ impl Session {
                 return Ok(all);
             }
             after = next;
+        }
+    }
+
+    /// How much of a file can be had from those who are online right now, before any of them is asked: who has it,
+    /// how often each chunk is there, and whether all of it is. For those who may list the group's files.
+    ///
+    /// # Errors
+    /// [`Refusal::FileNotFound`], [`Refusal::NotAMember`], [`Refusal::GroupNotFound`], and what every request can
+    /// meet.
+    pub async fn availability(
+        &self,
+        group: &GroupName,
+        name: &FileName,
+    ) -> Result<Availability, SessionError> {
+        let (.., availability) = self.holders(group.clone(), name.clone()).await?;
+        match availability.is_of(availability.chunks) {
+            true => Ok(availability),
+            false => Err(SessionError::Protocol),
+        }
+    }
+
+    /// Some of those who are online with (part of) a file, when there last was one if there is none, and what all of
+    /// them have.
+    pub(super) async fn holders(
+        &self,
+        group: GroupName,
+        name: FileName,
+    ) -> Result<(Vec<Holder>, Option<Timestamp>, Availability), SessionError> {
+        match self.ask(Request::Holders { group, name }).await? {
+            Response::Holders {
+                holders,
+                last_seen,
+                availability,
+            } => Ok((holders, last_seen, availability)),
+            _ => Err(SessionError::Protocol),
         }
     }
 

@@ -77,7 +77,7 @@ impl World {
         BEGINS.saturating_add(self.now.duration_since(self.began))
     }
 
-    /// A member hears a clock in an answer that was `round_trip` under way, as the product does: not of strangers,
+    /// A member hears a clock in an answer that was `round_trip` under way, as the product does: not its own, not of strangers,
     /// and not after it has given up waiting.
     pub(super) fn hear_clock(
         &mut self,
@@ -87,13 +87,14 @@ impl World {
         (round_trip, longest): (Duration, Duration),
     ) {
         let now = self.now;
+        let is_itself = self.hosts[host].id == Some(from);
         let Some(life) = &mut self.hosts[host].life else {
             return;
         };
         let is_stranger = life
             .record()
             .is_some_and(|record| record.member(from).is_none());
-        if is_stranger || round_trip > longest {
+        if is_itself || is_stranger || round_trip > longest {
             return;
         }
         life.heard_clocks
@@ -115,7 +116,11 @@ impl World {
             .map_or(usize::MAX, |record| record.members().len());
         let heard = &mut life.heard_clocks;
         let time = heard.time.now(own, now, members);
-        let told = time.unwrap_or_default();
+        let told = match (time, heard.least) {
+            (None, None) => return None,
+            // What it once knew, it knows for good.
+            (time, _) => time.unwrap_or_default(),
+        };
         let mut wrong = Vec::new();
         if told.saturating_add(ROUNDED) < heard.least_now(now) {
             let why = "went back, stood still, or is behind what another told";
@@ -124,12 +129,12 @@ impl World {
         heard.note(told, now);
         let right = heard.from.values().filter(|right| **right).count() + usize::from(is_right);
         let off = i128::from(told.as_millis()) - i128::from(truth.as_millis());
-        if right <= members / 2 {
-            self.carried.raise(told, now);
-        } else if told.saturating_add(INEXACT) < truth
-            || told > self.carried.now(now).saturating_add(INEXACT)
-        {
+        let is_sure = right > members / 2;
+        let most = self.carried.now(now).saturating_add(INEXACT + UNASKED);
+        if is_sure && (told.saturating_add(INEXACT) < truth || told > most) {
             wrong.push(format!("the ring's time at member {host} is {off} ms off"));
+        } else {
+            self.carried.raise(told, now);
         }
         self.tally.tell("time");
         self.tally.violations.extend(wrong);
@@ -156,6 +161,8 @@ impl World {
 const BEGINS: Timestamp = Timestamp::from_millis(1_000_000_000_000);
 /// How far the ring's time may be off: half of the longest round trip, and some more.
 const INEXACT: Duration = Duration::from_secs(3);
+/// How much more wrong it may become while nobody asks a member: half of the longest sleep.
+const UNASKED: Duration = Duration::from_secs(10);
 /// What is lost when milliseconds are counted.
 const ROUNDED: Duration = Duration::from_millis(2);
 /// The least by which a wrong clock is wrong, in milliseconds: more than could be taken for a slow answer.

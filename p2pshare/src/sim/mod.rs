@@ -17,6 +17,7 @@ mod linearizable;
 mod meeting;
 mod monitor;
 mod network;
+pub mod swarm;
 mod tally;
 mod temper;
 #[cfg(test)]

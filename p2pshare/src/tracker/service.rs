@@ -17,10 +17,11 @@ use super::{
     backlog::Backlog,
     files::Files,
     groups::{Groups, Standing},
-    swarms::Swarms,
+    swarms::{Swarms, Taken},
     table::Request as Author,
 };
 use crate::{
+    content::Layout,
     dht::{Authority, DhtNode},
     identity::{
         FileName, GroupName, PeerId, RingId, UserName,
@@ -406,12 +407,22 @@ impl Service {
             Request::Holders { group, name } => {
                 let standing = groups.standing(user, &group).await?;
                 let file = files.find(&standing, &name).await?;
-                let holders = self.swarms.holders(caller.peer, &group, file.id).await;
+                let layout = Layout::new(file.size).map_err(|_| Refusal::Internal)?;
+                let of = (&group, file.id);
+                let holders = self
+                    .swarms
+                    .holders(caller.peer, of, layout.chunk_count())
+                    .await;
+                let (holders, availability) = holders;
                 let last_seen = match holders.is_empty() {
                     true => self.swarms.last_seen(&group, file.id),
                     false => None,
                 };
-                Ok(Response::Holders { holders, last_seen })
+                Ok(Response::Holders {
+                    holders,
+                    last_seen,
+                    availability,
+                })
             }
             _ => Err(Refusal::BadRequest),
         }
@@ -524,19 +535,21 @@ impl Service {
             .into_iter()
             .partition(|entry| entry.holding == Holding::Nothing);
         let may = self.may_hold(login, &new).await?;
-        for (entry, may) in new.into_iter().zip(may) {
-            match may {
-                true => right.push(entry),
-                false => gone.push((entry.group, entry.name)),
+        for (mut entry, may) in new.into_iter().zip(may) {
+            if !may {
+                gone.push((entry.group.clone(), entry.name.clone()));
+                // What was announced there before is there no more either.
+                entry.holding = Holding::Nothing;
             }
+            right.push(entry);
         }
         announcement.swarms = right;
-        let older = self
+        let Taken { to_check, left_out } = self
             .swarms
             .announce(caller.peer, login.session, announcement, now)
             .await?;
-        let may = self.may_hold(login, &older).await?;
-        for (entry, may) in older.into_iter().zip(may) {
+        let may = self.may_hold(login, &to_check).await?;
+        for (entry, may) in to_check.into_iter().zip(may) {
             if !may {
                 self.swarms
                     .forget(caller.peer, &entry.group, &entry.name)
@@ -544,8 +557,12 @@ impl Service {
                 gone.push((entry.group, entry.name));
             }
         }
-        let time = self.dht.ring_time();
-        Ok(Response::Announced { time, gone })
+        Ok(Response::Announced {
+            time: self.dht.ring_time(),
+            gone,
+            left_out,
+            held: self.swarms.digest(caller.peer),
+        })
     }
 
     /// Refuses whoever has logged out since, or in again, on another connection: what is given here is good

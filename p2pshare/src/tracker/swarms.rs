@@ -6,27 +6,33 @@
 //! A number in the ring is that of the announcement, and below it the tracker's own steps since then. So what a
 //! peer announces to another tracker counts for more than anything that was said for it here.
 
+mod crowd;
+mod held;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use crowd::Crowd;
+use held::{Held, HeldSet};
 
 use crate::{
     content::FileId,
     dht::{DhtNode, Lease, LeaseError, LeaseKey, LeaseNews, LeaseSession},
     identity::{FileName, GroupName, PeerId, SessionId},
     limits::{
-        ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCEMENT_STEP_BITS, ANNOUNCING_PEERS_MAX,
-        HOLDERS_SAMPLE_MAX, LEASE_LIFE, LEASE_RENEWAL, SWARMS_CHECKED_PER_RENEWAL,
-        SWARMS_PER_PEER_MAX, SWARMS_SEEN_MAX,
+        ANNOUNCEMENT_STEP_BITS, ANNOUNCING_PEERS_MAX, CROWD_KEPT, CROWDS_KEPT_BYTES_MAX,
+        HOLDERS_SAMPLE_MAX, LEASE_LIFE, LEASE_RENEWAL, SWARMS_CHECKED_PER_RENEWAL, SWARMS_SEEN_MAX,
     },
     time::Timestamp,
-    wire::tracker::{Announcement, Holder, Holding, Refusal, SwarmEntry},
+    wire::tracker::{
+        Announcement, Availability, Holder, Holding, Refusal, SetDigest, SwarmEntry, SwarmPlace,
+    },
 };
 
 /// The swarms of a ring.
@@ -40,7 +46,21 @@ struct State {
     peers: HashMap<PeerId, Announced>,
     /// When a swarm last had somebody with all of it, for those that were seen lately.
     seen: HashMap<Swarm, Timestamp>,
+    /// The large swarms that somebody asked for a moment ago.
+    crowds: HashMap<Swarm, (Instant, Arc<Crowd>)>,
 }
+
+/// What became of an announcement.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Some of the peer's older entries, which the caller checks and [forgets](Swarms::forget) if they are
+    /// not right any more; over several renewals it is all of them.
+    pub(super) to_check: Vec<SwarmEntry>,
+    pub(super) left_out: LeftOut,
+}
+
+/// What there was no room for.
+type LeftOut = Vec<(GroupName, FileName)>;
 
 /// What one peer announced to this tracker.
 struct Announced {
@@ -51,17 +71,10 @@ struct Announced {
     /// When all of that was last said anew.
     renewed: Instant,
     addrs: Vec<SocketAddr>,
-    holds: BTreeMap<(String, FileName), Held>,
+    holds: HeldSet,
     /// Where the next check of old entries goes on.
-    checked: Option<(String, FileName)>,
+    checked: Option<SwarmPlace>,
     last: Instant,
-}
-
-#[derive(Clone)]
-struct Held {
-    group: GroupName,
-    id: FileId,
-    holding: Holding,
 }
 
 /// A file of a group.
@@ -106,8 +119,7 @@ impl Swarms {
     }
 
     /// Takes an announcement whose entries were all found to be right, and renews every lease of the
-    /// peer. Gives some of its older entries, which the caller checks and [forgets](Self::forget) if they
-    /// are not right any more; over several renewals it gives all.
+    /// peer.
     ///
     /// # Errors
     /// [`Refusal::Busy`] when too many peers announce themselves here.
@@ -117,8 +129,8 @@ impl Swarms {
         session: SessionId,
         announcement: Announcement,
         now: Timestamp,
-    ) -> Result<Vec<SwarmEntry>, Refusal> {
-        let (news, to_check) = {
+    ) -> Result<Taken, Refusal> {
+        let (news, taken) = {
             let mut state = self.state();
             state
                 .peers
@@ -131,16 +143,23 @@ impl Swarms {
                 .entry(peer)
                 .or_insert_with(|| Announced::new(peer, session));
             if announced.session == session && announcement.number <= announced.number {
-                return Ok(Vec::new());
+                return Ok(Taken::default());
             }
-            let news = announced.take(peer, session, announcement);
+            let (news, left_out) = announced.take(peer, session, announcement);
             let whole = announced.whole();
             let to_check = announced.next_to_check();
             state.saw(whole.iter(), now);
-            (news, to_check)
+            (news, Taken { to_check, left_out })
         };
         self.say(peer, news).await;
-        Ok(to_check)
+        Ok(taken)
+    }
+
+    /// The digest of all that is kept of what `peer` announced.
+    pub(super) fn digest(&self, peer: PeerId) -> SetDigest {
+        let state = self.state();
+        let announced = state.peers.get(&peer);
+        announced.map_or_else(SetDigest::default, |announced| announced.holds.digest())
     }
 
     /// Renews what `peer` announced here in this session, and drops what it says that it holds no more; nothing is added.
@@ -153,7 +172,7 @@ impl Swarms {
                     && announced.number < renewal.number
                     && announced.last.elapsed() < LEASE_LIFE
             });
-            announced.map(|announced| announced.take(peer, session, renewal))
+            announced.map(|announced| announced.take(peer, session, renewal).0)
         };
         if let Some(news) = news {
             self.say(peer, news).await;
@@ -207,22 +226,39 @@ impl Swarms {
         }
     }
 
-    /// Who is online with (part of) the file, `asking` left out; a random sample of at most
-    /// [`HOLDERS_SAMPLE_MAX`].
+    /// Some of those who are online with (part of) a file of so many chunks, `asking` left out, and what all of
+    /// them have together. A swarm of so many that they cannot all be named is looked at anew once in
+    /// [`CROWD_KEPT`], however many ask.
     pub(super) async fn holders(
         &self,
         asking: PeerId,
-        group: &GroupName,
-        id: FileId,
-    ) -> Vec<Holder> {
-        let leases = self.dht.leases_of(&[Swarm::new(group, id).key()]).await;
+        (group, id): (&GroupName, FileId),
+        chunks: u32,
+    ) -> (Vec<Holder>, Availability) {
+        let swarm = Swarm::new(group, id);
+        let kept = self.state().crowd(&swarm);
+        let crowd = match kept {
+            Some(crowd) => crowd,
+            None => self.look_at(swarm, chunks).await,
+        };
+        let sample = crowd.sample(asking, &mut rand::rng());
+        (sample, crowd.availability().clone())
+    }
+
+    async fn look_at(&self, swarm: Swarm, chunks: u32) -> Arc<Crowd> {
+        let leases = self.dht.leases_of(&[swarm.key()]).await;
         let holders = all_holders(leases.into_iter().flatten().collect());
-        let others: Vec<Holder> = holders
-            .into_values()
-            .filter(|holder| holder.peer != asking)
-            .collect();
-        let sample = others.sample(&mut rand::rng(), HOLDERS_SAMPLE_MAX);
-        sample.cloned().collect()
+        let is_large = holders.len() > HOLDERS_SAMPLE_MAX;
+        let crowd = move || Arc::new(Crowd::new(holders.into_values(), chunks));
+        if !is_large {
+            return crowd();
+        }
+        // What many have of a large file takes a while to count.
+        let Ok(crowd) = tokio::task::spawn_blocking(crowd).await else {
+            return Arc::new(Crowd::new([], chunks));
+        };
+        self.state().keep(swarm, &crowd);
+        crowd
     }
 
     /// How many are online with the whole of each file.
@@ -264,12 +300,6 @@ fn all_holders(mut leases: Vec<Lease>) -> BTreeMap<PeerId, Holder> {
     leases.into_iter().filter_map(holder).collect()
 }
 
-impl Held {
-    fn swarm(&self) -> Swarm {
-        Swarm::new(&self.group, self.id)
-    }
-}
-
 impl Announced {
     fn new(peer: PeerId, session: SessionId) -> Self {
         let now = Instant::now();
@@ -279,76 +309,76 @@ impl Announced {
             said: LeaseSession::new(peer, session),
             renewed: now,
             addrs: Vec::new(),
-            holds: BTreeMap::new(),
+            holds: HeldSet::default(),
             checked: None,
             last: now,
         }
     }
 
-    /// Takes in an announcement, and gives what is to be said in the ring.
+    /// Takes in an announcement, and gives what is to be said in the ring, and what there was no room for.
     fn take(
         &mut self,
         peer: PeerId,
         session: SessionId,
         announcement: Announcement,
-    ) -> Result<Vec<LeaseNews>, LeaseError> {
-        let (number, now) = (
-            announcement.number << ANNOUNCEMENT_STEP_BITS,
-            Instant::now(),
-        );
+    ) -> (Result<Vec<LeaseNews>, LeaseError>, LeftOut) {
         let mut news = Vec::new();
-        let mut whole = announcement.anew || self.addrs != announcement.addrs;
-        if self.session != session {
+        let is_other_session = self.session != session;
+        if is_other_session {
             // Nobody speaks for the former one any more.
             let mut former = std::mem::replace(&mut self.said, LeaseSession::new(peer, session));
-            news.push(former.whole(0, LEASE_LIFE, [])?);
+            news.push(former.whole(0, LEASE_LIFE, []));
             self.session = session;
-            whole = true;
         }
-        if announcement.anew || !news.is_empty() {
-            self.holds.clear();
+        if announcement.anew || is_other_session {
+            self.holds = HeldSet::default();
         }
-        (self.number, self.last) = (announcement.number, now);
+        let whole = announcement.anew || is_other_session || self.addrs != announcement.addrs;
+        (self.number, self.last) = (announcement.number, Instant::now());
         self.addrs = announcement.addrs;
-        let touched = self.hold(announcement.swarms);
-        if whole {
-            let all = self.leases(|_| true);
-            news.push(self.said.whole(number, LEASE_LIFE, all)?);
-            self.renewed = now;
-            return Ok(news);
-        }
-        if !touched.is_empty() {
-            news.push(self.change(number, &touched)?);
-        }
-        // Whoever has often something new to say says the rest anew too, but not each time.
-        if now.duration_since(self.renewed) >= LEASE_RENEWAL * 3 / 4 {
-            news.push(self.said.renew(number, LEASE_LIFE));
-            self.renewed = now;
-        }
-        Ok(news)
+        let (touched, left_out) = self.hold(announcement.swarms);
+        news.extend(self.news(whole, &touched));
+        (news.into_iter().collect(), left_out)
     }
 
-    /// Notes what is held, and gives the swarms of which that changes something.
-    fn hold(&mut self, entries: Vec<SwarmEntry>) -> HashSet<Swarm> {
-        let mut touched = HashSet::new();
-        for entry in entries {
-            let place = (entry.group.folded(), entry.name);
-            let before = if entry.holding == Holding::Nothing {
-                self.holds.remove(&place)
-            } else if self.has_room_for(&place, &entry.holding) {
-                let held = Held {
-                    group: entry.group,
-                    id: entry.id,
-                    holding: entry.holding,
-                };
-                touched.insert(held.swarm());
-                self.holds.insert(place, held)
-            } else {
-                None
-            };
-            touched.extend(before.map(|held| held.swarm()));
+    /// What is to be said in the ring of what has just been announced.
+    fn news(
+        &mut self,
+        whole: bool,
+        touched: &HashSet<Swarm>,
+    ) -> Vec<Result<LeaseNews, LeaseError>> {
+        let number = self.number << ANNOUNCEMENT_STEP_BITS;
+        if whole {
+            let all = self.leases(|_| true);
+            self.renewed = self.last;
+            return vec![self.said.whole(number, LEASE_LIFE, all)];
         }
-        touched
+        let mut news = Vec::new();
+        if !touched.is_empty() {
+            news.push(self.change(number, touched));
+        }
+        // Whoever has often something new to say says the rest anew too, but not each time.
+        if self.last.duration_since(self.renewed) >= LEASE_RENEWAL * 3 / 4 {
+            news.push(Ok(self.said.renew(number, LEASE_LIFE)));
+            self.renewed = self.last;
+        }
+        news
+    }
+
+    /// Notes what is held, and gives the swarms of which that changes something, and what there is no room for.
+    fn hold(&mut self, entries: Vec<SwarmEntry>) -> (HashSet<Swarm>, LeftOut) {
+        let (mut touched, mut left_out) = (HashSet::new(), Vec::new());
+        for entry in entries {
+            let (group, name) = (entry.group.clone(), entry.name.clone());
+            let swarm = Swarm::new(&entry.group, entry.id);
+            let (before, kept) = self.holds.put(entry);
+            touched.extend(before.map(|held| held.swarm()));
+            match kept {
+                true => drop(touched.insert(swarm)),
+                false => left_out.push((group, name)),
+            }
+        }
+        (touched, left_out)
     }
 
     /// What is to be said of some swarms, as they are now.
@@ -358,24 +388,6 @@ impl Announced {
         let held = self.leases(|swarm| swarms.contains(swarm));
         changes.extend(held.into_iter().map(|(key, claim)| (key, Some(claim))));
         self.said.change(number, LEASE_LIFE, changes)
-    }
-
-    fn has_room_for(&self, place: &(String, FileName), holding: &Holding) -> bool {
-        let bits = match holding {
-            Holding::Nothing | Holding::Complete => return self.has_place_for(place),
-            Holding::Partial(bits) => bits.len(),
-        };
-        let known = |held: &Held| match &held.holding {
-            Holding::Partial(bits) => bits.len(),
-            Holding::Nothing | Holding::Complete => 0,
-        };
-        let others = self.holds.iter().filter(|(at, _)| *at != place);
-        let bytes: usize = others.map(|(_, held)| known(held)).sum();
-        self.has_place_for(place) && bytes + bits <= ANNOUNCED_BYTES_PER_PEER_MAX
-    }
-
-    fn has_place_for(&self, place: &(String, FileName)) -> bool {
-        self.holds.len() < SWARMS_PER_PEER_MAX || self.holds.contains_key(place)
     }
 
     /// What the leases of the swarms that are `wanted` say.
@@ -396,41 +408,42 @@ impl Announced {
         };
         // Of what is held under several names, the whole of it counts.
         let (whole, parts): (Vec<_>, Vec<_>) =
-            (self.holds.values()).partition(|held| held.holding == Holding::Complete);
+            (self.holds.iter()).partition(|held| held.holding == Holding::Complete);
         parts.into_iter().chain(whole).filter_map(lease).collect()
     }
 
     /// The swarms of what it holds whole.
     fn whole(&self) -> Vec<Swarm> {
-        let whole = self.holds.values();
+        let whole = self.holds.iter();
         let whole = whole.filter(|held| held.holding == Holding::Complete);
         whole.map(Held::swarm).collect()
     }
 
     fn next_to_check(&mut self) -> Vec<SwarmEntry> {
-        let from = match self.checked.take() {
-            Some(last) => std::ops::Bound::Excluded(last),
-            None => std::ops::Bound::Unbounded,
-        };
-        let some: Vec<SwarmEntry> = self
-            .holds
-            .range((from, std::ops::Bound::Unbounded))
-            .take(SWARMS_CHECKED_PER_RENEWAL)
-            .map(|((_, name), held)| SwarmEntry {
-                group: held.group.clone(),
-                name: name.clone(),
-                id: held.id,
-                holding: held.holding.clone(),
-            })
-            .collect();
-        self.checked = some
-            .last()
-            .map(|entry| (entry.group.folded(), entry.name.clone()));
+        let from = self.checked.take();
+        let (some, last) = self.holds.some_behind(from, SWARMS_CHECKED_PER_RENEWAL);
+        self.checked = last;
         some
     }
 }
 
 impl State {
+    /// What is kept of a large swarm.
+    fn crowd(&self, swarm: &Swarm) -> Option<Arc<Crowd>> {
+        let (seen, crowd) = self.crowds.get(swarm)?;
+        (seen.elapsed() < CROWD_KEPT).then(|| crowd.clone())
+    }
+
+    /// Keeps a swarm for a moment, as long as they are not too many.
+    fn keep(&mut self, swarm: Swarm, crowd: &Arc<Crowd>) {
+        self.crowds
+            .retain(|_, (seen, _)| seen.elapsed() < CROWD_KEPT);
+        let bytes: usize = self.crowds.values().map(|(_, crowd)| crowd.bytes()).sum();
+        if bytes + crowd.bytes() <= CROWDS_KEPT_BYTES_MAX {
+            self.crowds.insert(swarm, (Instant::now(), crowd.clone()));
+        }
+    }
+
     fn saw<'a>(&mut self, swarms: impl Iterator<Item = &'a Swarm>, now: Timestamp) {
         for swarm in swarms {
             if self.seen.len() >= SWARMS_SEEN_MAX && !self.seen.contains_key(swarm) {
@@ -445,275 +458,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::golden::{Golden, variants};
-
-    variants!(Claim { V1 });
-
-    #[test]
-    fn golden_bytes() {
-        let claim = |holding| Claim::V1 {
-            addrs: vec![([192, 0, 2, 1], 41873).into()],
-            holding,
-        };
-        let claims = [
-            ("complete", claim(Holding::Complete)),
-            ("partial", claim(Holding::Partial(vec![0b101, 1]))),
-        ];
-        let mut golden = Golden::open("tracker_leases");
-        golden.values("swarm", &claims);
-        golden.finish();
-        let swarm = Swarm::new(
-            &GroupName::new("Photos").unwrap(),
-            FileId::from_bytes([0x1d; 32]),
-        );
-        let key = format!("s/photos/{}", "1d".repeat(32));
-        assert_eq!(swarm.key().as_bytes(), key.as_bytes());
-    }
-    const PEER: PeerId = PeerId::from_bytes([1; 32]);
-    const ASKING: PeerId = PeerId::from_bytes([9; 32]);
-
-    fn group() -> GroupName {
-        GroupName::new("Photos").unwrap()
-    }
-
-    fn file(i: u16) -> FileId {
-        let mut id = [0; 32];
-        id[..2].copy_from_slice(&i.to_be_bytes());
-        FileId::from_bytes(id)
-    }
-
-    fn session(i: u8) -> SessionId {
-        SessionId::from_bytes([i; 16])
-    }
-
-    fn entry(i: u16, holding: Holding) -> SwarmEntry {
-        SwarmEntry {
-            group: group(),
-            name: FileName::new(&format!("{i}.jpg")).unwrap(),
-            id: file(i),
-            holding,
-        }
-    }
-
-    fn addr(port: u16) -> SocketAddr {
-        ([192, 0, 2, 1], port).into()
-    }
-
-    /// Several trackers of one ring: what one of them says all know.
-    struct Trackers {
-        swarms: Vec<Swarms>,
-        dht: DhtNode,
-        _folder: tempfile::TempDir,
-    }
-
-    impl Trackers {
-        async fn new(count: usize) -> Self {
-            let folder = tempfile::TempDir::new().unwrap();
-            let ring = crate::identity::RingId::from_bytes([1; 32]);
-            let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
-            Self {
-                swarms: (0..count).map(|_| Swarms::new(dht.clone())).collect(),
-                dht,
-                _folder: folder,
-            }
-        }
-
-        /// The peer announces at a tracker under a number that it has in common with its port.
-        async fn announce(&self, at: usize, as_session: u8, number: u16, swarms: Vec<SwarmEntry>) {
-            self.send(at, as_session, number, false, swarms).await;
-        }
-
-        async fn anew(&self, at: usize, as_session: u8, number: u16, swarms: Vec<SwarmEntry>) {
-            self.send(at, as_session, number, true, swarms).await;
-        }
-
-        async fn send(
-            &self,
-            at: usize,
-            as_session: u8,
-            number: u16,
-            anew: bool,
-            swarms: Vec<SwarmEntry>,
-        ) {
-            let announcement = Announcement {
-                number: number.into(),
-                addrs: vec![addr(at as u16)],
-                anew,
-                swarms,
-            };
-            let swarms = &self.swarms[at];
-            let now = Timestamp::from_millis(1);
-            let announced = swarms.announce(PEER, session(as_session), announcement, now);
-            announced.await.unwrap();
-        }
-
-        /// How many have the whole of each file, as each tracker says.
-        async fn counts<const N: usize>(&self, files: [u16; N]) -> [u32; N] {
-            let ids = files.map(file);
-            let mut counts = Vec::new();
-            for swarms in &self.swarms {
-                counts.push(swarms.counts(&group(), &ids).await);
-            }
-            counts.dedup();
-            assert_eq!(counts.len(), 1, "the trackers differ: {counts:?}");
-            counts.remove(0).try_into().unwrap()
-        }
-
-        /// Where to find the peer with that file.
-        async fn found(&self, i: u16) -> Vec<SocketAddr> {
-            let holders = self.swarms[0].holders(ASKING, &group(), file(i)).await;
-            holders
-                .into_iter()
-                .flat_map(|holder| holder.addrs)
-                .collect()
-        }
-    }
-
-    async fn pass(seconds: u64) {
-        tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_announced_lasts_while_it_is_renewed() {
-        let ring = Trackers::new(2).await;
-        ring.anew(0, 1, 1, vec![entry(1, Holding::Complete)]).await;
-        ring.announce(0, 1, 2, vec![entry(2, Holding::Complete)])
-            .await;
-        ring.announce(0, 1, 3, vec![entry(3, Holding::Partial(vec![1]))])
-            .await;
-        assert_eq!(ring.counts([1, 2, 3, 4]).await, [1, 1, 0, 0]);
-        assert_eq!(ring.found(3).await, [addr(0)]);
-        // Often something new, or nothing: the rest lasts too.
-        for (number, every) in [(10, 10), (30, 20)] {
-            for i in 0..10 {
-                pass(every).await;
-                let some = if every == 10 {
-                    vec![entry(4 + i % 2, Holding::Complete)]
-                } else {
-                    vec![]
-                };
-                ring.announce(0, 1, number + i, some).await;
-            }
-            assert_eq!(ring.counts([1, 2, 3, 4]).await, [1, 1, 0, 1]);
-        }
-        ring.announce(0, 1, 50, vec![entry(1, Holding::Nothing)])
-            .await;
-        assert_eq!(ring.counts([1, 2, 4]).await, [0, 1, 1]);
-        let two = FileName::new("2.jpg").unwrap();
-        ring.swarms[0].forget(PEER, &group(), &two).await;
-        assert_eq!(ring.counts([1, 2, 4]).await, [0, 0, 1]);
-        // Found again at once, although the tracker spoke in between.
-        ring.announce(0, 1, 51, vec![entry(2, Holding::Complete)])
-            .await;
-        assert_eq!(ring.counts([1, 2, 4]).await, [0, 1, 1]);
-        ring.anew(0, 1, 52, vec![entry(5, Holding::Complete)]).await;
-        assert_eq!(ring.counts([1, 2, 4, 5]).await, [0, 0, 0, 1]);
-        pass(59).await;
-        assert_eq!(ring.counts([5]).await, [1]);
-        pass(1).await;
-        assert_eq!(ring.counts([5]).await, [0]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn content_under_two_names_is_there_until_both_are_gone() {
-        let ring = Trackers::new(1).await;
-        let other = SwarmEntry {
-            name: FileName::new("copy.jpg").unwrap(),
-            ..entry(1, Holding::Partial(vec![1]))
-        };
-        ring.anew(0, 1, 1, vec![other.clone(), entry(1, Holding::Complete)])
-            .await;
-        assert_eq!(ring.counts([1]).await, [1]);
-        ring.announce(0, 1, 2, vec![entry(1, Holding::Nothing)])
-            .await;
-        assert_eq!(ring.counts([1]).await, [0]);
-        assert_eq!(ring.found(1).await.len(), 1);
-        ring.swarms[0].forget(PEER, &group(), &other.name).await;
-        assert_eq!(ring.found(1).await, []);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_moves_to_another_tracker_is_where_it_says() {
-        let ring = Trackers::new(2).await;
-        let both = || vec![entry(1, Holding::Complete), entry(2, Holding::Complete)];
-        ring.anew(0, 1, 10, both()).await;
-        // Meanwhile the first tracker has done something about it by itself, more than once.
-        for i in [1, 2] {
-            let name = FileName::new(&format!("{i}.jpg")).unwrap();
-            ring.swarms[0].forget(PEER, &group(), &name).await;
-        }
-        assert_eq!(ring.counts([1, 2]).await, [0, 0]);
-        ring.anew(1, 1, 11, both()).await;
-        assert_eq!(ring.counts([1, 2]).await, [1, 1]);
-        assert_eq!(ring.found(1).await, [addr(1)]);
-        // What the first does late takes nothing away.
-        ring.announce(0, 1, 10, vec![entry(1, Holding::Nothing)])
-            .await;
-        ring.swarms[0].leave(PEER).await;
-        assert_eq!(ring.counts([1, 2]).await, [1, 1]);
-        // And back, within a second.
-        ring.anew(0, 1, 12, both()).await;
-        assert_eq!(ring.found(2).await, [addr(0)]);
-        ring.swarms[1].leave(PEER).await;
-        assert_eq!(ring.counts([1, 2]).await, [1, 1]);
-        ring.swarms[0].leave(PEER).await;
-        assert_eq!(ring.counts([1, 2]).await, [0, 0]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_that_is_gone_does_not_hide_a_newer_one() {
-        let ring = Trackers::new(2).await;
-        ring.anew(0, 1, 60_000, vec![entry(1, Holding::Complete)])
-            .await;
-        pass(1).await;
-        // The new one begins below the numbers of the one before it.
-        ring.anew(1, 2, 5, vec![entry(1, Holding::Complete)]).await;
-        assert_eq!(ring.counts([1]).await, [1]);
-        assert_eq!(ring.found(1).await, [addr(1)]);
-        pass(20).await;
-        ring.announce(1, 2, 6, Vec::new()).await;
-        assert_eq!(ring.found(1).await, [addr(1)]);
-        // At one tracker the former is over at once.
-        ring.anew(1, 3, 4, vec![entry(2, Holding::Complete)]).await;
-        pass(40).await;
-        assert_eq!(ring.counts([1, 2]).await, [0, 1]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn replicas_that_lack_what_came_before_get_all_of_it() {
-        let ring = Trackers::new(1).await;
-        let some: Vec<_> = (1..5).map(|i| entry(i, Holding::Complete)).collect();
-        ring.anew(0, 1, 1, some).await;
-        // What was said in between reached nobody.
-        for lost in [1, 2] {
-            if let Some(announced) = ring.swarms[0].state().peers.get_mut(&PEER) {
-                announced.said.renew(lost, LEASE_LIFE);
-            }
-            pass(20).await;
-        }
-        ring.announce(0, 1, 3, vec![entry(2, Holding::Nothing)])
-            .await;
-        assert_eq!(ring.counts([1, 2, 3, 4]).await, [1, 0, 1, 1]);
-        pass(59).await;
-        assert_eq!(ring.counts([1, 2, 3, 4]).await, [1, 0, 1, 1]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_files_are_listed_and_ended_at_once() {
-        let ring = Trackers::new(1).await;
-        let all: Vec<u16> = (0..500).collect();
-        for (at, some) in all.chunks(250).enumerate() {
-            let some = some.iter().map(|i| entry(*i, Holding::Complete)).collect();
-            ring.send(0, 1, at as u16 + 1, at == 0, some).await;
-        }
-        let ids: Vec<FileId> = all.iter().map(|i| file(*i)).collect();
-        let counts = ring.swarms[0].counts(&group(), &ids).await;
-        assert_eq!(counts, vec![1; 500]);
-        ring.anew(0, 1, 3, Vec::new()).await;
-        let counts = ring.swarms[0].counts(&group(), &ids).await;
-        assert_eq!(counts, vec![0; 500]);
-        ring.dht.shutdown().await.unwrap();
-    }
-}
+mod tests;

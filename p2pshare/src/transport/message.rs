@@ -66,10 +66,6 @@ impl SendStream {
     /// # Errors
     ///
     /// If the connection is lost.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
     pub(crate) async fn stopped(&self) -> Result<Option<ReceivedCode>, ConnectionLost> {
         match self.quinn.stopped().await {
             Ok(code) => Ok(code.map(Into::into)),

@@ -60,6 +60,9 @@ pub(crate) enum SwarmAnswer {
     Opened { holding: Holding },
     /// No.
     Refused(PeerRefusal),
+    /// It serves as many as it can, and the stream has a place in the queue: once it is its turn, or that takes
+    /// too long, another answer follows, which is not this one.
+    Waits,
 }
 
 /// Why a peer gives nothing.
@@ -116,8 +119,12 @@ pub(crate) enum ChunkHeader {
     Lacking { index: u32 },
     /// Tag 3, length 0: the request was cancelled before it was begun.
     Cancelled { index: u32 },
-    /// Tag 4, length 0: no answer; the holder, who said that it had a part, has got this chunk as well.
+    /// Tag 4, length 0: no answer; the holder, who said that it had a part, has got this chunk as well, or, if it
+    /// had it, was asked for it by somebody else.
     Have { index: u32 },
+    /// Tag 5, index and length 0: no answer; others wait for the place, and no more answers come. Whoever opens
+    /// another stream waits with them.
+    TurnOver,
 }
 
 /// Bytes that are no [`ChunkHeader`].
@@ -136,6 +143,7 @@ impl ChunkHeader {
             Self::Lacking { index } => (2, index, 0),
             Self::Cancelled { index } => (3, index, 0),
             Self::Have { index } => (4, index, 0),
+            Self::TurnOver => (5, 0, 0),
         };
         let [i0, i1, i2, i3] = u32::to_le_bytes(index);
         let [l0, l1, l2, l3] = u32::to_le_bytes(length);
@@ -153,6 +161,7 @@ impl ChunkHeader {
             (2, 0) => Ok(Self::Lacking { index }),
             (3, 0) => Ok(Self::Cancelled { index }),
             (4, 0) => Ok(Self::Have { index }),
+            (5, 0) if index == 0 => Ok(Self::TurnOver),
             _ => Err(BadChunkHeader),
         }
     }

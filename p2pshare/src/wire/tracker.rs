@@ -6,6 +6,7 @@
 //! carries a [`Change`], the same in every retry, so that it is done once at whichever tracker it arrives.
 
 mod status;
+mod swarm;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 pub use status::{MemberStatus, RingStatus};
+pub use swarm::Availability;
+pub(crate) use swarm::{Announcement, Holder, Holding, SetDigest, SwarmEntry, SwarmPlace};
 
 use super::frame::Message;
 use crate::{
@@ -23,11 +26,7 @@ use crate::{
         FileName, GroupName, PeerId, RequestId, RingId, Role, UserName,
         token::{Credential, Grant, Signed, TrackerCertificate},
     },
-    limits::{
-        ANNOUNCED_ADDRS_MAX, ANNOUNCED_BITFIELD_BYTES_MAX, ANNOUNCED_SWARMS_MAX,
-        ANNOUNCEMENT_NUMBER_MAX, PASSWORD_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX,
-        TRACKER_RESPONSE_BYTES_MAX,
-    },
+    limits::{PASSWORD_BYTES_MAX, TRACKER_REQUEST_BYTES_MAX, TRACKER_RESPONSE_BYTES_MAX},
     time::Timestamp,
 };
 
@@ -169,15 +168,20 @@ pub(crate) enum Response {
     /// The grant.
     Granted { grant: Signed<Grant> },
     /// The announcement counts until [`crate::limits::LEASE_LIFE`] from now. What is in `gone` is not a
-    /// file of its group any more, or never was one that this user may share.
+    /// file of its group any more, or never was one that this user may share; for what is in `left_out` there
+    /// was no room. Neither is kept, and `held` is the digest of all that is.
     Announced {
         time: Option<Timestamp>,
         gone: Vec<(GroupName, FileName)>,
+        left_out: Vec<(GroupName, FileName)>,
+        held: SetDigest,
     },
-    /// Holders, at most [`crate::limits::HOLDERS_SAMPLE_MAX`]; if there are none, when there last was one.
+    /// Holders other than the one who asks, at most [`crate::limits::HOLDERS_SAMPLE_MAX`]; if there are none,
+    /// when there last was one; and what all of them have together.
     Holders {
         holders: Vec<Holder>,
         last_seen: Option<Timestamp>,
+        availability: Availability,
     },
     /// How the ring is.
     Ring(RingStatus),
@@ -319,51 +323,6 @@ pub struct FileSummary {
     pub holders_online: u32,
     /// How many peers promised to keep the whole of it, online or not; counted up to 32.
     pub sharers: u32,
-}
-
-/// Where a peer can be reached, and what it holds, whole or since the last time.
-///
-/// A set that does not fit in one announcement is sent in several: the first with `anew`, which drops
-/// what was known, and the others without.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Announcement {
-    /// Higher than in any announcement of this peer before it, to whichever tracker; an older one changes
-    /// nothing. At most [`ANNOUNCEMENT_NUMBER_MAX`].
-    pub(crate) number: u64,
-    /// At most [`ANNOUNCED_ADDRS_MAX`].
-    pub(crate) addrs: Vec<SocketAddr>,
-    /// Whether what was announced before is dropped.
-    pub(crate) anew: bool,
-    /// At most [`crate::limits::ANNOUNCED_SWARMS_MAX`] a time.
-    pub(crate) swarms: Vec<SwarmEntry>,
-}
-
-/// What a peer holds of one file.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SwarmEntry {
-    pub(crate) group: GroupName,
-    pub(crate) name: FileName,
-    pub(crate) id: FileId,
-    pub(crate) holding: Holding,
-}
-
-/// How much of a file a peer holds.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Holding {
-    /// Nothing any more.
-    Nothing,
-    /// All of it.
-    Complete,
-    /// The chunks whose bits are set, as [`crate::content::Bitfield::to_bytes`] gives them.
-    Partial(Vec<u8>),
-}
-
-/// A peer that holds (part of) a file and is online.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Holder {
-    pub(crate) peer: PeerId,
-    pub(crate) addrs: Vec<SocketAddr>,
-    pub(crate) holding: Holding,
 }
 
 /// Why a tracker did not do what it was asked. Nothing was changed, but where it says so.
@@ -651,18 +610,5 @@ impl Welcome {
             ..
         } = self.certificate.open_as_own_ring().ok()?;
         (of_peer == peer).then_some((ring, token_key))
-    }
-}
-
-impl Announcement {
-    /// Whether it keeps its bounds.
-    pub(crate) fn is_within_bounds(&self) -> bool {
-        self.number <= ANNOUNCEMENT_NUMBER_MAX
-            && self.addrs.len() <= ANNOUNCED_ADDRS_MAX
-            && self.swarms.len() <= ANNOUNCED_SWARMS_MAX
-            && self.swarms.iter().all(|entry| match &entry.holding {
-                Holding::Nothing | Holding::Complete => true,
-                Holding::Partial(bits) => bits.len() <= ANNOUNCED_BITFIELD_BYTES_MAX,
-            })
     }
 }

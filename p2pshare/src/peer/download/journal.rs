@@ -362,6 +362,8 @@ fn shown(row: DownloadRow) -> DownloadStatus {
             resumed_bytes: 0,
             total_bytes: size,
             peers: 0,
+            out_of_reach: 0,
+            stall: None,
             left: Vec::new(),
         },
     }

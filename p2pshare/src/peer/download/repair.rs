@@ -57,9 +57,9 @@ impl Repair {
             let (group, name) = (job.group, job.name);
             return Err(Refusal::FileReplaced { group, name }.into());
         }
-        let holders = match self.only_length {
-            true => Vec::new(),
-            false => job.look_for_holders(&file).await?,
+        let look = match self.only_length {
+            true => None,
+            false => Some(job.look_for_holders(&file).await?),
         };
         let open = move || Partial::open_in_place(&dest, layout, reserved);
         let partial = blocking(open).await??;
@@ -70,7 +70,7 @@ impl Repair {
             had: self.claimed,
             row: None,
         };
-        let (_, _, serving) = job.fill(&mut prepared, holders, Instant::now()).await?;
+        let (_, _, serving) = job.fill(&mut prepared, look, Instant::now()).await?;
         job.progress
             .send_modify(|progress| progress.state = DownloadState::Finishing);
         let synced = blocking(move || {

@@ -27,21 +27,24 @@ use super::{
     partial::{Known, Partial, Write, Written},
     source::{Shared, SourceEnd},
     sources::Sources,
+    stall::Quiet,
 };
 use crate::{
     content::{Bitfield, ChunkIndex, Digest, Layout, PageIndex},
     identity::{FileName, GroupName, PeerId},
-    limits::{GRANT_LOOK, HOLDERS_REFRESH, NO_SOURCE_PATIENCE, SOURCES_MAX},
+    limits::{
+        GRANT_LOOK, HOLDERS_REFRESH, NO_SOURCE_PATIENCE, SOURCES_MAX, STALL_LOOK, STALL_PATIENCE,
+    },
     peer::{
         error::{DownloadError, SessionError},
         file::{BufferPool, Source},
         library::{Found, path_bytes},
         ongoing::Serving,
-        picker::{Picker, SourceId},
+        picker::{Order, Picker, SourceId},
         session::Session,
     },
     time::Timestamp,
-    wire::tracker::{FileSummary, Holder, Holding, Request, Response},
+    wire::tracker::{Availability, FileSummary, Holder, Holding, Request, Response},
 };
 
 /// A download that is about to run.
@@ -56,8 +59,14 @@ pub(super) struct Job {
     pub(super) cancel: CancellationToken,
 }
 
-/// Who holds a file, and when somebody was seen last who did.
-type Holders = (Vec<Holder>, Option<Timestamp>);
+/// What the trackers say of who holds a file.
+pub(super) struct Look {
+    holders: Vec<Holder>,
+    /// When there last was one, if there is none.
+    last_seen: Option<Timestamp>,
+    /// What all of them have, of whom `holders` are some.
+    availability: Availability,
+}
 
 /// What the job has found out: the file, and the partial file with what is right in it.
 pub(super) struct Prepared {
@@ -89,6 +98,7 @@ impl Job {
         };
         self.progress.send_modify(|progress| {
             progress.peers = 0;
+            progress.stall = None;
             progress.state = match &outcome {
                 Ok(_) => DownloadState::Complete,
                 Err(DownloadError::Cancelled) => DownloadState::Stopped,
@@ -116,7 +126,8 @@ impl Job {
         }
         let first_look = self.look_for_holders(&file).await?;
         let mut prepared = self.prepare(file, layout, reserved).await?;
-        let (resumed, shared, serving) = self.fill(&mut prepared, first_look, started).await?;
+        let (resumed, shared, serving) =
+            self.fill(&mut prepared, Some(first_look), started).await?;
         self.progress
             .send_modify(|progress| progress.state = DownloadState::Finishing);
         let file = self.put_in_place(prepared).await?;
@@ -132,7 +143,7 @@ impl Job {
     pub(super) async fn fill(
         &self,
         prepared: &mut Prepared,
-        first_look: Vec<Holder>,
+        first_look: Option<Look>,
         began: Instant,
     ) -> Result<(Bitfield, Arc<Shared>, Serving), DownloadError> {
         let layout = prepared.layout;
@@ -147,16 +158,21 @@ impl Job {
             grants: self.session.peer().grants().clone(),
             group: self.group.clone(),
             pages,
-            picker: Mutex::new(Picker::new(layout, Bitfield::new(layout.chunk_count()))),
+            picker: Mutex::new(self.picker(layout, Bitfield::new(layout.chunk_count()))),
             began,
             news: watch::Sender::new(()),
             writes,
+            intake: self.session.peer().intake().clone(),
+            received_bytes: AtomicU64::new(0),
+            unwritten: AtomicU64::new(0),
             duplicate_bytes: AtomicU64::new(0),
+            standings: Mutex::default(),
         });
-        let resumed = self.verify_claims(prepared, &shared, &first_look).await?;
+        let holders = first_look.as_ref().map_or(&[][..], |look| &look.holders);
+        let resumed = self.verify_claims(prepared, &shared, holders).await?;
         self.claim(prepared, &resumed).await?;
         prepared.had = resumed.clone();
-        shared.pick(|picker, _| *picker = Picker::new(layout, resumed.clone()));
+        shared.pick(|picker, _| *picker = self.picker(layout, resumed.clone()));
         self.note_resumed(layout, &resumed);
         let peer = self.session.peer();
         let of = (
@@ -169,6 +185,15 @@ impl Job {
         self.collect(prepared, &shared, &serving, written, first_look)
             .await?;
         Ok((resumed, shared, serving))
+    }
+
+    /// A picker of what is missing.
+    fn picker(&self, layout: Layout, had: Bitfield) -> Picker {
+        let order = match self.options.in_order {
+            true => Order::OfTheFile,
+            false => Order::RarestFirst,
+        };
+        Picker::new(layout, had, order, rand::random())
     }
 
     pub(super) async fn find(&self) -> Result<FileSummary, DownloadError> {
@@ -304,7 +329,7 @@ impl Job {
         shared: &Arc<Shared>,
         serving: &Serving,
         mut written: mpsc::Receiver<Written>,
-        first_look: Vec<Holder>,
+        first_look: Option<Look>,
     ) -> Result<(), DownloadError> {
         if shared.pick(|picker, _| picker.is_complete()) {
             return Ok(());
@@ -317,7 +342,9 @@ impl Job {
         }
         let (joined, joins) = mpsc::channel(SOURCES_MAX);
         let mut sources = Sources::new(shared.clone(), joined);
-        sources.start(first_look);
+        if let Some(look) = first_look {
+            self.start(&mut sources, look);
+        }
         self.show_sources(&sources, false);
         let collected = tokio::select! {
             collected = self.drain(prepared, &mut sources, serving, written, joins) => collected,
@@ -343,6 +370,8 @@ impl Job {
         // Others who began at the same moment are soon to be seen.
         refresh.reset_after(Duration::from_secs(1));
         let mut idle_since = Some(Instant::now());
+        let (mut quiet, mut looks) = (Quiet::default(), interval(STALL_LOOK));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -377,16 +406,32 @@ impl Job {
                     idle_since = still_idle(&shared, idle_since);
                     self.take_on(found, sources, idle_since)?;
                 }
+                _ = looks.tick() => self.look_for_stall(sources, &mut quiet),
                 _ = refresh.tick() => {
                     idle_since = still_idle(&shared, idle_since);
                     self.show_sources(sources, idle_since.is_some());
                     // The tracker may take its time, and the chunks do not wait for it.
                     if look.is_empty() {
-                        look.spawn(self.holders(&prepared.file));
+                        look.spawn(self.look(&prepared.file));
                     }
                 }
             }
         }
+    }
+
+    /// Says why nothing comes, as soon as nothing came for a while.
+    fn look_for_stall(&self, sources: &Sources, quiet: &mut Quiet) {
+        let shared = sources.shared();
+        let received = shared.received_bytes.load(Ordering::Relaxed);
+        let quiet = quiet.note(received, shared.began.elapsed());
+        let stall = match quiet < STALL_PATIENCE {
+            true => None,
+            false => sources.facts(quiet).stall(),
+        };
+        self.progress.send_if_modified(|progress| {
+            let before = std::mem::replace(&mut progress.stall, stall);
+            before != progress.stall
+        });
     }
 
     /// Journals the chunks of these pages that were written.
@@ -409,24 +454,37 @@ impl Job {
         Ok(())
     }
 
+    /// Takes on new sources, of whom the trackers tell, and notes what all that are online have.
+    fn start(&self, sources: &mut Sources, look: Look) {
+        let availability = &look.availability;
+        let counts: Vec<u16> = availability.parts.iter().map(|&n| n.into()).collect();
+        let out_of_reach = sources.shared().pick(|picker, _| {
+            picker.note_availability(&counts);
+            availability.out_of_reach(picker.had())
+        });
+        self.progress
+            .send_modify(|progress| progress.out_of_reach = out_of_reach);
+        sources.start(look.holders);
+    }
+
     /// Takes on new sources, or gives up when nothing has come for too long.
     fn take_on(
         &self,
-        holders: Result<Holders, SessionError>,
+        look: Result<Look, SessionError>,
         sources: &mut Sources,
         idle_since: Option<Instant>,
     ) -> Result<(), DownloadError> {
         let tired = idle_since.is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
-        let hopeless = holders
+        let hopeless = look
             .as_ref()
-            .is_ok_and(|(holders, _)| sources.is_hopeless(holders));
+            .is_ok_and(|look| sources.is_hopeless(&look.holders));
         if (tired || hopeless) && !self.options.wait {
-            return Err(self.give_up(sources, holders?));
+            return Err(self.give_up(sources, look?));
         }
-        match holders {
-            Ok((holders, _)) => sources.start(holders),
+        match look {
+            Ok(look) => self.start(sources, look),
             // The trackers may be down while the peers are not.
-            Err(error) if error.is_transient() => {}
+            Err(error) if error.is_transient() => sources.not_answered(),
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -452,6 +510,7 @@ impl Job {
         chunk: ChunkIndex,
     ) -> PageIndex {
         let bytes = layout.chunk_len(chunk);
+        shared.unwritten.fetch_sub(1, Ordering::Relaxed);
         if shared.pick(|picker, _| picker.have(chunk)) {
             serving.add(chunk);
             self.progress
@@ -503,7 +562,10 @@ impl Job {
         });
     }
 
-    fn give_up(&self, sources: &Sources, (holders, last_seen): Holders) -> DownloadError {
+    fn give_up(&self, sources: &Sources, look: Look) -> DownloadError {
+        let Look {
+            holders, last_seen, ..
+        } = look;
         let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
         if !holders.is_empty() && holders.iter().all(is_part) {
             return DownloadError::NotAllOnline {
@@ -524,16 +586,13 @@ impl Job {
 
     /// The first look for holders, which has to find some, unless the download is to wait or the file is
     /// here.
-    pub(super) async fn look_for_holders(
-        &self,
-        file: &FileSummary,
-    ) -> Result<Vec<Holder>, DownloadError> {
-        let (holders, last_seen) = self.holders(file).await?;
+    pub(super) async fn look_for_holders(&self, file: &FileSummary) -> Result<Look, DownloadError> {
+        let look = self.look(file).await?;
         let here = self.session.peer().library().find(&self.group, file.id);
-        if holders.is_empty() && !self.options.wait && here.is_none() {
-            return Err(self.nobody(last_seen));
+        if look.holders.is_empty() && !self.options.wait && here.is_none() {
+            return Err(self.nobody(look.last_seen));
         }
-        Ok(holders)
+        Ok(look)
     }
 
     fn nobody(&self, last_seen: Option<Timestamp>) -> DownloadError {
@@ -544,18 +603,17 @@ impl Job {
     }
 
     /// Asks who holds the file.
-    fn holders(
-        &self,
-        file: &FileSummary,
-    ) -> impl Future<Output = Result<Holders, SessionError>> + use<> {
+    fn look(&self, file: &FileSummary) -> impl Future<Output = Result<Look, SessionError>> + use<> {
         let session = self.session.clone();
-        let request = Request::Holders {
-            group: self.group.clone(),
-            name: file.name.clone(),
-        };
+        let (group, name, size) = (self.group.clone(), file.name.clone(), file.size);
         async move {
-            match session.ask(request).await? {
-                Response::Holders { holders, last_seen } => Ok((holders, last_seen)),
+            let (holders, last_seen, availability) = session.holders(group, name).await?;
+            match Layout::new(size) {
+                Ok(layout) if availability.is_of(layout.chunk_count()) => Ok(Look {
+                    holders,
+                    last_seen,
+                    availability,
+                }),
                 _ => Err(SessionError::Protocol),
             }
         }
@@ -580,10 +638,10 @@ impl Job {
             return Ok(false);
         };
         let (source, pool) = (Arc::new(source), BufferPool::default());
-        let all = Bitfield::full(layout.chunk_count());
+        shared.pick(|picker, _| picker.join(OWN, Bitfield::full(layout.chunk_count())));
         loop {
-            let picked = shared.pick(|picker, now| picker.pick(OWN, &all, now));
-            let Some(chunk) = picked else {
+            let Some(chunk) = shared.pick(|picker, now| picker.pick(OWN, now)) else {
+                shared.pick(|picker, _| picker.leave(OWN));
                 return Ok(shared.pick(|picker, _| picker.is_complete()));
             };
             let page = layout.page_of(chunk);
@@ -608,6 +666,7 @@ impl Job {
                 chunk,
                 pieces: vec![right],
             };
+            shared.unwritten.fetch_add(1, Ordering::Relaxed);
             let sent = shared.writes.send(write).await;
             let done = written.recv().await;
             let page = match (sent, done) {
@@ -643,7 +702,8 @@ impl Job {
 
 /// Since when nothing is expected of any source, if it is so: sources from which nothing comes are none.
 fn still_idle(shared: &Shared, since: Option<Instant>) -> Option<Instant> {
-    let idle = shared.pick(|picker, _| picker.is_idle());
+    // Nor is it for want of a source that nothing is asked for if there is no room in the limit.
+    let idle = shared.pick(|picker, _| picker.is_idle()) && shared.intake.limiting().is_none();
     idle.then(|| since.unwrap_or_else(Instant::now))
 }
 

@@ -3,9 +3,9 @@
 //! digest is the one that the file id commits to.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,11 +23,12 @@ use crate::{
     content::{Bitfield, ChunkIndex, Hasher, PageIndex},
     identity::{GroupName, PeerId},
     limits::{
-        CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, IDLE_SOURCE_LOOK, OUTRUN_PATIENCE,
-        PEER_ANSWER_TIMEOUT, SOURCE_IDLE_MAX, SOURCE_SILENCE_MAX,
+        BROKEN_WORDS_MAX, CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, IDLE_SOURCE_LOOK, OUTRUN_PATIENCE,
+        PEER_ANSWER_TIMEOUT, SEED_WAIT_MAX, SOURCE_IDLE_MAX, SOURCE_SILENCE_MAX, TURN_WORTH,
     },
     peer::{
         grants::{Grants, HeldGrant},
+        intake::Intake,
         picker::{Picker, SourceId},
     },
     store::StoreError,
@@ -56,8 +57,27 @@ pub(super) struct Shared {
     /// Told when the picker has news for the sources.
     pub(super) news: watch::Sender<()>,
     pub(super) writes: mpsc::Sender<Write>,
+    /// How much may be asked for, over all downloads.
+    pub(super) intake: Intake,
+    /// Bytes of chunks that came.
+    pub(super) received_bytes: AtomicU64,
+    /// Chunks that are right and not written yet.
+    pub(super) unwritten: AtomicU64,
     /// Bytes of chunks that came in vain.
     pub(super) duplicate_bytes: AtomicU64,
+    /// How far it is with each source.
+    pub(super) standings: Mutex<BTreeMap<SourceId, Standing>>,
+}
+
+/// How far it is with a source.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    /// It is being connected.
+    Connecting,
+    /// It is busy, and this peer waits for a place.
+    Queued,
+    /// Chunks can come.
+    Open,
 }
 
 /// Why no more chunks come from a source.
@@ -72,12 +92,21 @@ pub(super) enum SourceEnd {
     /// It refuses.
     #[error(transparent)]
     Refused(#[from] PeerRefusal),
+    /// Others wait for the place there.
+    #[error("others wait for the place")]
+    TurnOver,
     /// It went silent, or is so slow that it might as well be.
     #[error("nothing, or next to nothing, comes from it")]
     Silent,
     /// Another was sooner with the chunk that it was about to give.
     #[error("another was faster")]
     Outrun,
+    /// It said that it has chunks, and lacks them when it is asked for them: what it says is worth nothing.
+    #[error("it lacks chunk {index}, which it said it has")]
+    Lacking { index: u32 },
+    /// Its place is another's, as the least came from it.
+    #[error("others give more")]
+    Retired,
     /// What it sent is not the chunk that was asked for. It gets no second chance.
     #[error("it sent a bad chunk {index}")]
     BadChunk { index: u32 },
@@ -115,7 +144,7 @@ impl SourceEnd {
 
     /// Whether it is to be shown that the peer was dropped: it did not just go, or have nothing more.
     pub(super) const fn is_dropped(&self) -> bool {
-        self.is_final() || matches!(self, Self::Silent)
+        self.is_final() || matches!(self, Self::Silent | Self::Lacking { .. })
     }
 
     const fn code(&self) -> Option<CloseCode> {
@@ -129,9 +158,12 @@ impl SourceEnd {
 
 impl From<ReceiveError> for SourceEnd {
     fn from(error: ReceiveError) -> Self {
-        match CloseCode::for_fault(&error) {
-            Some(code) => Self::Protocol(code),
-            None => Self::Broken(error),
+        match (CloseCode::for_fault(&error), &error) {
+            (Some(code), _) => Self::Protocol(code),
+            (_, ReceiveError::Reset(code)) if code.known() == Some(CloseCode::TooManyRequests) => {
+                Self::TurnOver
+            }
+            _ => Self::Broken(error),
         }
     }
 }
@@ -173,16 +205,26 @@ impl Shared {
             shared: &self,
             source,
         };
+        self.stands(source, Standing::Connecting);
         let connection = match self.connect(&holder).await {
             Ok(connection) => connection,
             Err(end) => return end,
         };
-        let end = match self.open(&connection, source).await {
-            Ok(feed) => {
-                let _ = joined.send(holder.peer).await;
-                feed.run().await
+        let end = loop {
+            let began = Instant::now();
+            let end = match self.open(&connection, source).await {
+                Ok(feed) => {
+                    self.stands(source, Standing::Open);
+                    let _ = joined.send(holder.peer).await;
+                    feed.run().await
+                }
+                Err(end) => end,
+            };
+            // What was asked for goes to others while this one waits again.
+            self.pick(|picker, _| picker.leave(source));
+            if !matches!(end, SourceEnd::TurnOver) || began.elapsed() < TURN_WORTH {
+                break end;
             }
-            Err(end) => end,
         };
         if let Some(code) = end.code() {
             connection.close(code);
@@ -224,10 +266,16 @@ impl Shared {
             .await
             .map_err(|lost| SourceEnd::Broken(lost.into()))?;
         send.send(&open).await?;
-        let answer = timeout(PEER_ANSWER_TIMEOUT, receive.receive::<SwarmAnswer>()).await;
+        let mut answer = timeout(PEER_ANSWER_TIMEOUT, receive.receive::<SwarmAnswer>()).await;
+        if matches!(answer, Ok(Ok(SwarmAnswer::Waits))) {
+            self.stands(source, Standing::Queued);
+            let patience = SEED_WAIT_MAX + PEER_ANSWER_TIMEOUT;
+            answer = timeout(patience, receive.receive::<SwarmAnswer>()).await;
+        }
         let holding = match answer.map_err(|_| SourceEnd::Silent)?? {
             SwarmAnswer::Opened { holding } => holding,
             SwarmAnswer::Refused(refusal) => return Err(refusal.into()),
+            SwarmAnswer::Waits => return Err(SourceEnd::NONSENSE),
         };
         let count = self.pages.layout().chunk_count();
         let grows = matches!(holding, Holding::Partial(_));
@@ -238,13 +286,13 @@ impl Shared {
                 Bitfield::from_bytes(count, &bits).map_err(|_| SourceEnd::NONSENSE)?
             }
         };
+        self.pick(|picker, _| picker.join(source, holds));
         Ok(Feed {
             shared: self,
             connection,
             source,
             send,
             incoming: Incoming::new(receive),
-            holds,
             grows,
             asked: VecDeque::new(),
             cancelled: Vec::new(),
@@ -252,6 +300,9 @@ impl Shared {
             due: Instant::now() + CHUNK_DEADLINE,
             outrun: false,
             useless_since: None,
+            broken_words: 0,
+            lacked: 0,
+            held_back: false,
             grant_serial: grant.serial,
         })
     }
@@ -265,6 +316,16 @@ impl Shared {
                 minted.map_err(SourceEnd::NoGrant)
             }
         }
+    }
+
+    fn stands(&self, source: SourceId, standing: Standing) {
+        self.standings().insert(source, standing);
+    }
+
+    /// How far it is with each source.
+    pub(super) fn standings(&self) -> MutexGuard<'_, BTreeMap<SourceId, Standing>> {
+        let standings = self.standings.lock();
+        standings.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Consults the picker, and tells all sources what came about by it.
@@ -287,6 +348,7 @@ struct GiveBack<'a> {
 impl Drop for GiveBack<'_> {
     fn drop(&mut self) {
         self.shared.pick(|picker, _| picker.leave(self.source));
+        self.shared.standings().remove(&self.source);
     }
 }
 
@@ -311,7 +373,6 @@ struct Feed<'a> {
     source: SourceId,
     send: SendStream,
     incoming: Incoming,
-    holds: Bitfield,
     /// Whether it is downloading as well, so that it will hold more.
     grows: bool,
     /// Asked for and not answered, in order.
@@ -326,8 +387,23 @@ struct Feed<'a> {
     outrun: bool,
     /// Since when it has had nothing that is missing.
     useless_since: Option<Instant>,
+    /// By how many the chunks that it said it has and lacks are more than those that it gave, none counted as less.
+    broken_words: u32,
+    /// The last of them.
+    lacked: u32,
+    /// Whether it would have been asked for more, had there been room in the limit.
+    held_back: bool,
     /// Which grant the peer saw last.
     grant_serial: u64,
+}
+
+impl Drop for Feed<'_> {
+    fn drop(&mut self) {
+        // The first one may have come in part.
+        for &chunk in self.asked.iter().skip(1) {
+            self.shared.intake.give_back(self.bytes_of(chunk));
+        }
+    }
 }
 
 impl Feed<'_> {
@@ -343,7 +419,24 @@ impl Feed<'_> {
     async fn step(&mut self) -> Result<(), SourceEnd> {
         self.renew_grant().await?;
         self.cancel_unwanted(false).await?;
-        while let Some(chunk) = self.pick()? {
+        self.ask().await?;
+        match self.asked.is_empty() {
+            true => self.idle().await,
+            false => self.take_answer().await,
+        }
+    }
+
+    /// Asks for as much as the picker wants, and the limit has room for.
+    async fn ask(&mut self) -> Result<(), SourceEnd> {
+        loop {
+            self.held_back = self.shared.intake.limiting().is_some();
+            if self.held_back {
+                return Ok(());
+            }
+            let Some(chunk) = self.pick()? else {
+                return Ok(());
+            };
+            self.shared.intake.take(self.bytes_of(chunk));
             if self.asked.is_empty() {
                 self.await_next();
             }
@@ -352,35 +445,46 @@ impl Feed<'_> {
             let index = chunk.get();
             self.send.send(&SwarmRequest::Chunk { index }).await?;
         }
-        match self.asked.is_empty() {
-            true => self.idle().await,
-            false => self.take_answer().await,
-        }
+    }
+
+    fn bytes_of(&self, chunk: ChunkIndex) -> u32 {
+        self.shared.pages.layout().chunk_len(chunk)
     }
 
     fn pick(&self) -> Result<Option<ChunkIndex>, SourceEnd> {
+        let round_trip = self.connection.round_trip();
         self.shared.pick(|picker, now| match picker.is_complete() {
             true => Err(SourceEnd::Over),
-            false => Ok(picker.pick(self.source, &self.holds, now)),
+            false => {
+                picker.note_round_trip(self.source, round_trip);
+                Ok(picker.pick(self.source, now))
+            }
         })
     }
 
     /// All that is missing was asked of others, who may fail or become slow, or is not held here.
     async fn idle(&mut self) -> Result<(), SourceEnd> {
         let now = Instant::now();
-        let needed = self.shared.pick(|picker, _| picker.needed_of(&self.holds));
-        if needed > 0 {
+        if self.shared.pick(|picker, _| picker.is_retired(self.source)) {
+            return Err(SourceEnd::Retired);
+        }
+        if self.shared.pick(|picker, _| picker.is_needed(self.source)) {
             self.useless_since = None;
         } else if !self.grows || now - *self.useless_since.get_or_insert(now) >= SOURCE_IDLE_MAX {
-            return Err(SourceEnd::Exhausted);
+            return Err(match self.broken_words {
+                0 => SourceEnd::Exhausted,
+                _ => SourceEnd::Lacking { index: self.lacked },
+            });
         }
         self.incoming.heard = now;
         tokio::select! {
             part = self.incoming.part() => match part? {
                 ChunkPart::Header(ChunkHeader::Have { index }) => self.learn(index),
+                ChunkPart::Header(ChunkHeader::TurnOver) => Err(SourceEnd::TurnOver),
                 _ => Err(SourceEnd::NONSENSE),
             },
             _ = self.news.changed() => Ok(()),
+            () = self.shared.intake.room(), if self.held_back => Ok(()),
             () = sleep(IDLE_SOURCE_LOOK) => Ok(()),
         }
     }
@@ -401,13 +505,21 @@ impl Feed<'_> {
                 if index == chunk.get() && length == layout.chunk_len(chunk) =>
             {
                 self.take_chunk(chunk, length).await?;
+                self.broken_words = self.broken_words.saturating_sub(1);
             }
+            ChunkHeader::TurnOver => return Err(SourceEnd::TurnOver),
             ChunkHeader::Lacking { index } if index == chunk.get() => {
-                self.holds.clear(index);
+                self.shared.intake.give_back(self.bytes_of(chunk));
                 self.shared
-                    .pick(|picker, now| picker.refuse(self.source, chunk, now));
+                    .pick(|picker, now| picker.lack(self.source, chunk, now));
+                self.broken_words += 1;
+                self.lacked = index;
+                if self.broken_words >= BROKEN_WORDS_MAX {
+                    return Err(SourceEnd::Lacking { index });
+                }
             }
             ChunkHeader::Cancelled { index } if index == chunk.get() && was_cancelled => {
+                self.shared.intake.give_back(self.bytes_of(chunk));
                 self.shared
                     .pick(|picker, now| picker.refuse(self.source, chunk, now));
             }
@@ -430,6 +542,9 @@ impl Feed<'_> {
             };
             hasher.update(&piece);
             loose.bytes += piece.len() as u64;
+            shared
+                .received_bytes
+                .fetch_add(piece.len() as u64, Ordering::Relaxed);
             pieces.push(piece);
         }
         let expected = match shared.pages.digest(chunk) {
@@ -444,6 +559,7 @@ impl Feed<'_> {
         }
         if shared.pick(|picker, now| picker.deliver(self.source, chunk, now)) {
             loose.bytes = 0;
+            shared.unwritten.fetch_add(1, Ordering::Relaxed);
             let sent = shared.writes.send(Write { chunk, pieces }).await;
             sent.map_err(|_| SourceEnd::Over)?;
         }
@@ -458,6 +574,7 @@ impl Feed<'_> {
                 biased;
                 part = self.incoming.part() => return part,
                 _ = self.news.changed() => {}
+                () = self.shared.intake.room(), if self.held_back => self.ask().await?,
                 () = sleep_until(self.due) => return Err(match self.outrun {
                     true => SourceEnd::Outrun,
                     false => SourceEnd::Silent,
@@ -475,9 +592,12 @@ impl Feed<'_> {
         self.outrun = false;
     }
 
-    /// The holder has got a chunk.
-    fn learn(&mut self, index: u32) -> Result<(), SourceEnd> {
-        match self.grows && self.holds.set(index) {
+    /// The holder has got a chunk, or has given it to another.
+    fn learn(&self, index: u32) -> Result<(), SourceEnd> {
+        match self
+            .shared
+            .pick(|picker, _| picker.learn(self.source, index))
+        {
             true => Ok(()),
             false => Err(SourceEnd::NONSENSE),
         }

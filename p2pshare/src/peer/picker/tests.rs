@@ -1,17 +1,23 @@
 //! Sources that are fast, slow, stuck and gone, and what each is asked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{CHUNK_WINDOW, CHUNK_WINDOW_FIRST};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
+/// What is asked of whom is easier to follow in the order of the file; rarity has tests of its own.
 fn picker(chunks: u32) -> Picker {
+    ordered(chunks, Order::OfTheFile, 1)
+}
+
+fn ordered(chunks: u32, order: Order, seed: u64) -> Picker {
     let layout = Layout::new(u64::from(chunks) * u64::from(CHUNK_SIZE)).unwrap();
-    Picker::new(layout, Bitfield::new(chunks))
+    Picker::new(layout, Bitfield::new(chunks), order, seed)
 }
 
 fn all(picker: &Picker) -> Bitfield {
@@ -26,12 +32,21 @@ fn only(picker: &Picker, indexes: &[u32]) -> Bitfield {
     only
 }
 
-/// All that a source is asked for at that moment.
+/// All that a source, which holds everything if nothing else was said, is asked for at that moment.
 fn ask(picker: &mut Picker, source: SourceId, now: Duration) -> Vec<u32> {
-    let all = all(picker);
-    std::iter::from_fn(|| picker.pick(source, &all, now))
+    joined(picker, source);
+    std::iter::from_fn(|| picker.pick(source, now))
         .map(ChunkIndex::get)
         .collect()
+}
+
+fn joined(picker: &mut Picker, source: SourceId) {
+    if !picker.sources.contains_key(&source) {
+        let all = all(picker);
+        picker.join(source, all);
+        // With the slack of the window this is a second of its pace.
+        picker.note_round_trip(source, MILLISECOND * 492);
+    }
 }
 
 fn deliver(picker: &mut Picker, source: SourceId, index: u32, now: Duration) -> bool {
@@ -51,9 +66,9 @@ fn give(
     mut now: Duration,
     time: Duration,
 ) -> Duration {
-    let all = all(picker);
+    joined(picker, source);
     for _ in 0..chunks {
-        let chunk = picker.pick(source, &all, now).unwrap();
+        let chunk = picker.pick(source, now).unwrap();
         now += time;
         assert!(deliver(picker, source, chunk.get(), now));
     }
@@ -84,43 +99,49 @@ fn each_chunk_is_asked_for_once_and_what_fails_again() {
 fn nobody_is_asked_for_what_it_does_not_hold() {
     let mut picker = picker(4);
     let second = only(&picker, &[2]);
-    let chunk = picker.pick(1, &second, SECOND).unwrap();
-    assert_eq!(chunk.get(), 2);
-    assert_eq!(picker.pick(1, &second, SECOND), None);
+    picker.join(1, second);
+    assert_eq!(ask(&mut picker, 1, SECOND), [2]);
     assert_eq!(ask(&mut picker, 2, SECOND), [0, 1, 3]);
 }
 
 #[test]
-fn the_sweep_goes_over_the_end_to_where_it_began() {
-    let mut picker = picker(5);
-    let second = only(&picker, &[1]);
-    assert!(picker.pick(1, &second, SECOND).is_some());
-    // The third that is missing.
-    picker.diverge(4 + 2);
-    assert_eq!(ask(&mut picker, 1, SECOND), [3, 4, 0]);
-    assert_eq!(ask(&mut picker, 2, SECOND), [2]);
-    picker.diverge(9);
-    assert_eq!(ask(&mut picker, 3, SECOND), [0; 0]);
-}
-
-#[test]
-fn a_source_is_asked_for_what_it_gives_in_two_seconds() {
+fn a_source_is_asked_for_what_is_under_way_on_its_path() {
     let mut picker = picker(1000);
     assert_eq!(
         ask(&mut picker, 1, Duration::ZERO).len(),
         CHUNK_WINDOW_FIRST
     );
     picker.leave(1);
-    for (time, window) in [
-        (MILLISECOND, CHUNK_WINDOW),
-        (SECOND / 4, 8),
-        (SECOND, 2),
-        (SECOND * 9, 1),
+    for (time, round_trip, window) in [
+        (MILLISECOND / 2, MILLISECOND, CHUNK_WINDOW),
+        (MILLISECOND * 4, MILLISECOND, 6),
+        (MILLISECOND * 4, MILLISECOND * 42, 26),
+        (SECOND / 4, MILLISECOND * 42, 2),
+        // It idles for less than a sixteenth of its time.
+        (SECOND * 2, MILLISECOND * 42, 1),
     ] {
+        joined(&mut picker, 2);
+        picker.note_round_trip(2, round_trip);
+        picker.note_round_trip(2, round_trip * 9);
         let now = give(&mut picker, 2, 20, SECOND, time);
         assert_eq!(ask(&mut picker, 2, now).len(), window, "{time:?}");
         picker.leave(2);
     }
+}
+
+#[test]
+fn the_window_follows_the_pace() {
+    let mut picker = picker(1000);
+    joined(&mut picker, 1);
+    picker.note_round_trip(1, MILLISECOND * 100);
+    let mut windows = Vec::new();
+    let mut now = SECOND;
+    for time in [20, 20, 20, 200, 20] {
+        now = give(&mut picker, 1, 20, now, MILLISECOND * time);
+        windows.push(picker.sources[&1].window());
+    }
+    // The path lost packets for a while.
+    assert_eq!(windows, [12, 12, 12, 3, 12]);
 }
 
 #[test]
@@ -137,7 +158,7 @@ fn the_last_chunks_are_left_to_those_who_are_faster() {
     );
     // Unless they are gone, or do not have them.
     picker.leave(1);
-    assert_eq!(ask(&mut picker, 2, now), [41]);
+    assert_eq!(ask(&mut picker, 2, now), [41, 42]);
 }
 
 #[test]
@@ -169,7 +190,7 @@ fn equals_take_nothing_from_each_other() {
     let mut picker = picker(100);
     let now = give(&mut picker, 1, 42, Duration::ZERO, MILLISECOND * 50);
     let now = give(&mut picker, 2, 42, now, MILLISECOND * 50);
-    assert_eq!(ask(&mut picker, 1, now).len(), CHUNK_WINDOW);
+    assert_eq!(ask(&mut picker, 1, now).len(), 16);
     for late in 0..70 {
         assert_eq!(ask(&mut picker, 2, now + MILLISECOND * late), [0; 0]);
     }
@@ -229,16 +250,157 @@ fn what_was_taken_over_is_not_lost_with_whoever_took_it() {
     assert_eq!(ask(&mut picker, 3, SECOND * 3), [199]);
 }
 
+#[test]
+fn what_the_fewest_have_is_asked_for_first() {
+    let mut picker = ordered(4, Order::RarestFirst, 1);
+    for (source, holds) in [(1, &[0, 1, 2][..]), (2, &[1, 2]), (3, &[2])] {
+        let holds = only(&picker, holds);
+        picker.join(source, holds);
+    }
+    let order = |picker: &mut Picker| ask(picker, 9, SECOND);
+    assert_eq!(order(&mut picker), [3, 0, 1, 2]);
+    picker.leave(9);
+    // They get more, and give what they had to others.
+    for (source, index) in [(1, 3), (2, 3), (3, 3), (1, 0), (2, 0), (2, 0)] {
+        assert!(picker.learn(source, index));
+    }
+    assert!(!picker.learn(1, 0), "it said so before");
+    assert!(!picker.learn(1, 4), "there is none");
+    assert_eq!(order(&mut picker), [1, 2, 3, 0]);
+    picker.leave(9);
+    // What the tracker knows counts for those who are not connected.
+    picker.note_availability(&[3, 50, 3, 3]);
+    assert_eq!(order(&mut picker), [2, 3, 0, 1]);
+    picker.leave(9);
+    picker.note_availability(&[1; 3]);
+    for source in 1..=3 {
+        picker.leave(source);
+    }
+    assert_eq!(order(&mut picker).pop(), Some(1));
+}
+
+#[test]
+fn of_what_is_equally_rare_each_takes_a_run_from_a_place_of_its_own() {
+    let runs = |seed| {
+        let mut picker = ordered(1000, Order::RarestFirst, seed);
+        let asked = (0..40).flat_map(|_| {
+            let asked = ask(&mut picker, 1, SECOND);
+            for &index in &asked {
+                deliver(&mut picker, 1, index, SECOND);
+            }
+            asked
+        });
+        asked.collect::<Vec<_>>()
+    };
+    let first: Vec<u32> = (0..20).map(|seed| runs(seed)[0]).collect();
+    let spread = first.iter().filter(|&&first| first < 500).count();
+    assert!((4..=16).contains(&spread), "{first:?}");
+    assert_eq!(runs(7), runs(7), "the dice are seeded");
+    let run = runs(7);
+    assert_eq!(run.len(), 1000);
+    let breaks = run.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
+    assert!(breaks < 20, "{breaks}");
+}
+
+#[test]
+fn in_order_it_is_the_first_that_is_missing() {
+    let mut picker = picker(9);
+    let rare = only(&picker, &[1, 2, 3]);
+    picker.join(1, rare);
+    picker.note_availability(&[9, 9, 9, 9, 9, 9, 9, 1, 1]);
+    assert_eq!(ask(&mut picker, 2, SECOND), [0, 1, 2, 3]);
+    let second = picker.layout.chunk(1).unwrap();
+    picker.refuse(2, second, SECOND);
+    assert_eq!(ask(&mut picker, 3, SECOND), [1, 4, 5, 6]);
+}
+
+#[test]
+fn what_only_a_slow_source_has_is_asked_of_it() {
+    let mut picker = ordered(100, Order::RarestFirst, 1);
+    let most: Vec<u32> = (0..99).collect();
+    let most = only(&picker, &most);
+    picker.join(1, most);
+    let now = give(&mut picker, 1, 40, Duration::ZERO, MILLISECOND * 10);
+    joined(&mut picker, 2);
+    let chunk = picker.pick(2, now).unwrap();
+    assert_eq!(chunk.get(), 99);
+    assert!(deliver(&mut picker, 2, 99, now + SECOND * 5));
+    assert!(!ask(&mut picker, 1, now).is_empty());
+    assert_eq!(
+        ask(&mut picker, 2, now),
+        [0; 0],
+        "the fast one has the rest"
+    );
+}
+
+#[test]
+fn the_source_from_which_the_least_comes_gives_up_its_place() {
+    let mut picker = picker(100);
+    let now = give(&mut picker, 1, 10, Duration::ZERO, MILLISECOND * 50);
+    let now = give(&mut picker, 2, 10, now, MILLISECOND * 10);
+    let now = give(&mut picker, 3, 10, now, MILLISECOND * 20);
+    assert_eq!(ask(&mut picker, 1, now)[..2], [30, 31]);
+    assert!(!picker.retire_slowest(&[7], now), "there is none");
+    assert!(picker.retire_slowest(&[1, 2, 3], now));
+    assert!(picker.is_retired(1));
+    assert!(deliver(&mut picker, 1, 30, now), "it gives what was asked");
+    assert_eq!(ask(&mut picker, 1, now), [0; 0]);
+    assert!(picker.retire_slowest(&[1, 2, 3], now));
+    assert!(picker.is_retired(3) && !picker.is_retired(2));
+    // What the second alone has is a reason to keep it, most of the time.
+    (1..=3).for_each(|source| picker.leave(source));
+    let kept = (0..100).filter(|_| {
+        joined(&mut picker, 2);
+        !picker.retire_slowest(&[2], now) || {
+            picker.leave(2);
+            false
+        }
+    });
+    let kept = kept.count();
+    assert!((55..95).contains(&kept), "{kept}");
+}
+
+#[test]
+fn a_file_of_one_tebibyte() {
+    let layout = Layout::new(1 << 40).unwrap();
+    let count = layout.chunk_count();
+    assert_eq!(count, 1 << 21);
+    let mut picker = Picker::new(layout, Bitfield::new(count), Order::RarestFirst, 3);
+    for source in 0..4 {
+        picker.join(source, Bitfield::full(count));
+        let half = Bitfield::from_bytes(count, &vec![0x11 << source; count as usize / 8]);
+        picker.join(source + 4, half.unwrap());
+    }
+    // Everybody gives, and those who have a part tell of more.
+    let mut now = Duration::ZERO;
+    for round in 0..20_000u32 {
+        now += MILLISECOND;
+        for source in 0..8 {
+            if let Some(chunk) = picker.pick(source, now) {
+                let index = chunk.get();
+                assert!(
+                    picker.deliver(source, chunk, now) && picker.have(chunk),
+                    "{index}"
+                );
+            }
+            picker.learn(source, round * 97 % count);
+        }
+    }
+    assert_eq!(picker.missing_count(), count - 160_000);
+    picker.note_availability(&vec![7; count as usize]);
+    (0..8).for_each(|source| picker.leave(source));
+    assert!(picker.is_idle());
+}
+
 /// A swarm on paper: sources that give a chunk in so many milliseconds, each at its own pace, and hold what
 /// they hold. Gives how long it took and how many chunks came twice.
 fn simulate(chunks: u32, paces: &[u64], holds: impl Fn(u64, u32) -> bool) -> (Duration, u32) {
-    let mut picker = picker(chunks);
-    let held: Vec<Bitfield> = (0..paces.len() as u64)
-        .map(|source| {
-            let indexes: Vec<u32> = (0..chunks).filter(|&i| holds(source, i)).collect();
-            only(&picker, &indexes)
-        })
-        .collect();
+    let mut picker = ordered(chunks, Order::RarestFirst, 1);
+    for source in 0..paces.len() as u64 {
+        let indexes: Vec<u32> = (0..chunks).filter(|&i| holds(source, i)).collect();
+        let held = only(&picker, &indexes);
+        picker.join(source, held);
+    }
     let mut queues: HashMap<SourceId, VecDeque<u32>> = HashMap::new();
     let mut due: HashMap<SourceId, u64> = HashMap::new();
     let mut twice = 0;
@@ -259,7 +421,7 @@ fn simulate(chunks: u32, paces: &[u64], holds: impl Fn(u64, u32) -> bool) -> (Du
                     picker.refuse(source, chunk, now);
                 }
             }
-            while let Some(chunk) = picker.pick(source, &held[source as usize], now) {
+            while let Some(chunk) = picker.pick(source, now) {
                 if queue.is_empty() {
                     due.insert(source, millis + pace);
                 }
@@ -285,28 +447,40 @@ fn the_slow_ones_hold_up_the_end_by_little() {
 proptest! {
     #[test]
     fn whatever_happens_every_chunk_is_had_in_the_end(
-        acts in proptest::collection::vec((0u8..6, 0u64..3, 0u32..40, 0u32..9_000), 0..300)
+        acts in proptest::collection::vec((0u8..8, 0u64..3, 0u32..40, 0u32..9_000), 0..300),
+        order in 0usize..3,
+        seed in any::<u64>(),
     ) {
-        let mut picker = picker(40);
-        let holds: Vec<_> = (0..3u32)
-            .map(|source| {
-                let held: Vec<u32> = (0..40).filter(|at| at % 3 != source).collect();
-                only(&picker, &held)
-            })
-            .collect();
+        let order = [Order::RarestFirst, Order::OfTheFile, Order::Random][order];
+        let mut picker = ordered(40, order, seed);
+        let held = |picker: &Picker, source: u64| {
+            let held: Vec<u32> = (0..40).filter(|at| u64::from(at % 3) != source).collect();
+            only(picker, &held)
+        };
         let mut now = Duration::ZERO;
         let mut queues: [VecDeque<ChunkIndex>; 3] = Default::default();
         for (act, source, index, later) in acts {
             now += MILLISECOND * later;
             let queue = &mut queues[source as usize];
+            if !picker.sources.contains_key(&source) {
+                let held = held(&picker, source);
+                picker.join(source, held);
+            }
             match act {
-                0..=2 => if let Some(chunk) = picker.pick(source, &holds[source as usize], now) {
+                0..=2 => if let Some(chunk) = picker.pick(source, now) {
                     prop_assert!(!picker.had.get(chunk.get()));
                     prop_assert!(!queue.contains(&chunk), "it was asked of this one already");
-                    prop_assert!(holds[source as usize].get(chunk.get()));
+                    prop_assert!(picker.sources[&source].holds.get(chunk.get()));
                     queue.push_back(chunk);
                     prop_assert!(queue.len() <= CHUNK_WINDOW);
                 },
+                6 => {
+                    let asked = &picker.sources[&source];
+                    let gave = asked.gave.as_ref().is_some_and(|gave| gave.get(index));
+                    let known = asked.holds.get(index) && gave;
+                    prop_assert_eq!(picker.learn(source, index), !known);
+                }
+                7 => picker.note_availability(&(0..40).map(|at| at * index as u16).collect::<Vec<_>>()),
                 3 => if let Some(chunk) = queue.pop_front() {
                     if picker.deliver(source, chunk, now) {
                         prop_assert!(picker.have(chunk), "it was had");
@@ -315,7 +489,10 @@ proptest! {
                     }
                 },
                 4 => if let Some(chunk) = queue.pop_front() {
-                    picker.refuse(source, chunk, now);
+                    match index % 2 {
+                        0 => picker.refuse(source, chunk, now),
+                        _ => picker.lack(source, chunk, now),
+                    }
                 },
                 _ if index < 10 => {
                     picker.leave(source);
@@ -331,16 +508,23 @@ proptest! {
                 let queued = queues[of as usize].iter().any(|chunk| chunk.get() == index);
                 prop_assert!(queued && picker.taken.get(index) && !picker.had.get(index));
             }
+            let sources: Vec<_> = picker.sources.values().collect();
+            picker.rarity.check(&picker.taken, |index| {
+                let count = |asked: &&Asked| {
+                    let gave = asked.gave.as_ref().is_some_and(|gave| gave.get(index));
+                    u8::from(asked.counts && asked.holds.get(index)) + u8::from(gave)
+                };
+                sources.iter().map(count).sum()
+            });
         }
         (0..3).for_each(|source| picker.leave(source));
         prop_assert!(picker.is_idle() && picker.taken == picker.had);
-        let full = all(&picker);
-        while let Some(chunk) = picker.pick(9, &full, now) {
+        joined(&mut picker, 9);
+        while let Some(chunk) = picker.pick(9, now) {
             prop_assert!(picker.deliver(9, chunk, now) && picker.have(chunk));
         }
         prop_assert!(picker.is_complete());
     }
-
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tempfile::NamedTempFile;
 
@@ -13,6 +13,10 @@ use crate::{
     peer::{file::Stamp, library::NewShare},
     store::{MemoryDisk, Store, StoreKind},
     transport::{Alpn, Crowd, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
+};
+use crate::{
+    limits::{RATE_MIN, SEED_STALL_MAX, SEED_STREAMS_PER_PEER_MAX, SEED_TURN, STREAM_IDLE_MAX},
+    wire::peer::{ChunkHeader, ChunkPart, ChunkReader, SwarmRequest},
 };
 
 const RING: RingId = RingId::from_bytes([1; 32]);
@@ -34,7 +38,13 @@ async fn connected(
     network: &Network,
     chunks: u32,
 ) -> (Seeder, Endpoint, Connection, NamedTempFile) {
-    let (one, two) = (endpoint(network, 1), endpoint(network, 2));
+    let (seeder, one, file) = seeder(network, chunks).await;
+    let (two, dialed) = dial(network, &seeder, &one, 2).await;
+    (seeder, two, dialed, file)
+}
+
+async fn seeder(network: &Network, chunks: u32) -> (Seeder, Endpoint, NamedTempFile) {
+    let one = endpoint(network, 1);
     let disk = MemoryDisk::default();
     let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
     let library = Library::load(store).await.unwrap();
@@ -56,15 +66,25 @@ async fn connected(
     let token_key = Some(token_key().verifying_key());
     let link = TrackerLink::new(one.clone(), Vec::new(), Some(RING), token_key);
     let ongoing = Ongoing::new(library.clone());
-    let seeder = Seeder::new(library, ongoing, link);
+    (Seeder::new(library, ongoing, link), one, file)
+}
+
+/// A connection of that host to the seeder at `one`.
+async fn dial(
+    network: &Network,
+    seeder: &Seeder,
+    one: &Endpoint,
+    host: u8,
+) -> (Endpoint, Connection) {
+    let other = endpoint(network, host);
     let (dialed, accepted) = tokio::join!(
-        two.connect(one.local_addr(), Alpn::Peer, Expect::Any),
+        other.connect(one.local_addr(), Alpn::Peer, Expect::Any),
         one.accept()
     );
     let accepted = accepted.unwrap();
     let place = Crowd::new(1, 1).admit(&accepted).unwrap();
     tokio::spawn(seeder.clone().serve(accepted, place));
-    (seeder, two, dialed.unwrap(), file)
+    (other, dialed.unwrap())
 }
 
 fn token_key() -> SigningKey {
@@ -172,7 +192,7 @@ async fn who_asks_and_takes_nothing_loses_the_place_and_who_is_quiet_later() {
     let places = |count: usize| {
         let seeder = seeder.clone();
         async move {
-            while seeder.0.streams.served().values().sum::<usize>() > count {
+            while seeder.0.streams.count() > count {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -189,4 +209,288 @@ async fn who_asks_and_takes_nothing_loses_the_place_and_who_is_quiet_later() {
     assert!(took >= STREAM_IDLE_MAX - Duration::from_secs(1), "{took:?}");
     assert!(took < STREAM_IDLE_MAX * 2, "{took:?}");
     assert_eq!(connection.close_reason(), None, "they had a right");
+}
+
+/// A stream on which chunks come.
+struct Chunks {
+    receive: RecvStream,
+    reader: ChunkReader,
+}
+
+/// What came on a stream, as far as it was taken.
+#[derive(Debug)]
+struct Taken {
+    bytes: u64,
+    chunks: u32,
+    /// What ended it, if anything did.
+    end: Option<ReceiveError>,
+    /// Whether it was told that its turn is over.
+    turn_over: bool,
+}
+
+impl Chunks {
+    fn of(receive: RecvStream) -> Self {
+        let reader = ChunkReader::default();
+        Self { receive, reader }
+    }
+
+    /// Takes all that comes until then.
+    async fn take(&mut self, until: Instant) -> Taken {
+        let mut taken = Taken {
+            bytes: 0,
+            chunks: 0,
+            end: None,
+            turn_over: false,
+        };
+        loop {
+            let mut pieces = [Bytes::new()];
+            let received = self.receive.receive_bytes(&mut pieces);
+            match tokio::time::timeout_at(until, received).await {
+                Err(_) | Ok(Ok(None)) => return taken,
+                Ok(Ok(Some(_))) => {}
+                Ok(Err(error)) => {
+                    taken.end = Some(error);
+                    return taken;
+                }
+            }
+            while let Some(part) = self.reader.next(&mut pieces[0]).unwrap() {
+                match part {
+                    ChunkPart::Bytes(bytes) => taken.bytes += bytes.len() as u64,
+                    ChunkPart::Header(ChunkHeader::TurnOver) => taken.turn_over = true,
+                    ChunkPart::Header(_) => taken.chunks += 1,
+                }
+            }
+        }
+    }
+}
+
+/// Opens a stream and asks for so many chunks on it.
+async fn ask(
+    seeder: &Seeder,
+    connection: &Connection,
+    peer: PeerId,
+    chunks: u32,
+) -> (SendStream, Chunks) {
+    let (answer, mut send, receive) = open(seeder, connection, peer).await;
+    assert!(matches!(answer, SwarmAnswer::Opened { .. }), "{answer:?}");
+    for index in 0..chunks {
+        send.send(&SwarmRequest::Chunk { index }).await.unwrap();
+    }
+    (send, Chunks::of(receive))
+}
+
+fn rate(bytes: u64) -> Option<Rate> {
+    Some(Rate::per_second(bytes).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_holds_and_is_shared_by_peers_whatever_each_asks_for() {
+    let network = Network::new(1);
+    let (seeder, one, _file) = seeder(&network, 80).await;
+    let mut limit = 1_000_000;
+    seeder.set_rate(rate(limit));
+    // One asks on three streams and for much, the other on one and for little at a time.
+    let (two, greedy) = dial(&network, &seeder, &one, 2).await;
+    let (three, modest) = dial(&network, &seeder, &one, 3).await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(ask(&seeder, &greedy, two.peer_id(), 80).await);
+    }
+    streams.push(ask(&seeder, &modest, three.peer_id(), 80).await);
+    // What was sent before all had asked.
+    let settled = Instant::now() + Duration::from_secs(5);
+    for (_, receive) in &mut streams {
+        receive.take(settled).await;
+    }
+    for seconds in [20, 5] {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        let before = seeder.sent_bytes();
+        let mut taking = JoinSet::new();
+        for (at, (send, mut receive)) in streams.drain(..).enumerate() {
+            taking.spawn(async move {
+                let taken = receive.take(until).await;
+                (at, taken, send, receive)
+            });
+        }
+        let (mut all, mut of_modest) = (0, 0);
+        let mut back: Vec<_> = taking.join_all().await;
+        back.sort_by_key(|(at, ..)| *at);
+        for (at, taken, send, receive) in back {
+            all += taken.bytes;
+            if at == 3 {
+                of_modest = taken.bytes;
+            }
+            streams.push((send, receive));
+        }
+        let expected = (limit * seconds) as f64;
+        let near = |bytes: u64, of: f64| (bytes as f64 / of - 1.0).abs() < 0.05;
+        assert!(near(all, expected), "{all} of {expected}");
+        assert!(near(seeder.sent_bytes() - before, expected));
+        assert!(near(of_modest, expected / 2.0), "{of_modest} of {all}");
+        // Another limit counts while they are being served.
+        limit = 4_000_000;
+        seeder.set_rate(rate(limit));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_one_place_those_who_want_it_take_turns() {
+    let network = Network::new(1);
+    let (seeder, one, _file) = seeder(&network, 8).await;
+    seeder.set_rate(rate(RATE_MIN));
+    let (two, first) = dial(&network, &seeder, &one, 2).await;
+    let (three, second) = dial(&network, &seeder, &one, 3).await;
+    let (_send, mut receive) = ask(&seeder, &first, two.peer_id(), 8).await;
+    let start = Instant::now();
+    let (answer, mut waiting, mut waits) = open(&seeder, &second, three.peer_id()).await;
+    assert_eq!(answer, SwarmAnswer::Waits);
+    // The first one's turn is over with the chunk that it is getting.
+    let taken = receive.take(start + SEED_WAIT_MAX * 2).await;
+    assert!(taken.turn_over && taken.end.is_none(), "{taken:?}");
+    assert_eq!((taken.chunks, taken.bytes), (1, CHUNK_SIZE.into()));
+    let answer = waits.receive::<SwarmAnswer>().await.unwrap();
+    assert!(matches!(answer, SwarmAnswer::Opened { .. }), "{answer:?}");
+    let took = start.elapsed();
+    assert!(took >= SEED_TURN && took < SEED_WAIT_MAX, "{took:?}");
+    // Now it is the first one that waits; of one who waits no longer nothing is left.
+    let (answer, gone, _) = open(&seeder, &first, two.peer_id()).await;
+    assert_eq!(answer, SwarmAnswer::Waits);
+    drop(gone);
+    for index in 0..8 {
+        waiting.send(&SwarmRequest::Chunk { index }).await.unwrap();
+    }
+    let (answer, _send, mut again) = open(&seeder, &first, two.peer_id()).await;
+    assert_eq!(answer, SwarmAnswer::Waits);
+    let taken = Chunks::of(waits)
+        .take(Instant::now() + SEED_WAIT_MAX * 2)
+        .await;
+    assert!(taken.turn_over, "{taken:?}");
+    let answer = again.receive::<SwarmAnswer>().await.unwrap();
+    assert!(matches!(answer, SwarmAnswer::Opened { .. }), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_vain_is_told_that_it_is_busy() {
+    let network = Network::new(1);
+    let (seeder, one, _file) = seeder(&network, 8).await;
+    seeder.set_rate(rate(RATE_MIN));
+    let (two, first) = dial(&network, &seeder, &one, 2).await;
+    // It has the place and wants more than one, for which it can only wait.
+    let (_send, mut receive) = ask(&seeder, &first, two.peer_id(), 8).await;
+    let start = Instant::now();
+    let (answer, _waiting, mut waits) = open(&seeder, &first, two.peer_id()).await;
+    assert_eq!(answer, SwarmAnswer::Waits);
+    let taken = tokio::spawn(async move { receive.take(start + SEED_WAIT_MAX * 2).await });
+    let answer = waits.receive::<SwarmAnswer>().await.unwrap();
+    assert_eq!(answer, SwarmAnswer::Refused(PeerRefusal::Busy));
+    assert!(start.elapsed() >= SEED_WAIT_MAX);
+    let taken = taken.await.unwrap();
+    assert!(!taken.turn_over && taken.end.is_none(), "{taken:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lower_limit_takes_places_that_would_be_worth_too_little() {
+    let network = Network::new(1);
+    let (seeder, one, _file) = seeder(&network, 80).await;
+    seeder.set_rate(rate(1_000_000));
+    let (two, first) = dial(&network, &seeder, &one, 2).await;
+    let (three, second) = dial(&network, &seeder, &one, 3).await;
+    let (_kept, mut stays) = ask(&seeder, &first, two.peer_id(), 80).await;
+    let (_lost, mut ends) = ask(&seeder, &second, three.peer_id(), 80).await;
+    let begun = Instant::now() + Duration::from_secs(2);
+    assert!(stays.take(begun).await.end.is_none());
+    seeder.set_rate(rate(RATE_MIN));
+    let later = Instant::now() + Duration::from_secs(30);
+    match ends.take(later).await.end {
+        Some(ReceiveError::Reset(code)) => {
+            assert_eq!(code.known(), Some(CloseCode::TooManyRequests));
+        }
+        other => panic!("{other:?}"),
+    }
+    let taken = stays.take(Instant::now() + Duration::from_secs(60)).await;
+    assert!(taken.end.is_none() && taken.bytes > 0, "{taken:?}");
+    assert_eq!(seeder.0.streams.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_is_told_what_others_ask_for_and_not_what_it_asks_for_itself() {
+    let network = Network::new(1);
+    let (seeder, two, connection, _file) = connected(&network, 4).await;
+    let (_, mut first, to_first) = open(&seeder, &connection, two.peer_id()).await;
+    let mut to_first = Told::of(to_first);
+    let ask = |index| SwarmRequest::Chunk { index };
+    for index in [2, 1] {
+        first.send(&ask(index)).await.unwrap();
+    }
+    assert_eq!(to_first.chunk().await, 2);
+    assert_eq!(to_first.chunk().await, 1);
+    // Also who comes later.
+    let (_, mut second, to_second) = open(&seeder, &connection, two.peer_id()).await;
+    let mut to_second = Told::of(to_second);
+    let have = |index| ChunkHeader::Have { index };
+    assert_eq!(to_second.header().await, have(1));
+    assert_eq!(to_second.header().await, have(2));
+    // Each is told once, though it be asked for again.
+    for index in [2, 3, 4] {
+        second.send(&ask(index)).await.unwrap();
+    }
+    assert_eq!(to_second.chunk().await, 2);
+    assert_eq!(to_first.header().await, have(3));
+    assert_eq!(to_second.chunk().await, 3);
+    let lacking = ChunkHeader::Lacking { index: 4 };
+    assert_eq!(to_second.header().await, lacking, "there is none");
+    first.send(&ask(0)).await.unwrap();
+    assert_eq!(to_first.chunk().await, 0);
+    assert_eq!(to_second.header().await, have(0));
+}
+
+/// What comes on a swarm stream.
+struct Told {
+    receive: RecvStream,
+    reader: ChunkReader,
+    piece: Bytes,
+}
+
+impl Told {
+    fn of(receive: RecvStream) -> Self {
+        Self {
+            receive,
+            reader: ChunkReader::default(),
+            piece: Bytes::new(),
+        }
+    }
+
+    async fn part(&mut self) -> ChunkPart {
+        loop {
+            if let Some(part) = self.reader.next(&mut self.piece).unwrap() {
+                return part;
+            }
+            let mut pieces = [Bytes::new()];
+            let received = self.receive.receive_bytes(&mut pieces).await;
+            assert!(received.unwrap().is_some(), "the stream goes on");
+            [self.piece] = pieces;
+        }
+    }
+
+    async fn header(&mut self) -> ChunkHeader {
+        match self.part().await {
+            ChunkPart::Header(header) => header,
+            ChunkPart::Bytes(_) => panic!("bytes of no chunk"),
+        }
+    }
+
+    /// Takes a chunk, and gives its index.
+    async fn chunk(&mut self) -> u32 {
+        let ChunkHeader::Chunk { index, length } = self.header().await else {
+            panic!("no chunk");
+        };
+        let mut missing = length as usize;
+        while missing > 0 {
+            match self.part().await {
+                ChunkPart::Bytes(bytes) => missing -= bytes.len(),
+                ChunkPart::Header(header) => panic!("{header:?} within a chunk"),
+            }
+        }
+        index
+    }
 }

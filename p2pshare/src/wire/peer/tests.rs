@@ -12,7 +12,11 @@ use crate::{
 
 variants!(Open { Digests, Swarm });
 variants!(PageAnswer { Page, Refused });
-variants!(SwarmAnswer { Opened, Refused });
+variants!(SwarmAnswer {
+    Opened,
+    Refused,
+    Waits,
+});
 variants!(PeerRefusal { Denied, Busy });
 variants!(SwarmRequest {
     Chunk,
@@ -24,6 +28,7 @@ variants!(ChunkHeader {
     Lacking,
     Cancelled,
     Have,
+    TurnOver,
 });
 
 fn opens() -> [(&'static str, Open); 2] {
@@ -86,6 +91,7 @@ fn swarm_answers() -> Vec<(&'static str, SwarmAnswer)> {
         .map(|(name, holding)| (name, SwarmAnswer::Opened { holding }))
         .into_iter()
         .chain(refused)
+        .chain([("waits", SwarmAnswer::Waits)])
         .collect()
 }
 
@@ -98,7 +104,7 @@ fn swarm_requests() -> [(&'static str, SwarmRequest); 3] {
     ]
 }
 
-fn headers() -> [(&'static str, ChunkHeader); 5] {
+fn headers() -> [(&'static str, ChunkHeader); 6] {
     let (index, short) = (300, 77);
     [
         (
@@ -118,6 +124,7 @@ fn headers() -> [(&'static str, ChunkHeader); 5] {
         ("lacking", ChunkHeader::Lacking { index }),
         ("cancelled", ChunkHeader::Cancelled { index }),
         ("have", ChunkHeader::Have { index }),
+        ("turn_over", ChunkHeader::TurnOver),
     ]
 }
 
@@ -152,13 +159,15 @@ fn headers_that_make_no_sense_are_refused() {
     for length in [0, CHUNK_SIZE + 1, u32::MAX] {
         assert_eq!(header(1, length), Err(BadChunkHeader), "{length}");
     }
-    for tag in [2, 3, 4] {
+    for tag in [2, 3, 4, 5] {
         assert!(header(tag, 0).is_ok());
         assert_eq!(header(tag, 1), Err(BadChunkHeader), "{tag}");
     }
-    for tag in [0, 5, u8::MAX] {
+    for tag in [0, 6, u8::MAX] {
         assert_eq!(header(tag, 0), Err(BadChunkHeader), "{tag}");
     }
+    let turn_over_of_a_chunk = ChunkHeader::decode([5, 1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(turn_over_of_a_chunk, Err(BadChunkHeader));
 }
 
 #[test]

@@ -156,6 +156,16 @@ fn file() -> FileSummary {
     }
 }
 
+fn availability(chunks: u32, holders: u32, parts: Vec<u8>) -> Availability {
+    Availability {
+        chunks,
+        holders,
+        whole: holders / 2,
+        untold: holders / 3,
+        parts,
+    }
+}
+
 fn announcement() -> Announcement {
     let entry = |holding| SwarmEntry {
         group: group(),
@@ -498,6 +508,10 @@ fn file_responses() -> [(&'static str, Response); 9] {
     ];
     assert_every_variant(holders.iter().map(|holder| &holder.holding));
     let stopped = |entry_removed| Response::Stopped { entry_removed };
+    let mut held = SetDigest::default();
+    for entry in &announcement().swarms {
+        held.add(&entry.place(), entry.id, &entry.holding);
+    }
     [
         (
             "files",
@@ -523,6 +537,8 @@ fn file_responses() -> [(&'static str, Response); 9] {
             Response::Announced {
                 time: Some(Timestamp::from_millis(1_700_000_000_000)),
                 gone: vec![(group(), name())],
+                left_out: vec![(group(), name())],
+                held,
             },
         ),
         (
@@ -530,6 +546,7 @@ fn file_responses() -> [(&'static str, Response); 9] {
             Response::Holders {
                 holders,
                 last_seen: None,
+                availability: availability(2049, 3, vec![1, 0, 255]),
             },
         ),
         (
@@ -537,6 +554,7 @@ fn file_responses() -> [(&'static str, Response); 9] {
             Response::Holders {
                 holders: Vec::new(),
                 last_seen: Some(Timestamp::from_millis(1_700_000_000_000)),
+                availability: availability(1, 0, Vec::new()),
             },
         ),
         (
@@ -544,6 +562,7 @@ fn file_responses() -> [(&'static str, Response); 9] {
             Response::Holders {
                 holders: Vec::new(),
                 last_seen: None,
+                availability: availability(1, 0, Vec::new()),
             },
         ),
     ]

@@ -10,9 +10,12 @@ use super::*;
 use crate::{
     content::{CHUNK_SIZE, Digest, Layout, ManifestBuilder},
     identity::{RingId, key::SigningKey, token::samples},
+    limits::{PACED_PIECE_BYTES, RATE_MIN},
     peer::{
         library::{Library, PageRow},
         link::TrackerLink,
+        pace::Rate,
+        picker::Order,
     },
     store::{MemoryDisk, Store, StoreKind},
     transport::{EndpointConfig, Profile, memory::Network},
@@ -56,11 +59,20 @@ async fn download(network: &Network) -> (Arc<Shared>, mpsc::Receiver<Write>) {
         grants,
         group,
         pages: Pages::new(library, layout, id),
-        picker: Mutex::new(Picker::new(layout, Bitfield::new(CHUNKS))),
+        picker: Mutex::new(Picker::new(
+            layout,
+            Bitfield::new(CHUNKS),
+            Order::OfTheFile,
+            0,
+        )),
         began: Instant::now(),
         news: watch::Sender::new(()),
         writes,
+        intake: Intake::default(),
+        received_bytes: AtomicU64::new(0),
+        unwritten: AtomicU64::new(0),
         duplicate_bytes: AtomicU64::new(0),
+        standings: Mutex::default(),
     };
     (Arc::new(shared), written)
 }
@@ -70,9 +82,14 @@ async fn download(network: &Network) -> (Arc<Shared>, mpsc::Receiver<Write>) {
 enum Manner {
     Gives,
     IsSilent,
-    /// A byte in ten seconds, which is just not silent.
-    Trickles,
+    /// So many bytes at once, and so many seconds between them.
+    Trickles(usize, u64),
+    /// Lets who asks wait for a place for so many seconds, and gives one chunk then before others have their turn.
+    TakesTurns(u64),
 }
+
+/// A byte a second, which is just not silent.
+const TRICKLES: Manner = Manner::Trickles(10, 10);
 
 /// A source that is fetched from.
 fn fetch(
@@ -89,14 +106,25 @@ fn fetch(
     };
     tokio::spawn(async move {
         let connection = endpoint.accept().await.unwrap();
-        let (mut send, mut receive) = connection.accept().await.unwrap();
-        receive.receive::<Open>().await.unwrap();
-        let holding = Holding::Complete;
-        send.send(&SwarmAnswer::Opened { holding }).await.unwrap();
-        while let Ok(SwarmRequest::Chunk { index }) = receive.receive().await {
-            give(&mut send, index, manner).await;
+        while let Ok((mut send, mut receive)) = connection.accept().await {
+            receive.receive::<Open>().await.unwrap();
+            if let Manner::TakesTurns(seconds) = manner {
+                send.send(&SwarmAnswer::Waits).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+            }
+            let holding = Holding::Complete;
+            send.send(&SwarmAnswer::Opened { holding }).await.unwrap();
+            while let Ok(SwarmRequest::Chunk { index }) = receive.receive().await {
+                give(&mut send, index, manner).await;
+                if matches!(manner, Manner::TakesTurns(_)) {
+                    let over = ChunkHeader::TurnOver.encode();
+                    let over = Bytes::copy_from_slice(&over);
+                    let _ = send.send_bytes(over).await;
+                    send.finish();
+                    break;
+                }
+            }
         }
-        connection.closed().await;
     });
     let (shared, (joined, _)) = (shared.clone(), mpsc::channel(1));
     tokio::spawn(shared.fetch(host.into(), holder, joined))
@@ -108,16 +136,20 @@ async fn give(send: &mut SendStream, index: u32, manner: Manner) {
     let header = Bytes::copy_from_slice(&header);
     match manner {
         Manner::IsSilent => {}
-        Manner::Gives => {
+        Manner::Gives | Manner::TakesTurns(_) => {
             let sent = send.send_bytes(header).await;
             sent.unwrap();
             let _ = send.send_bytes(chunk(index)).await;
         }
-        Manner::Trickles => {
-            let mut ticks = tokio::time::interval(Duration::from_secs(10));
+        Manner::Trickles(bytes, seconds) => {
+            let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
             let mut rest = Bytes::from([header, chunk(index)].concat());
-            while send.send_bytes(rest.split_to(10)).await.is_ok() {
+            while !rest.is_empty() {
                 ticks.tick().await;
+                let piece = rest.split_to(bytes.min(rest.len()));
+                if send.send_bytes(piece).await.is_err() {
+                    return;
+                }
             }
         }
     }
@@ -127,7 +159,8 @@ async fn give(send: &mut SendStream, index: u32, manner: Manner) {
 async fn who_is_silent_or_trickles_loses_what_was_asked_of_it() {
     for (manner, patience) in [
         (Manner::IsSilent, SOURCE_SILENCE_MAX),
-        (Manner::Trickles, CHUNK_DEADLINE),
+        (TRICKLES, CHUNK_DEADLINE),
+        (Manner::Trickles(1000, 1), CHUNK_DEADLINE),
     ] {
         let network = Network::new(1);
         let (shared, _written) = download(&network).await;
@@ -143,7 +176,10 @@ async fn who_is_silent_or_trickles_loses_what_was_asked_of_it() {
         );
         assert!(shared.pick(|picker, _| picker.is_idle()));
         let all = Bitfield::full(CHUNKS);
-        let again = shared.pick(|picker, now| picker.pick(9, &all, now));
+        let again = shared.pick(|picker, now| {
+            picker.join(9, all);
+            picker.pick(9, now)
+        });
         assert_eq!(again.map(ChunkIndex::get), Some(0));
     }
 }
@@ -153,7 +189,7 @@ async fn one_who_trickles_does_not_hold_up_the_end_of_a_download() {
     let network = Network::new(1);
     let (shared, mut written) = download(&network).await;
     let start = Instant::now();
-    let trickles = fetch(&network, &shared, 2, Manner::Trickles);
+    let trickles = fetch(&network, &shared, 2, TRICKLES);
     // All three chunks were asked of it before there was another.
     while shared.pick(|picker, _| picker.is_idle()) {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -172,4 +208,118 @@ async fn one_who_trickles_does_not_hold_up_the_end_of_a_download() {
     assert!(matches!(end, SourceEnd::Outrun), "{end}");
     assert!(start.elapsed() < took + OUTRUN_PATIENCE * 2);
     assert!(shared.duplicate_bytes.load(Ordering::Relaxed) < 100);
+}
+
+/// When each chunk came, from now on.
+async fn written(shared: &Shared, written: &mut mpsc::Receiver<Write>) -> Vec<Duration> {
+    let (start, mut times) = (Instant::now(), Vec::new());
+    for _ in 0..CHUNKS {
+        let write = timeout(CHUNK_DEADLINE * 3, written.recv()).await;
+        let write = write.expect("all chunks come").unwrap();
+        assert!(shared.pick(|picker, _| picker.have(write.chunk)));
+        times.push(start.elapsed());
+    }
+    times
+}
+
+fn seconds(times: &[Duration]) -> Vec<u64> {
+    times.iter().map(Duration::as_secs).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_at_the_lowest_rate_is_honest_and_not_silent() {
+    let network = Network::new(1);
+    let (shared, mut writes) = download(&network).await;
+    let piece = PACED_PIECE_BYTES;
+    let paced = Manner::Trickles(piece as usize, piece / RATE_MIN);
+    let source = fetch(&network, &shared, 2, paced);
+    let times = written(&shared, &mut writes).await;
+    let one = u64::from(CHUNK_SIZE) / RATE_MIN;
+    assert!(times[2].as_secs() >= one * 3 - 10, "{times:?}");
+    assert!(matches!(source.await.unwrap(), SourceEnd::Over));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_asked_for_than_a_limit_has_room_for() {
+    let network = Network::new(1);
+    let (shared, mut writes) = download(&network).await;
+    // A chunk takes 26 s of it, longer than anybody may be silent; but nothing is asked of anybody then.
+    let rate = Some(Rate::per_second(20_000).unwrap());
+    shared.intake.set_rate(rate);
+    let sources = [2, 3].map(|host| fetch(&network, &shared, host, Manner::Gives));
+    let times = written(&shared, &mut writes).await;
+    assert_eq!(seconds(&times), [0, 26, 52]);
+    assert!(shared.intake.limiting().is_some());
+    for source in sources {
+        let end = source.await.unwrap();
+        let is_through = matches!(end, SourceEnd::Over | SourceEnd::Exhausted);
+        assert!(is_through, "{end}");
+    }
+    // Another limit counts at once.
+    let network = Network::new(1);
+    let (shared, mut writes) = download(&network).await;
+    shared.intake.set_rate(rate);
+    let _source = fetch(&network, &shared, 2, Manner::Gives);
+    let intake = shared.intake.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        intake.set_rate(None);
+    });
+    let times = written(&shared, &mut writes).await;
+    assert_eq!(seconds(&times), [0, 10, 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_come_takes_no_room_in_a_limit() {
+    let network = Network::new(1);
+    let (shared, _writes) = download(&network).await;
+    // All three chunks are asked for at once, and take as many seconds of the limit.
+    let second = u64::from(CHUNK_SIZE);
+    shared
+        .intake
+        .set_rate(Some(Rate::per_second(100 * second).unwrap()));
+    let silent = fetch(&network, &shared, 2, Manner::IsSilent);
+    while shared.pick(|picker, _| picker.is_idle()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    shared.intake.take(100 * CHUNK_SIZE);
+    silent.abort();
+    assert!(silent.await.is_err());
+    // Of the three the two that had not begun to come are given back.
+    let room = Instant::now();
+    shared.intake.room().await;
+    let took = room.elapsed();
+    assert!(
+        took > Duration::from_millis(900) && took < Duration::from_millis(985),
+        "{took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_to_wait_waits_and_who_had_its_turn_waits_again() {
+    let network = Network::new(1);
+    let (shared, mut writes) = download(&network).await;
+    let source = fetch(&network, &shared, 2, Manner::TakesTurns(60));
+    let times = written(&shared, &mut writes).await;
+    assert_eq!(seconds(&times), [60, 120, 180]);
+    source.await.unwrap();
+    // Who gives turns that are worth nothing is not asked for another at once.
+    let network = Network::new(1);
+    let (shared, _writes) = download(&network).await;
+    let source = fetch(&network, &shared, 3, Manner::TakesTurns(0));
+    let end = source.await.unwrap();
+    assert!(matches!(end, SourceEnd::TurnOver), "{end}");
+    assert!(!end.is_dropped());
+    // Nor is anybody waited for for ever.
+    let (network, start) = (Network::new(1), Instant::now());
+    let (shared, _writes) = download(&network).await;
+    let source = fetch(&network, &shared, 4, Manner::TakesTurns(1_000_000));
+    let end = source.await.unwrap();
+    assert!(matches!(end, SourceEnd::Silent), "{end}");
+    let took = start.elapsed();
+    assert!(
+        took >= SEED_WAIT_MAX && took < SEED_WAIT_MAX * 2,
+        "{took:?}"
+    );
 }

@@ -16,12 +16,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    identity::{GroupName, RequestId},
-    limits::IDLE_TIMEOUT,
-    peer::{library::Library, ongoing::Ongoing, presence::Presence},
+    content::{Digest, FileId},
+    identity::{FileName, GroupName, RequestId},
+    limits::{IDLE_TIMEOUT, LEASE_RENEWAL},
+    peer::{
+        file::Stamp,
+        library::{Library, NewShare},
+        ongoing::Ongoing,
+        presence::Presence,
+    },
     store::{MemoryDisk, Store, StoreKind},
     transport::CloseCode,
-    wire::tracker::Access,
+    wire::tracker::{Access, Announcement, Holding, SetDigest, SwarmEntry, SwarmPlace},
 };
 
 /// What the trackers of one ring have in common: which changes were made, and by whom they were asked for.
@@ -52,6 +58,49 @@ struct Heard {
     requests: Arc<AtomicUsize>,
     /// Whether each announcement began anew.
     announced: Arc<Mutex<Vec<bool>>>,
+    /// What was announced and is kept.
+    held: Arc<Mutex<BTreeMap<SwarmPlace, SwarmEntry>>>,
+    /// What there is no room for.
+    no_room_for: Arc<Mutex<Option<FileName>>>,
+}
+
+impl Heard {
+    fn take(&self, announcement: Announcement) -> Response {
+        self.announced.lock().unwrap().push(announcement.anew);
+        let mut held = self.held.lock().unwrap();
+        if announcement.anew {
+            held.clear();
+        }
+        let mut left_out = Vec::new();
+        for entry in announcement.swarms {
+            held.remove(&entry.place());
+            if self.no_room_for.lock().unwrap().as_ref() == Some(&entry.name) {
+                left_out.push((entry.group, entry.name));
+            } else if entry.holding != Holding::Nothing {
+                held.insert(entry.place(), entry);
+            }
+        }
+        let mut digest = SetDigest::default();
+        for (place, entry) in held.iter() {
+            digest.add(place, entry.id, &entry.holding);
+        }
+        Response::Announced {
+            time: Some(BEGAN),
+            gone: Vec::new(),
+            left_out,
+            held: digest,
+        }
+    }
+
+    fn announced(&self) -> Vec<bool> {
+        self.announced.lock().unwrap().clone()
+    }
+
+    /// The names of the files that are kept.
+    fn names(&self) -> Vec<String> {
+        let held = self.held.lock().unwrap();
+        held.keys().map(|(_, name)| name.to_string()).collect()
+    }
 }
 
 struct World {
@@ -175,42 +224,33 @@ async fn serve_all(
     while let Some(connection) = tracker.accept().await {
         let (welcome, honoured) = (welcome.clone(), honoured.clone());
         let (manner, ring) = (manner.clone(), ring.clone());
-        let Heard {
-            requests: heard,
-            announced,
-        } = heard.clone();
+        let heard = heard.clone();
         let answer = move |request: Request, responder: Responder| {
             let (welcome, honoured) = (welcome.clone(), honoured.clone());
             let (manner, ring) = (manner.lock().unwrap().clone(), ring.clone());
-            let announced = announced.clone();
+            let heard = heard.clone();
             if request != Request::Hello {
-                heard.fetch_add(1, Relaxed);
+                heard.requests.fetch_add(1, Relaxed);
             }
             async move {
-                let response = match (&request, manner) {
+                let response = match (request, manner) {
                     (Request::Hello, _) => Response::Welcome(welcome),
                     (_, Manner::RefusingAll(refusal)) => Response::Refused(refusal),
                     (Request::Authenticate { .. } | Request::Login { .. }, _) => {
                         logged_in(&honoured)
                     }
                     (_, Manner::Refusing(refusal)) => Response::Refused(refusal),
-                    (Request::Announce(announcement), _) => {
-                        announced.lock().unwrap().push(announcement.anew);
-                        Response::Announced {
-                            time: Some(BEGAN),
-                            gone: Vec::new(),
-                        }
-                    }
+                    (Request::Announce(announcement), _) => heard.take(announcement),
                     (Request::ListGroups { .. }, manner) => Response::Groups {
                         groups: Vec::new(),
                         next: Vec::new(),
                         stale: matches!(manner, Manner::Stale),
                     },
-                    (_, Manner::After(pause)) => {
+                    (request, Manner::After(pause)) => {
                         sleep(pause).await;
                         carry_out(&ring, request)
                     }
-                    _ => carry_out(&ring, request),
+                    (request, _) => carry_out(&ring, request),
                 };
                 let _ = responder.answer(&response).await;
             }
@@ -580,4 +620,76 @@ async fn what_is_new_is_announced_at_once_however_long_announcements_have_failed
     assert!(began.elapsed() < Duration::from_secs(1));
     stop.cancel();
     running.await.unwrap();
+}
+
+/// Shares something small under that name.
+async fn share(library: &Library, folder: &std::path::Path, name: &str) {
+    let (group, name) = (GroupName::new("g").unwrap(), FileName::new(name).unwrap());
+    let path = folder.join(name.as_str());
+    std::fs::write(&path, name.as_str()).unwrap();
+    let digest = Digest::of(name.as_str().as_bytes());
+    let new = NewShare {
+        group: group.clone(),
+        name: name.clone(),
+        id: FileId::from_bytes(*digest.as_bytes()),
+        sha256: digest,
+        stamp: Stamp::of(&path.metadata().unwrap()),
+        path,
+    };
+    library.add(new).await.unwrap();
+    library.publish(&group, &name);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_on_the_way_is_told_again_with_the_next_renewal() {
+    let world = World::new(1, true).await;
+    let heard = world.heard[0].clone();
+    let (folder, disk) = (tempfile::tempdir().unwrap(), MemoryDisk::default());
+    let store = Store::open_memory(&disk, StoreKind::Peer).await.unwrap();
+    let library = Library::load(store).await.unwrap();
+    for name in ["a", "b", "c"] {
+        share(&library, folder.path(), name).await;
+    }
+    // What there is no room for is no reason to tell all anew, with each renewal.
+    *heard.no_room_for.lock().unwrap() = Some(FileName::new("b").unwrap());
+    let holdings = (library.clone(), Ongoing::new(library.clone()));
+    let presence = Presence::new(world.link.clone(), holdings, world.peer.local_addr());
+    let mut known = presence.known();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(presence.run(stop.clone()));
+    known.wait_for(Option::is_some).await.unwrap();
+    let renewal = LEASE_RENEWAL + Duration::from_secs(1);
+    sleep(3 * renewal).await;
+    assert_eq!(heard.announced(), [true, false, false, false]);
+    assert_eq!(heard.names(), ["a", "c"]);
+
+    // A change that was lost, one that was made twice, and all of it.
+    let lose: [fn(&mut BTreeMap<SwarmPlace, SwarmEntry>); 3] = [
+        |held| drop(held.pop_first()),
+        |held| {
+            for entry in held.values_mut() {
+                entry.holding = Holding::Partial(vec![1]);
+            }
+        },
+        BTreeMap::clear,
+    ];
+    for lose in lose {
+        lose(&mut heard.held.lock().unwrap());
+        heard.announced.lock().unwrap().clear();
+        sleep(renewal).await;
+        assert_eq!(heard.names(), ["a", "c"]);
+        let whole = |entry: &SwarmEntry| entry.holding == Holding::Complete;
+        assert!(heard.held.lock().unwrap().values().all(whole));
+        assert_eq!(heard.announced(), [false, true]);
+        sleep(renewal).await;
+        assert_eq!(heard.announced(), [false, true, false]);
+    }
+    // With something new it is noticed too, and that one is not lost either.
+    heard.held.lock().unwrap().clear();
+    share(&library, folder.path(), "d").await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(heard.names(), ["a", "c", "d"]);
+    stop.cancel();
+    running.await.unwrap();
+    assert!(heard.names().is_empty());
 }

@@ -1,0 +1,92 @@
+//! Who does what when little is left: the slow are asked for no more than they give in time, and what they owe
+//! is asked of those who are through. It is time that decides, not how rare a chunk is.
+
+use std::time::Duration;
+
+use super::{Picker, SourceId};
+use crate::{
+    content::CHUNK_SIZE,
+    limits::{DUPLICATE_BYTES_SHARE_MAX, SLOW_SOURCE_PATIENCE, STUCK_SOURCE_PATIENCE},
+};
+
+impl Picker {
+    /// Whether faster sources, which are all at work, would be through with everything before `source` were
+    /// with `index`, which one of them has as well.
+    pub(super) fn would_hold_up(&self, source: SourceId, index: u32, now: Duration) -> bool {
+        let Some(asked) = self.sources.get(&source) else {
+            return false;
+        };
+        let own = asked.chunk_time(now);
+        let (mut chunks_per_second, mut held) = (0.0, false);
+        for (id, other) in &self.sources {
+            let time = other.chunk_time(now);
+            let faster = *id != source && !other.queue.is_empty() && time > 0.0;
+            if faster && time * CLEARLY_SLOWER <= own {
+                chunks_per_second += 1.0 / time;
+                held |= other.holds.get(index);
+            }
+        }
+        let missing = self.layout.chunk_count() - self.taken.count();
+        let rest = f64::from(missing) + self.asked.len() as f64;
+        held && own * (asked.queue.len() + 1) as f64 > rest / chunks_per_second
+    }
+
+    /// A chunk that is expected of a source so slow that `source`, which is not asked for anything, would be
+    /// sooner: the one that would come last. What has not begun to come is left to the faster one, what may
+    /// have is asked of both; more than [`DUPLICATE_BYTES_SHARE_MAX`] only where it hardly comes from the slow
+    /// one.
+    pub(super) fn take_over(&mut self, source: SourceId, now: Duration) -> Option<u32> {
+        let asked = self.sources.get(&source)?;
+        if !asked.queue.is_empty() {
+            return None;
+        }
+        let holds = &asked.holds;
+        let own = asked.pace.chunk_time().unwrap_or(CHUNK_TIME_GUESSED);
+        let allowed = self.risked_bytes + u64::from(CHUNK_SIZE)
+            <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
+        let patience = SLOW_SOURCE_PATIENCE.as_secs_f64();
+        let mut latest: Option<(f64, SourceId, bool, u32)> = None;
+        for (&victim, asked) in self.sources.iter().filter(|(id, _)| **id != source) {
+            let (rest, time) = (asked.rest(now), asked.chunk_time(now));
+            let stuck = rest >= STUCK_SOURCE_PATIENCE.as_secs_f64();
+            if time < own * CLEARLY_SLOWER {
+                continue;
+            }
+            for (place, &index) in asked.queue.iter().enumerate() {
+                let due = rest + place as f64 * time;
+                let sooner = match place {
+                    0 => due >= patience.max(own * CLEARLY_SLOWER) && allowed,
+                    _ => due - time >= own * MARGIN && (allowed || time >= patience),
+                };
+                let may_come = place == 0 || time < patience;
+                if (sooner || stuck)
+                    && self.asked.get(&index) == Some(&victim)
+                    && holds.get(index)
+                    && latest.is_none_or(|(latest, ..)| due > latest)
+                {
+                    latest = Some((due, victim, may_come, index));
+                }
+            }
+        }
+        let (_, victim, may_come, index) = latest?;
+        let risked = match may_come {
+            true => u64::from(CHUNK_SIZE),
+            false => 0,
+        };
+        self.risked_bytes += risked;
+        *self.doubled.entry(index).or_default() += risked;
+        let asked = self.sources.get_mut(&victim)?;
+        if asked.queue.front() != Some(&index) {
+            asked.unwanted.push(index);
+            self.news = true;
+        }
+        Some(index)
+    }
+}
+
+/// How often as long as another's a chunk takes from one that is clearly slower.
+const CLEARLY_SLOWER: f64 = 2.0;
+/// How often the time that it should take a chunk has before it would come in vain.
+const MARGIN: f64 = 1.5;
+/// Seconds that a chunk is thought to take from a source that gave none yet.
+const CHUNK_TIME_GUESSED: f64 = 0.5;

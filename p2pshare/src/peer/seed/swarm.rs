@@ -1,0 +1,384 @@
+//! One open swarm stream: requests wait in one queue, and what is read for some of them from disk, as the turn of the
+//! one who asks comes, waits in the next to be sent. Bytes go from the buffer into which they were read.
+
+use std::{
+    collections::HashSet,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+use super::{Inner, Right, Served, gate::Turn, given::Asker, streams::Place};
+use crate::{
+    content::{Bitfield, ChunkIndex},
+    identity::PeerId,
+    limits::{
+        CHUNK_REQUESTS_MAX, CLOCK_TOLERANCE, GRANT_GRACE_CUT_OFF, HAVE_INTERVAL, SEED_READ_AHEAD,
+        SEED_STALL_MAX, STREAM_IDLE_MAX,
+    },
+    peer::ongoing::Part,
+    transport::{CloseCode, ReceiveError, RecvStream, SendStream},
+    wire::peer::{ChunkHeader, SwarmRequest},
+};
+
+/// One open swarm stream.
+pub(super) struct Swarm {
+    inner: Arc<Inner>,
+    served: Served,
+    asker: Asker,
+    right: Mutex<Right>,
+    /// Chunks that are asked for and no longer wanted.
+    cancelled: Mutex<HashSet<u32>>,
+    /// Requests that came and are not answered.
+    unanswered: AtomicUsize,
+    place: Place,
+}
+
+/// A chunk that was read, and the right to have it under way until the last byte of it has arrived.
+struct Held {
+    bytes: Bytes,
+    _turn: Turn,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Why no more is answered.
+enum Ended {
+    /// That was all.
+    Answered,
+    /// Others need the place, or there are fewer now.
+    PlaceLost,
+    /// The one who asked takes nothing.
+    NotTaken,
+}
+
+/// An answer that is being prepared.
+enum Prepared {
+    Chunk {
+        index: u32,
+        read: JoinHandle<Option<Bytes>>,
+    },
+    Lacking {
+        index: u32,
+    },
+}
+
+impl Swarm {
+    pub(super) fn new(inner: Arc<Inner>, served: Served, right: Right, place: Place) -> Self {
+        let chunks = served.layout().chunk_count();
+        Self {
+            asker: inner.given.enter(&right.group, served.id(), chunks),
+            inner,
+            served,
+            right: Mutex::new(right),
+            cancelled: Mutex::default(),
+            unanswered: AtomicUsize::new(0),
+            place,
+        }
+    }
+
+    pub(super) async fn serve(
+        self,
+        mut send: SendStream,
+        receive: RecvStream,
+        told: Option<Bitfield>,
+    ) -> Option<ReceiveError> {
+        let (ask, asked) = mpsc::channel(CHUNK_REQUESTS_MAX);
+        let (prepare, prepared) = mpsc::channel(SEED_READ_AHEAD);
+        let ended = tokio::select! {
+            error = self.hear(receive, ask) => return error,
+            () = self.prepare(asked, prepare) => return None,
+            ended = self.answer(prepared, &mut send, told) => ended,
+            () = self.place.lost() => Ended::PlaceLost,
+        };
+        match ended {
+            Ended::Answered => send.finish(),
+            // Within a chunk there is nothing to say but this.
+            Ended::PlaceLost => send.reset(CloseCode::TooManyRequests),
+            Ended::NotTaken => {}
+        }
+        None
+    }
+
+    /// Takes in what the downloader says, until the stream ends.
+    async fn hear(&self, mut receive: RecvStream, ask: mpsc::Sender<u32>) -> Option<ReceiveError> {
+        let mut idle_until = Instant::now() + STREAM_IDLE_MAX;
+        loop {
+            let mut next = pin!(receive.receive_or_end());
+            let request = loop {
+                match timeout_at(idle_until, &mut next).await {
+                    // At a low limit it is this side that takes its time.
+                    Err(_) if self.unanswered.load(Ordering::Relaxed) > 0 => {
+                        idle_until = Instant::now() + STREAM_IDLE_MAX;
+                    }
+                    request => break request,
+                }
+            };
+            match request {
+                Ok(Ok(Some(SwarmRequest::Chunk { index }))) => {
+                    // Whose right is over keeps his place for as long as he may be silent, to show another.
+                    if self.may_read() {
+                        idle_until = Instant::now() + STREAM_IDLE_MAX;
+                        self.note(index);
+                    }
+                    self.cancelled().remove(&index);
+                    self.unanswered.fetch_add(1, Ordering::Relaxed);
+                    // More than may be unanswered: whoever sends them waits until some are answered.
+                    if ask.send(index).await.is_err() {
+                        return None;
+                    }
+                }
+                Ok(Ok(Some(SwarmRequest::Cancel { index }))) => {
+                    let mut cancelled = self.cancelled();
+                    if cancelled.len() < CHUNK_REQUESTS_MAX {
+                        cancelled.insert(index);
+                    }
+                }
+                Ok(Ok(Some(SwarmRequest::Renew { grant }))) => {
+                    let mut right = self.right();
+                    let renewed = self.inner.right(right.peer, &grant, &right.group);
+                    if let Some(renewed) = renewed {
+                        *right = renewed;
+                    }
+                }
+                Ok(Ok(None)) => {
+                    // The last requests are still being answered.
+                    drop(ask);
+                    return std::future::pending().await;
+                }
+                Ok(Err(error)) => return Some(error),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Has the others who ask told of a chunk that is about to be given.
+    fn note(&self, index: u32) {
+        let chunk = self.served.layout().chunk(index);
+        if chunk.is_some_and(|chunk| self.served.gives(chunk)) {
+            self.asker.note(index);
+        }
+    }
+
+    /// Starts reading the chunks that are asked for, a few ahead of what is being sent, when it is their turn.
+    async fn prepare(&self, mut asked: mpsc::Receiver<u32>, prepare: mpsc::Sender<Prepared>) {
+        while let Some(index) = asked.recv().await {
+            let prepared = match self.served.layout().chunk(index) {
+                Some(chunk) if self.gives(chunk) => {
+                    let bytes = self.served.layout().chunk_len(chunk);
+                    let turn = self.inner.reads.turn(self.peer(), bytes.into()).await;
+                    // Much may have happened meanwhile.
+                    match self.gives(chunk) && !self.cancelled().contains(&index) {
+                        true => Prepared::Chunk {
+                            index,
+                            read: self.read(chunk, turn),
+                        },
+                        false => Prepared::Lacking { index },
+                    }
+                }
+                _ => Prepared::Lacking { index },
+            };
+            if prepare.send(prepared).await.is_err() {
+                return;
+            }
+        }
+        drop(prepare);
+        std::future::pending().await
+    }
+
+    /// Sends the answers in their order, and says in between what else is here since it was `told`.
+    async fn answer(
+        &self,
+        mut prepared: mpsc::Receiver<Prepared>,
+        send: &mut SendStream,
+        told: Option<Bitfield>,
+    ) -> Ended {
+        let (mut growth, mut news) = (Growth::new(&self.served, told), self.asker.news());
+        loop {
+            let more = async {
+                tokio::select! {
+                    more = growth.more() => more,
+                    more = news.more() => more,
+                }
+            };
+            let answer = tokio::select! {
+                answer = prepared.recv() => answer,
+                // Nor is it told what is here whose right is over.
+                more = more, if self.may_read() => match send_in_time(send, more).await {
+                    true => continue,
+                    false => return Ended::NotTaken,
+                },
+            };
+            let Some(answer) = answer else { break };
+            let (index, bytes) = match answer {
+                Prepared::Chunk { index, read } => (index, read.await.ok().flatten()),
+                Prepared::Lacking { index } => (index, None),
+            };
+            let cancelled = self.cancelled().remove(&index);
+            let (header, bytes) = match bytes {
+                _ if cancelled => (ChunkHeader::Cancelled { index }, None),
+                None => (ChunkHeader::Lacking { index }, None),
+                Some(bytes) => {
+                    let length = bytes.len() as u32;
+                    (ChunkHeader::Chunk { index, length }, Some(bytes))
+                }
+            };
+            if !send_header(send, header).await {
+                return Ended::NotTaken;
+            }
+            if let Some(bytes) = bytes
+                && !self.send_paced(send, bytes).await
+            {
+                return Ended::NotTaken;
+            }
+            self.unanswered.fetch_sub(1, Ordering::Relaxed);
+            if self.place.is_turn_over() {
+                // The rest is asked for again, there or elsewhere.
+                return match send_header(send, ChunkHeader::TurnOver).await {
+                    true => Ended::Answered,
+                    false => Ended::NotTaken,
+                };
+            }
+        }
+        Ended::Answered
+    }
+
+    /// Sends a chunk as fast as the limit allows. Whether it was taken.
+    async fn send_paced(&self, send: &mut SendStream, mut bytes: Bytes) -> bool {
+        while !bytes.is_empty() {
+            let mut piece = bytes.len();
+            if let Some(rate) = self.inner.sends.rate() {
+                piece = piece.min(rate.piece_bytes());
+                self.inner.sends.turn(self.peer(), piece as u64).await;
+            }
+            if !send_in_time(send, bytes.split_to(piece)).await {
+                return false;
+            }
+            let sent = &self.inner.sent_bytes;
+            sent.fetch_add(piece as u64, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn read(&self, chunk: ChunkIndex, turn: Turn) -> JoinHandle<Option<Bytes>> {
+        let (inner, served) = (self.inner.clone(), self.served.clone());
+        tokio::task::spawn_blocking(move || {
+            let bytes = served.read(chunk, &inner)?;
+            Some(Bytes::from_owner(Held { bytes, _turn: turn }))
+        })
+    }
+
+    fn gives(&self, chunk: ChunkIndex) -> bool {
+        self.may_read() && self.served.gives(chunk)
+    }
+
+    fn peer(&self) -> PeerId {
+        self.right().peer
+    }
+
+    /// Whether the downloader's right to read still holds. One exception, so that a dead ring stops nobody:
+    /// a peer that itself reaches no tracker goes on for a while on what was open before.
+    fn may_read(&self) -> bool {
+        let (now, right) = (self.inner.link.now(), self.right());
+        let over = now.saturating_since(right.expires.saturating_add(CLOCK_TOLERANCE));
+        over == Duration::ZERO
+            || (over < GRANT_GRACE_CUT_OFF && self.inner.link.connected().borrow().is_none())
+    }
+
+    fn right(&self) -> std::sync::MutexGuard<'_, Right> {
+        self.right.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cancelled(&self) -> std::sync::MutexGuard<'_, HashSet<u32>> {
+        self.cancelled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        if self.place.is_last() {
+            let peer = self.peer();
+            self.inner.reads.forget(peer);
+            self.inner.sends.forget(peer);
+        }
+    }
+}
+
+async fn send_header(send: &mut SendStream, header: ChunkHeader) -> bool {
+    send_in_time(send, Bytes::copy_from_slice(&header.encode())).await
+}
+
+/// Whether the bytes went out in time: whoever asks and then does not read gives his place to others.
+async fn send_in_time(send: &mut SendStream, bytes: Bytes) -> bool {
+    let sent = timeout(SEED_STALL_MAX, send.send_bytes(bytes)).await;
+    matches!(sent, Ok(Ok(())))
+}
+
+/// What a download gets while it is served from.
+struct Growth<'a> {
+    part: Option<(&'a Part, watch::Receiver<()>)>,
+    told: Bitfield,
+    /// When there may be something to tell again.
+    next: Instant,
+}
+
+impl<'a> Growth<'a> {
+    fn new(served: &'a Served, told: Option<Bitfield>) -> Self {
+        let part = match served {
+            Served::Whole { .. } => None,
+            Served::Part(part) => {
+                let mut grown = part.grown();
+                // What came since `told` was taken.
+                grown.mark_changed();
+                Some((&**part, grown))
+            }
+        };
+        Self {
+            part,
+            told: told.unwrap_or_else(|| Bitfield::new(0)),
+            next: Instant::now(),
+        }
+    }
+
+    /// The headers that tell of chunks which were not told of before, once there are any; never after the
+    /// last. Cancel-safe.
+    async fn more(&mut self) -> Bytes {
+        loop {
+            let Some((part, grown)) = &mut self.part else {
+                return std::future::pending().await;
+            };
+            sleep_until(self.next).await;
+            let ended = grown.changed().await.is_err() || part.has_ended();
+            self.next = Instant::now() + HAVE_INTERVAL;
+            let more = part.tell(&mut self.told, HAVES_AT_ONCE);
+            if more.len() == HAVES_AT_ONCE {
+                grown.mark_changed();
+            } else if ended || self.told.is_complete() {
+                self.part = None;
+            }
+            if !more.is_empty() {
+                let header = |index| ChunkHeader::Have { index }.encode();
+                return more.into_iter().flat_map(header).collect::<Vec<_>>().into();
+            }
+        }
+    }
+}
+
+/// Chunks that are told of in one piece.
+const HAVES_AT_ONCE: usize = 4096;

@@ -1,0 +1,190 @@
+//! Peers that ask for much and for little, on one stream and on many, and what each gets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{content::CHUNK_SIZE, limits::RATE_MIN};
+
+const CHUNK: u64 = CHUNK_SIZE as u64;
+const NOW: Duration = Duration::ZERO;
+
+fn peer(number: u8) -> PeerId {
+    PeerId::from_bytes([number; 32])
+}
+
+/// A peer that waits at all times, on so many streams, for pieces of its size.
+#[derive(Clone, Debug)]
+struct Greedy {
+    streams: u64,
+    piece: u64,
+}
+
+fn greedy() -> impl Strategy<Value = Greedy> {
+    (1_u64..9, 1..=CHUNK).prop_map(|(streams, piece)| Greedy { streams, piece })
+}
+
+proptest! {
+    /// Of those who wait at all times none gets more than another, but for what one piece of each is.
+    #[test]
+    fn each_gets_the_same(all in prop::collection::vec(greedy(), 2..6), turns in 100_usize..400) {
+        let mut queue = Turns::new(u64::MAX);
+        let mut ids = 0..;
+        let mut got: BTreeMap<PeerId, u64> = BTreeMap::new();
+        let mut piece_of = BTreeMap::new();
+        for (number, greedy) in all.iter().enumerate() {
+            let peer = peer(number as u8);
+            got.insert(peer, 0);
+            piece_of.insert(peer, greedy.piece);
+            for _ in 0..greedy.streams {
+                queue.ask(peer, ids.next().unwrap(), greedy.piece);
+            }
+        }
+        for _ in 0..turns {
+            let Next::Go(peer, _, bytes) = queue.next(NOW) else { panic!("somebody waits") };
+            *got.get_mut(&peer).unwrap() += bytes;
+            queue.arrived(peer, bytes);
+            queue.ask(peer, ids.next().unwrap(), piece_of[&peer]);
+            for (one, of_one) in &got {
+                for (other, of_other) in &got {
+                    let apart = of_one.abs_diff(*of_other);
+                    prop_assert!(apart <= piece_of[one] + piece_of[other], "{got:?}");
+                }
+            }
+        }
+    }
+
+    /// Whatever happens, each has one turn for each time that it asked and did not withdraw, no more is under way than
+    /// may be, and who waits is not forgotten.
+    #[test]
+    fn nothing_is_lost(
+        most in CHUNK..8 * CHUNK,
+        steps in prop::collection::vec((0_u8..4, 0_u8..4, 1..=CHUNK), 1..200),
+    ) {
+        let mut queue = Turns::new(most);
+        let mut waiting: BTreeMap<TurnId, (PeerId, u64)> = BTreeMap::new();
+        let mut under_way: Vec<(PeerId, u64)> = Vec::new();
+        let served = |queue: &mut Turns, waiting: &mut BTreeMap<_, _>, under_way: &mut Vec<_>| {
+            while let Next::Go(peer, id, bytes) = queue.next(NOW) {
+                assert_eq!(waiting.remove(&id), Some((peer, bytes)));
+                under_way.push((peer, bytes));
+                let sum: u64 = under_way.iter().map(|(_, bytes)| bytes).sum();
+                assert!(sum <= most, "{sum} of {most}");
+            }
+        };
+        for (id, (what, who, bytes)) in (0..).zip(steps) {
+            match what {
+                0 | 1 => {
+                    queue.ask(peer(who), id, bytes);
+                    waiting.insert(id, (peer(who), bytes));
+                }
+                2 => if let Some((id, (peer, _))) = waiting.pop_first() {
+                    queue.withdraw(peer, id);
+                },
+                _ => if let Some((peer, bytes)) = under_way.pop() {
+                    queue.arrived(peer, bytes);
+                },
+            }
+            served(&mut queue, &mut waiting, &mut under_way);
+        }
+        while let Some((peer, bytes)) = under_way.pop() {
+            queue.arrived(peer, bytes);
+            served(&mut queue, &mut waiting, &mut under_way);
+        }
+        prop_assert!(waiting.is_empty(), "{waiting:?}");
+        for who in 0..4 {
+            queue.forget(peer(who));
+        }
+        prop_assert!(queue.peers.is_empty() && queue.under_way == 0);
+    }
+
+    /// A pace is shared as what is unpaced is, and holds.
+    #[test]
+    fn a_pace_is_shared(bytes in RATE_MIN..50_000_000, streams in 1_u64..9) {
+        let rate = Rate::per_second(bytes).unwrap();
+        let (piece, mut queue, mut ids) = (rate.piece_bytes() as u64, Turns::new(u64::MAX), 0..);
+        queue.set_rate(Some(rate), NOW);
+        for _ in 0..streams {
+            queue.ask(peer(0), ids.next().unwrap(), piece);
+        }
+        queue.ask(peer(1), ids.next().unwrap(), piece);
+        let (mut now, end) = (NOW, Duration::from_secs(60));
+        let mut got = [0_u64; 2];
+        while now < end {
+            match queue.next(now) {
+                Next::Go(to, _, bytes) => {
+                    got[usize::from(to == peer(1))] += bytes;
+                    queue.arrived(to, bytes);
+                    queue.ask(to, ids.next().unwrap(), piece);
+                }
+                Next::At(at) => now = at,
+                Next::Nobody => panic!("both wait"),
+            }
+        }
+        prop_assert!(got[0].abs_diff(got[1]) <= 2 * piece, "{got:?}");
+        let (sum, expected) = ((got[0] + got[1]) as f64, 60.0 * bytes as f64);
+        prop_assert!(sum >= 0.95 * expected && sum <= 1.05 * expected + 2.0 * piece as f64);
+    }
+}
+
+#[test]
+fn who_takes_slowly_leaves_place_for_others() {
+    let mut queue = Turns::new(32 * CHUNK);
+    for id in 0..100 {
+        queue.ask(peer(0), id, CHUNK);
+    }
+    let at_once = |queue: &mut Turns| {
+        std::iter::from_fn(|| match queue.next(NOW) {
+            Next::Go(peer, ..) => Some(peer),
+            _ => None,
+        })
+        .count()
+    };
+    // One alone has half of what there is.
+    assert_eq!(at_once(&mut queue), 16);
+    // With nothing of it arriving, others come and go.
+    for id in 100..200 {
+        queue.ask(peer(1), id, CHUNK);
+    }
+    assert_eq!(at_once(&mut queue), 8);
+    queue.arrived(peer(1), CHUNK);
+    assert_eq!(at_once(&mut queue), 1);
+    let others: BTreeSet<usize> = (2..20)
+        .map(|other| {
+            queue.ask(peer(other), 1000 + u64::from(other), CHUNK);
+            at_once(&mut queue)
+        })
+        .collect();
+    assert_eq!(others.first(), Some(&0), "it is full at some time");
+    queue.arrived(peer(0), CHUNK);
+    assert_eq!(
+        at_once(&mut queue),
+        1,
+        "and then it is one of those without any"
+    );
+}
+
+#[test]
+fn who_was_away_has_no_claim_to_what_the_others_got() {
+    let mut queue = Turns::new(u64::MAX);
+    queue.ask(peer(1), 0, 10);
+    assert_eq!(queue.next(NOW), Next::Go(peer(1), 0, 10));
+    for id in 1..100 {
+        queue.ask(peer(0), id, CHUNK);
+        assert_eq!(queue.next(NOW), Next::Go(peer(0), id, CHUNK));
+    }
+    for id in 100..110 {
+        queue.ask(peer(0), id, CHUNK);
+        queue.ask(peer(1), id + 100, CHUNK);
+    }
+    let mut order = Vec::new();
+    while let Next::Go(peer, ..) = queue.next(NOW) {
+        order.push(peer);
+    }
+    let first_of_one = order.iter().take(4).filter(|id| **id == peer(1)).count();
+    assert!(
+        (1..=3).contains(&first_of_one),
+        "{first_of_one} of the first 4"
+    );
+}

@@ -1,0 +1,145 @@
+//! What one peer has announced. Each place has one entry, as it was said last; there are never more entries, nor more
+//! bytes of bitfields, than one peer may have; and the digest is that of exactly these entries.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use super::Swarm;
+use crate::{
+    content::FileId,
+    identity::GroupName,
+    limits::{ANNOUNCED_BYTES_PER_PEER_MAX, SWARMS_PER_PEER_MAX},
+    wire::tracker::{Holding, SetDigest, SwarmEntry, SwarmPlace},
+};
+
+/// The entries of a peer.
+#[derive(Default)]
+pub(super) struct HeldSet {
+    entries: BTreeMap<SwarmPlace, Held>,
+    /// Of all bitfields.
+    bytes: usize,
+    digest: SetDigest,
+}
+
+/// One of them.
+pub(super) struct Held {
+    pub(super) group: GroupName,
+    pub(super) id: FileId,
+    pub(super) holding: Holding,
+}
+
+impl Held {
+    pub(super) fn swarm(&self) -> Swarm {
+        Swarm::new(&self.group, self.id)
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.holding {
+            Holding::Partial(bits) => bits.len(),
+            Holding::Nothing | Holding::Complete => 0,
+        }
+    }
+}
+
+impl HeldSet {
+    /// Puts an entry into its place if there is room for it; what stood there is gone in any case. Gives that, and
+    /// whether what is said now is kept.
+    pub(super) fn put(&mut self, entry: SwarmEntry) -> (Option<Held>, bool) {
+        let place = entry.place();
+        let before = self.remove(&place);
+        let held = Held {
+            group: entry.group,
+            id: entry.id,
+            holding: entry.holding,
+        };
+        if held.holding == Holding::Nothing {
+            return (before, true);
+        }
+        let has_room = self.entries.len() < SWARMS_PER_PEER_MAX
+            && self.bytes + held.bytes() <= ANNOUNCED_BYTES_PER_PEER_MAX;
+        if has_room {
+            self.bytes += held.bytes();
+            self.digest.add(&place, held.id, &held.holding);
+            self.entries.insert(place, held);
+        }
+        (before, has_room)
+    }
+
+    pub(super) fn remove(&mut self, place: &SwarmPlace) -> Option<Held> {
+        let held = self.entries.remove(place)?;
+        self.bytes -= held.bytes();
+        self.digest.remove(place, held.id, &held.holding);
+        Some(held)
+    }
+
+    pub(super) const fn digest(&self) -> SetDigest {
+        self.digest
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Held> {
+        self.entries.values()
+    }
+
+    /// At most so many entries behind a place, and the place behind which to go on.
+    pub(super) fn some_behind(
+        &self,
+        place: Option<SwarmPlace>,
+        limit: usize,
+    ) -> (Vec<SwarmEntry>, Option<SwarmPlace>) {
+        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
+        let some: Vec<SwarmEntry> = self
+            .entries
+            .range((from, Bound::Unbounded))
+            .take(limit)
+            .map(|((_, name), held)| SwarmEntry {
+                group: held.group.clone(),
+                name: name.clone(),
+                id: held.id,
+                holding: held.holding.clone(),
+            })
+            .collect();
+        let last = some.last().map(SwarmEntry::place);
+        (some, last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{identity::FileName, limits::ANNOUNCED_BITFIELD_BYTES_MAX};
+
+    fn entry(i: usize, holding: Holding) -> SwarmEntry {
+        SwarmEntry {
+            group: GroupName::new("Photos").unwrap(),
+            name: FileName::new(&format!("{i}.jpg")).unwrap(),
+            id: FileId::from_bytes([7; 32]),
+            holding,
+        }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_not_there_and_not_in_the_digest() {
+        let part = |byte| Holding::Partial(vec![byte; ANNOUNCED_BITFIELD_BYTES_MAX]);
+        let most = ANNOUNCED_BYTES_PER_PEER_MAX / ANNOUNCED_BITFIELD_BYTES_MAX;
+        let mut held = HeldSet::default();
+        for i in 0..most {
+            assert!(held.put(entry(i, part(1))).1, "{i}");
+        }
+        let full = held.digest();
+        assert!(!held.put(entry(most, part(1))).1);
+        assert!(held.put(entry(most, Holding::Nothing)).1);
+        assert_eq!(held.digest(), full);
+        // One whose bits change takes its own place; one that takes none has room.
+        assert!(held.put(entry(0, part(2))).1);
+        assert!(held.put(entry(most, Holding::Complete)).1);
+        // What a larger entry stood for is not true any more, also where there is no room for it.
+        let (before, kept) = held.put(entry(most, part(1)));
+        assert!(before.is_some() && !kept);
+        held.put(entry(0, part(1)));
+        assert_eq!(held.digest(), full);
+        assert_eq!(held.iter().count(), most);
+        for i in 0..most {
+            held.remove(&entry(i, Holding::Nothing).place());
+        }
+        assert_eq!((held.digest(), held.bytes), (SetDigest::default(), 0));
+    }
+}
