@@ -570,13 +570,13 @@ async fn a_holder_that_is_busy_is_waited_for() {
 #[tokio::test]
 async fn two_who_download_at_once_take_each_chunk_once_and_trade() {
     let world = World::new().await;
-    let (films, file) = (group("films"), Arc::new(random_file("film", 60 * CHUNK)));
+    let (films, file) = (group("films"), Arc::new(random_file("film", 40 * CHUNK)));
     let alice = world.login("alice").await;
     alice.create_group(&films, Access::Open).await.unwrap();
     world.share(&alice, &films, &file).await;
     alice.peer().shutdown().await.unwrap();
-    // A chunk takes 128 ms, so that alone each of them would take 8 s.
-    let slow = Manner::Slow(Duration::from_millis(4));
+    // A chunk takes half a second, beside which what this machine does besides is nothing.
+    let slow = Manner::Slow(Duration::from_millis(16));
     let sam = Holder::start(world.raw_user("sam").await, &films, &file, slow).await;
     let [bob, carol] = [world.login("bob").await, world.login("carol").await];
     for session in [&bob, &carol] {
@@ -595,10 +595,10 @@ async fn two_who_download_at_once_take_each_chunk_once_and_trade() {
         assert!(report.duplicate_bytes < file.content.len() as u64 / 100);
     }
     // Each took some before it heard of the other, and they may have been the same.
-    assert!(sam.sent() < 60 + 20, "{}", sam.sent());
+    assert!(sam.sent() < 40 + 14, "{}", sam.sent());
     let given = [&bob, &carol].map(|session| session.peer().sent_bytes());
     assert!(
-        given.iter().all(|&given| given > 10 * CHUNK as u64),
+        given.iter().all(|&given| given > 7 * CHUNK as u64),
         "{given:?}"
     );
 }

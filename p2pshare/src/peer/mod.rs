@@ -24,7 +24,7 @@ mod verify;
 /// What the simulator of swarms runs.
 #[cfg(any(test, feature = "__sim"))]
 pub(crate) mod sim {
-    pub(crate) use super::picker::{Order, Picker, SourceId};
+    pub(crate) use crate::peer::picker::{Order, Picker, SourceId};
 }
 
 use std::{
