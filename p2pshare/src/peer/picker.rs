@@ -99,8 +99,18 @@ impl Picker {
         let is_new = asked.holds.set(index) || asked.gave.get_or_insert_with(gave).set(index);
         if is_new {
             self.rarity.more(index);
+            self.part_ways(source, index);
         }
         is_new
+    }
+
+    /// Whoever has, or gives to another, what is awaited here from somebody else may be on the very same way through
+    /// the file, at the same pace, and so would not be met again before its end: another place is as good.
+    fn part_ways(&mut self, source: SourceId, index: u32) {
+        let awaited_from = self.asked.get(&index).filter(|of| **of != source);
+        if let Some(asked) = awaited_from.and_then(|of| self.sources.get_mut(of)) {
+            asked.next = u32::MAX;
+        }
     }
 
     /// `source` was found not to have a chunk.

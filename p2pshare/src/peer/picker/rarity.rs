@@ -106,7 +106,14 @@ impl Rarity {
                 return Some(next);
             }
             let count = class.len();
-            let place = dice.random_range(0..count);
+            let mut place = dice.random_range(0..count);
+            // The first one after any place is mostly where somebody else's run goes on.
+            for _ in 0..PLACES_TRIED {
+                if class.get(place) && holds.get(place) {
+                    return Some(place);
+                }
+                place = dice.random_range(0..count);
+            }
             let after = class.first_common(holds, place..count);
             after.or_else(|| class.first_common(holds, 0..place))
         })
@@ -139,6 +146,8 @@ const fn class_of(count: u16) -> u8 {
 
 /// Counts that have a class of their own: 0 up to twice the power of two of these bits.
 const FINE_BITS: u32 = 2;
+/// How many places are tried before what comes after one is taken.
+const PLACES_TRIED: usize = 16;
 const EXACT: u32 = 1 << (FINE_BITS + 1);
 // Each source counts at most twice, and what is counted can be taken off again.
 const _: () = assert!(2 * SOURCES_MAX < u8::MAX as usize);
