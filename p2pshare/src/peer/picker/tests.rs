@@ -303,6 +303,28 @@ fn of_what_is_equally_rare_each_takes_a_run_from_a_place_of_its_own() {
 }
 
 #[test]
+fn two_on_the_same_way_through_a_file_part() {
+    let mut two = [1, 2].map(|seed| ordered(200, Order::RarestFirst, seed));
+    for picker in &mut two {
+        joined(picker, 1);
+        picker.join(2, only(picker, &[]));
+        picker.sources.get_mut(&1).unwrap().next = 50;
+    }
+    let mut both = 0;
+    for step in 0..40 {
+        let now = SECOND * step;
+        let [one, other] = [0, 1].map(|at: usize| two[at].pick(1, now).unwrap().get());
+        both += u32::from(one == other);
+        // What comes to the one at the very same pace comes a moment sooner, and is told.
+        assert!(deliver(&mut two[0], 1, one, now));
+        assert!(two[1].learn(2, one));
+        assert!(deliver(&mut two[1], 1, other, now));
+        assert!(two[0].learn(2, other));
+    }
+    assert!(both <= 2, "{both} of 40 were fetched by both");
+}
+
+#[test]
 fn in_order_it_is_the_first_that_is_missing() {
     let mut picker = picker(9);
     let rare = only(&picker, &[1, 2, 3]);
