@@ -229,6 +229,8 @@ fn a_ring_of_two_needs_both_and_says_so() {
     world.refused(&["create_user", "Bob", "pass123"], UNREACHABLE, message);
     ring.start(0);
     ring.wait_until_whole(0);
+    // And so it is for the one that the peer is connected to.
+    ring.wait_until_whole_now(1);
     world.ok(&["create_group", "h"]);
     assert!(world.ok(&["list_groups"]).contains('g'));
 }

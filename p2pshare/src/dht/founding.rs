@@ -408,7 +408,7 @@ impl Beginning {
 
     fn step_of_member(&self, record: &RingRecord) -> Step {
         let newest = self.newest().unwrap_or_else(|| record.clone());
-        if self.has_forgotten() && record.members().len() > 1 {
+        if self.has_forgotten() {
             return self.step_back(newest, self.me.id);
         }
         let untold = self.untold(&newest);
@@ -467,9 +467,14 @@ impl Beginning {
         }
     }
 
-    /// Whether anybody has turned out to remember more than its disk does.
+    /// Whether its list was only proposed when it was heard of.
+    pub(crate) fn is_proposed(&self) -> bool {
+        self.proposed
+    }
+
+    /// Whether anybody has turned out to remember more than its disk does, and there are others who can tell it.
     pub(crate) fn has_forgotten(&self) -> bool {
-        self.forgot && !planted(Fault::LostTailIgnored)
+        self.forgot && !self.others().is_empty() && !planted(Fault::LostTailIgnored)
     }
 
     /// Whether somebody remembers more of this member than its disk does: commits, or a life.

@@ -173,6 +173,14 @@ impl Core {
         self.spoke.notified().await;
     }
 
+    /// Whether it is of a ring that is founded, as far as it knows: whose list is not only proposed.
+    pub(super) fn is_founded(&self) -> bool {
+        let votes = self.votes();
+        let state = self.state();
+        let proposed = state.beginning.as_ref().is_some_and(Beginning::is_proposed);
+        state.record.is_some() && (votes || !proposed)
+    }
+
     /// The list that it was to propose is on disk.
     pub(super) fn has_proposed(&self, record: RingRecord) {
         if let Some(beginning) = &mut self.state().beginning {

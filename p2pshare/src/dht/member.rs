@@ -110,7 +110,7 @@ impl Member {
                 None => count(self.founders.saturating_sub(self.core.waiting_for().len())),
             },
             epoch: record.as_ref().map_or(0, |record| record.epoch.list),
-            founded: record.is_some(),
+            founded: self.core.is_founded(),
             waiting_for: self.core.waiting_for(),
             members,
             rows: self.core.rows(),
