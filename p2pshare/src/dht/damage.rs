@@ -3,13 +3,10 @@
 //!
 //! **Invariant.** Damage to a row costs whoever asks for that row an answer, and nobody else anything.
 
-use std::sync::Arc;
-
 use super::hash_tree;
 use super::host::Core;
 use super::placement::slice_of_row;
-use super::seat::Seat;
-use crate::store::{Store, StoreError, Table, Transaction};
+use crate::store::{StoreError, Transaction};
 use crate::wire::ring::{ReplicaAnswer, ReplicaCall, RowKey, Slice};
 
 impl Core {
@@ -20,11 +17,8 @@ impl Core {
             .view(move |view| hash_tree::is_sound(view, slice))
             .await;
         let mended = match sound {
-            Ok(true) => {
-                self.forget_damage(slice);
-                return Ok(());
-            }
-            Ok(false) => mend(self.store.clone(), self.replica.clone(), slice).await,
+            Ok(true) => return Ok(()),
+            Ok(false) => self.mend(slice).await,
             Err(error) => Err(error),
         };
         match mended {
@@ -36,20 +30,37 @@ impl Core {
         }
     }
 
-    /// A row on disk turned out to be damaged. Says so, once for each slice, and sees to it that the next comparison
-    /// with another replica shows that it lacks the row.
-    pub(super) fn note_damage(&self, key: &RowKey, error: &StoreError) {
-        let slice = slice_of_row(key);
-        if !self.is_new_damage(slice) {
-            return;
+    /// A row on disk turned out to be damaged: sees to it that the next comparison with another replica shows that
+    /// it lacks the row.
+    pub(super) async fn note_damage(&self, (key, error): Damage) {
+        tracing::debug!(%error, ?key, "a row could not be read");
+        let slice = slice_of_row(&key);
+        if let Err(error) = self.scrub(slice).await {
+            tracing::error!(%error, ?slice, "a slice cannot be compared with other replicas");
         }
-        tracing::error!(%error, table = Table::Rows.name(), ?key, "a row on disk is damaged");
-        let mended = mend(self.store.clone(), self.replica.clone(), slice);
-        tokio::spawn(async move {
-            if let Err(error) = mended.await {
-                tracing::error!(%error, ?slice, "a slice cannot be compared with other replicas");
-            }
-        });
+    }
+
+    /// Makes the leaves of a slice those of its rows.
+    async fn mend(&self, slice: Slice) -> Result<(), StoreError> {
+        let seat = self.replica.clone();
+        let job = move |tx: &mut Transaction<'_>| {
+            let damaged = hash_tree::damaged(tx, slice)?;
+            let mended = seat.change(|replica| {
+                let scrubbed = replica.as_mut();
+                scrubbed.map_or(Ok(0), |replica| replica.scrub(tx, slice))
+            });
+            Ok((mended?, damaged))
+        };
+        let (mended, damaged) = self.store.write(job).await?;
+        if mended > 0 {
+            tracing::error!(
+                ?slice,
+                leaves = mended,
+                ?damaged,
+                "rows on disk are not what they were"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -74,26 +85,4 @@ pub(super) fn spared(
         }
         answer => answer.map(|answer| (answer, None)),
     }
-}
-
-/// Makes the leaves of a slice those of its rows.
-async fn mend(store: Store, seat: Arc<Seat>, slice: Slice) -> Result<(), StoreError> {
-    let job = move |tx: &mut Transaction<'_>| {
-        let damaged = hash_tree::damaged(tx, slice)?;
-        let mended = seat.change(|replica| {
-            let scrubbed = replica.as_mut();
-            scrubbed.map_or(Ok(0), |replica| replica.scrub(tx, slice))
-        });
-        Ok((mended?, damaged))
-    };
-    let (mended, damaged) = store.write(job).await?;
-    if mended > 0 {
-        tracing::error!(
-            ?slice,
-            leaves = mended,
-            ?damaged,
-            "rows on disk are not what they were"
-        );
-    }
-    Ok(())
 }

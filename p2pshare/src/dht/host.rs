@@ -26,8 +26,8 @@ use crate::limits::FOUNDERS_MAX;
 use crate::store::{Store, StoreError, Transaction};
 use crate::time::Timestamp;
 use crate::wire::ring::{
-    Clocks, Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Slice,
-    Standing, Welcome,
+    Clocks, Epoch, Hello, Life, ReplicaAnswer, ReplicaCall, ReplicaRequest, RingRecord, Standing,
+    Welcome,
 };
 
 /// By what a member proves that it is one: it signs its own certificate with the ring's key.
@@ -79,8 +79,6 @@ struct State {
     waiting_for: Vec<TrackerAddr>,
     /// What is wrong at which address.
     troubles: BTreeMap<TrackerAddr, Trouble>,
-    /// Slices in which a row was found damaged on disk.
-    damaged: BTreeSet<Slice>,
     /// How many rows are known to differ from those of another member.
     behind: BTreeMap<MemberId, u64>,
     /// By how much the commits that it tells of are more than those of its disk.
@@ -120,7 +118,6 @@ impl Core {
                 silent: BTreeSet::new(),
                 waiting_for: Vec::new(),
                 troubles: BTreeMap::new(),
-                damaged: BTreeSet::new(),
                 behind: BTreeMap::new(),
                 ahead,
             }),
@@ -239,15 +236,6 @@ impl Core {
         }
         let page = self.store.view(move |view| replica::own_page(view, call));
         Ok(Page::stale(page.await?))
-    }
-
-    /// Notes that a slice has damaged rows, and returns whether that is news.
-    pub(super) fn is_new_damage(&self, slice: Slice) -> bool {
-        self.state().damaged.insert(slice)
-    }
-
-    pub(super) fn forget_damage(&self, slice: Slice) {
-        self.state().damaged.remove(&slice);
     }
 
     /// How many rows its replica has.
@@ -492,7 +480,7 @@ impl Core {
             };
             self.store.view(job).await
         };
-        let answers: Vec<_> = match answers {
+        let answers: Vec<(_, Option<Damage>)> = match answers {
             Ok(answers) => answers,
             Err(error) => {
                 // What the replica has in memory may be ahead of the disk now.
@@ -500,13 +488,11 @@ impl Core {
                 return vec![ReplicaAnswer::Unavailable; count];
             }
         };
-        let answer = |(answer, damage): (_, Option<Damage>)| {
-            if let Some((key, error)) = damage {
-                self.note_damage(&key, &error);
-            }
-            answer
-        };
-        answers.into_iter().map(answer).collect()
+        let (answers, damage): (_, Vec<Option<Damage>>) = answers.into_iter().unzip();
+        for damage in damage.into_iter().flatten() {
+            self.note_damage(damage).await;
+        }
+        answers
     }
 
     /// What is wrong at the address of a member: somebody is there, and is not taken for it, or refuses this one.
