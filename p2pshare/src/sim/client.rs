@@ -47,6 +47,8 @@ struct Doing {
     tries: u32,
     /// Whether an earlier try may have made the change.
     maybe: bool,
+    /// Of two members the one that was down when the try was called, and how many lives it had had.
+    down: Option<(usize, u64)>,
 }
 
 impl Client {
@@ -113,10 +115,12 @@ impl World {
             self.say(client, host);
         }
         let called = self.history.moment();
+        let down = self.one_of_two_is_down();
         let Some(doing) = &mut self.clients[client].doing else {
             return;
         };
         doing.called = Some(called);
+        doing.down = down;
         doing.tries += 1;
         let intent = match &doing.change {
             None => Intent::Read,
@@ -159,6 +163,7 @@ impl World {
                 called: None,
                 tries: 0,
                 maybe: true,
+                down: None,
             };
         }
         let key = self.some_key();
@@ -182,6 +187,7 @@ impl World {
             called: None,
             tries: 0,
             maybe: false,
+            down: None,
         }
     }
 
@@ -213,6 +219,7 @@ impl World {
         let maybe = matches!(operation, Some(Operation::Unknown(_)));
         let certain = operation.is_some() && !maybe;
         if let Some(seen) = operation.as_ref().and_then(version) {
+            self.look_at_both(&doing.key, seen, doing.down);
             self.clients[client].known.insert(doing.key.clone(), seen);
         }
         if let Some(operation) = operation {

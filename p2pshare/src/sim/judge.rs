@@ -86,6 +86,36 @@ impl World {
         }
     }
 
+    /// In a ring of two, the one that is down, and how many lives it had.
+    pub(super) fn one_of_two_is_down(&self) -> Option<(usize, u64)> {
+        let down = self.hosts.iter().position(|there| there.life.is_none())?;
+        (self.hosts.len() == 2).then(|| (down, self.hosts[down].lives))
+    }
+
+    /// A client was told of a version of a row. In a ring of two both have it then, and both took part, unless one was
+    /// `down` when it was asked and has been since.
+    pub(super) fn look_at_both(&mut self, key: &RowKey, version: u64, down: Option<(usize, u64)>) {
+        if self.hosts.len() != 2 {
+            return;
+        }
+        if let Some((host, lives)) = down
+            && self.hosts[host].lives == lives
+        {
+            let broken =
+                format!("version {version} of {key:?} is told while member {host} is down");
+            self.tally.violations.push(broken);
+        }
+        for (host, there) in self.hosts.iter().enumerate() {
+            let row = there.disk.read(|view| register(view, key));
+            let has = row.unwrap_or_default().state.version().as_u64();
+            if has < version {
+                self.tally.violations.push(format!(
+                    "version {version} of {key:?} is told of two, and member {host} has {has}"
+                ));
+            }
+        }
+    }
+
     /// What the replicas of a row have on disk.
     fn copies(&self, key: &RowKey) -> Vec<(usize, Register)> {
         let copy = |host: usize| {

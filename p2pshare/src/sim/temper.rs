@@ -8,12 +8,16 @@ use crate::dht::sim::Fault;
 pub(super) enum Temper {
     /// Anything may break, and clients do what they like.
     Any,
+    /// The same in a ring of two, which does nothing while one of them is down.
+    Pair,
     /// Messages are lost, and nearly everybody reads and lists.
     Readers,
     /// Members stop, and go on when nobody waits for them any more.
     Sleepers,
     /// Members forget, while others miss what is said.
     Forgetters,
+    /// Members forget and return while what was asked before is still under way.
+    Stragglers,
     /// Members forget, and die again before they have heard the others.
     Restless,
     /// All change one row, and try again when it may have forgotten.
@@ -23,16 +27,18 @@ pub(super) enum Temper {
 }
 
 impl Temper {
-    /// One of them, half of the time the first.
-    pub(super) const DRAWN: [Self; 11] = [
+    /// One of them, mostly one in which anything may break.
+    pub(super) const DRAWN: [Self; 13] = [
         Self::Any,
         Self::Any,
         Self::Any,
         Self::Any,
-        Self::Any,
+        Self::Pair,
+        Self::Pair,
         Self::Readers,
         Self::Sleepers,
         Self::Forgetters,
+        Self::Stragglers,
         Self::Restless,
         Self::Late,
         Self::Founders,
@@ -43,9 +49,8 @@ impl Temper {
         Some(match fault {
             Fault::NoWriteBack | Fault::ListingIgnoresDisputes => Self::Readers,
             Fault::CertainAfterExposure => Self::Sleepers,
-            Fault::InstallOverwrites | Fault::PullFromOne | Fault::StaleEpochAccepted => {
-                Self::Forgetters
-            }
+            Fault::InstallOverwrites | Fault::PullFromOne => Self::Forgetters,
+            Fault::StaleEpochAccepted => Self::Stragglers,
             Fault::SilentLivesCount | Fault::OthersMemoryIgnored => Self::Restless,
             Fault::RetryAsFirst => Self::Late,
             Fault::StaleFoundingWord => Self::Founders,
@@ -57,9 +62,11 @@ impl Temper {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Any => "any",
+            Self::Pair => "pair",
             Self::Readers => "readers",
             Self::Sleepers => "sleepers",
             Self::Forgetters => "forgetters",
+            Self::Stragglers => "stragglers",
             Self::Restless => "restless",
             Self::Late => "late",
             Self::Founders => "founders",
@@ -69,10 +76,11 @@ impl Temper {
     /// What breaks, unless it is anything.
     pub(super) fn kinds(self) -> Option<&'static [Kind]> {
         match self {
-            Self::Any => None,
+            Self::Any | Self::Pair => None,
             Self::Readers => Some(&[Kind::Loss, Kind::OneWay, Kind::CrashAtSync]),
             Self::Sleepers => Some(&[Kind::Pause, Kind::Pause, Kind::Slow, Kind::Partition]),
             Self::Forgetters => Some(&[Kind::Wipe, Kind::LoseTail, Kind::Loss, Kind::OneWay]),
+            Self::Stragglers => Some(&[Kind::Wipe, Kind::Wipe, Kind::Slow]),
             Self::Restless => Some(&[
                 Kind::LoseTail,
                 Kind::Crash,

@@ -159,6 +159,7 @@ impl World {
         let began = epoch();
         let members = match temper {
             Temper::Any => [3, 3, 3, 3, 5, 1][rng.random_range(0..6)],
+            Temper::Pair => 2,
             _ => 3,
         };
         let troubles = Troubles::new(&mut rng, temper);
