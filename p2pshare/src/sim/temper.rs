@@ -50,7 +50,7 @@ impl Temper {
             Fault::NoWriteBack | Fault::ListingIgnoresDisputes => Self::Readers,
             Fault::CertainAfterExposure => Self::Sleepers,
             Fault::InstallOverwrites | Fault::PullFromOne => Self::Forgetters,
-            Fault::StaleEpochAccepted => Self::Stragglers,
+            Fault::StaleEpochAccepted | Fault::FenceNotKept => Self::Stragglers,
             Fault::SilentLivesCount | Fault::OthersMemoryIgnored => Self::Restless,
             Fault::RetryAsFirst => Self::Late,
             Fault::StaleFoundingWord => Self::Founders,
@@ -80,7 +80,7 @@ impl Temper {
             Self::Readers => Some(&[Kind::Loss, Kind::OneWay, Kind::CrashAtSync]),
             Self::Sleepers => Some(&[Kind::Pause, Kind::Pause, Kind::Slow, Kind::Partition]),
             Self::Forgetters => Some(&[Kind::Wipe, Kind::LoseTail, Kind::Loss, Kind::OneWay]),
-            Self::Stragglers => Some(&[Kind::Wipe, Kind::Wipe, Kind::Slow]),
+            Self::Stragglers => Some(&[Kind::Wipe, Kind::Wipe, Kind::Slow, Kind::Crash]),
             Self::Restless => Some(&[
                 Kind::LoseTail,
                 Kind::Crash,
