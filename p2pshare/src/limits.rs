@@ -353,6 +353,9 @@ pub(crate) const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const RETURNED_COMMITS_AHEAD: u64 = 1 << 40;
 /// How many commits of another member go unnoted at most.
 pub(crate) const REMEMBERED_COMMITS_APART: u64 = 64;
+/// By how much the ring's time goes on before a member notes it again: a ring that begins anew is behind what it was
+/// by no more.
+pub(crate) const TIME_NOTED_APART: Duration = Duration::from_secs(30);
 /// How long a member that has heard enough of the others waits for the rest of them before it votes: one of those
 /// may be the only one who remembers what its disk has lost.
 pub(crate) const VOTE_PATIENCE: Duration = Duration::from_secs(1);
@@ -391,6 +394,9 @@ pub(crate) const BALLOT_ROUND_MAX: u64 = 1 << 60;
 /// By how many rounds a ballot may be above all that a replica has seen. A ring that makes a hundred thousand changes
 /// a second has used as many after 89 years; whoever is further ahead errs, and is not followed.
 pub(crate) const BALLOT_ROUNDS_APART_MAX: u64 = 1 << 48;
+/// By how many returns of members an epoch may be above what one knows of. Whoever is further ahead errs, and is not
+/// followed.
+pub(crate) const EPOCH_RETURNS_APART_MAX: u64 = 1 << 32;
 /// Rows that others could not read which a member that comes back has for damaged too. With more it waits: the disk
 /// there is not one to learn from.
 pub(crate) const RETURN_LOST_ROWS_MAX: usize = 1000;
@@ -476,6 +482,7 @@ const _: () = assert!(512 * 1024 < RATE_MIN * CHUNK_DEADLINE.as_secs());
 const _: () = assert!(2 * PACED_PIECE_BYTES < RATE_MIN * SOURCE_SILENCE_MAX.as_secs());
 const _: () = assert!(1024 * 1024 * (SEED_STREAMS_MAX as u64) <= SEED_UNDER_WAY_BYTES_MAX);
 const _: () = assert!(SEED_TURN.as_secs() < SEED_WAIT_MAX.as_secs());
+const _: () = assert!(TIME_NOTED_APART.as_secs() < CLOCK_TOLERANCE.as_secs());
 const _: () = assert!(GRANT_LOOK.as_secs() * 4 < GRANT_LIFE.as_secs());
 // Beside the bitfields and addresses of a sample, an answer has a byte for each of as many chunks as a bitfield.
 const _: () = assert!(

@@ -4,13 +4,16 @@
 //! clock that nobody sets. Its own clock is one voice among them: so one wrong clock of three moves nothing,
 //! not even the member's own at the moment when it is set, and of two that an hour lies between the middle counts.
 //! A member that was not heard yet counts as late: then the median can only come to be later, and needs not to go
-//! back for the one who is heard last. Before a majority was heard nothing is known.
+//! back for the one who is heard last. Before a majority was heard nothing is known. Where most members begin anew
+//! and one that is away is missing, a clock that is late has the say, but not over what the ring's time was: a life
+//! begins with that, as the disk has it.
 //!
 //! Members tell each other what they make of it too, and nobody stays behind what another tells. So all that speak
 //! with each other have one time, also where one of them has heard a clock that the others have not, and where
 //! most clocks were set back: then they come down to the median together, at half the speed of time.
 //!
-//! **Invariant.** Once it is known it never goes back, and never stands still.
+//! **Invariant.** Once it is known it never goes back, and never stands still; over the lives of a member it goes back
+//! by no more than lies between two notes of it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,6 +27,8 @@ use crate::wire::ring::Clocks;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RingTime {
     heard: BTreeMap<MemberId, Heard>,
+    /// What was the ring's time before this life.
+    past: Timestamp,
     /// The ring's time, once it is known.
     clock: Option<RingClock>,
 }
@@ -48,6 +53,14 @@ impl Heard {
 }
 
 impl RingTime {
+    /// Of a life before which it was once `past`.
+    pub(crate) fn after(past: Timestamp) -> Self {
+        Self {
+            past,
+            ..Self::default()
+        }
+    }
+
     /// Hears what a member told of the time, in an answer that came after `round_trip` and now.
     pub(crate) fn hear(
         &mut self,
@@ -73,7 +86,8 @@ impl RingTime {
         if let Some(ring) = theirs.ring
             && !planted(Fault::OthersTimeIgnored)
         {
-            let clock = self.clock.get_or_insert(RingClock::new(ring, now));
+            let begun = self.begin(ring, now);
+            let clock = self.clock.get_or_insert(begun);
             clock.raise(ring, now);
         }
     }
@@ -93,10 +107,17 @@ impl RingTime {
         if let Some(median) = self.median(own, now, members) {
             match &mut self.clock {
                 Some(clock) if !planted(Fault::TimeGoesBack) => clock.update(median, now),
-                clock => *clock = Some(RingClock::new(median, now)),
+                _ => self.clock = Some(self.begin(median, now)),
             }
         }
         self.clock.map(|clock| clock.now(now))
+    }
+
+    /// The ring's time once something is known of it.
+    fn begin(&self, known: Timestamp, now: Instant) -> RingClock {
+        let mut clock = RingClock::new(known, now);
+        clock.raise(self.past, now);
+        clock
     }
 
     /// The median of the clocks, or what it is at least as long as some were not heard. `None` if so many were not
@@ -295,6 +316,31 @@ mod tests {
             anew.hears(&mut c, began, day);
             assert_eq!(anew.off(began, day), 0);
         }
+    }
+
+    #[test]
+    fn a_life_begins_with_what_the_time_was_also_where_a_late_clock_has_the_say() {
+        let (began, past) = (Instant::now(), at(RIGHT));
+        let (early, later) = (own(RIGHT - HOUR), own(RIGHT + 1_000));
+        let (mut a, mut b) = (RingTime::after(past), RingTime::after(past));
+        a.hear(id(2), later, Duration::ZERO, began);
+        b.hear(id(1), early, Duration::ZERO, began);
+        assert_eq!(a.now(early.own, began, 3), Some(past));
+        assert_eq!(b.now(later.own, began, 3), Some(past));
+        // One that knows nothing of it hears of it, and goes by its own past if that is later.
+        let told = Clocks {
+            own: early.own,
+            ring: Some(past),
+        };
+        for (own, expected) in [(0, RIGHT), (RIGHT + 5, RIGHT + 5)] {
+            let mut c = RingTime::after(at(own));
+            c.hear(id(1), told, Duration::ZERO, began);
+            assert_eq!(c.now(early.own, began, 3), Some(at(expected)));
+        }
+        let soon = began + Duration::from_secs(10);
+        let late = early.own.saturating_add(Duration::from_secs(10));
+        assert_eq!(a.now(late, soon, 3), Some(at(RIGHT + 5_000)));
+        assert_eq!(RingTime::after(past).now(early.own, began, 3), None);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! coming back.
 //!
 //! **Invariants.** A folder belongs to one ring for ever. The incarnation is raised, and on disk, before
-//! anything of that life is said, so that no ballot of an earlier life is used again. A member that may have
-//! forgotten something has no say before it has learnt it again. **A ring is founded once**, in two steps:
+//! anything of that life is said, so that no ballot of an earlier life is used again. A member that knows that it may
+//! have forgotten something has no say before it has learnt it again; one that hears so only once it has a say says no
+//! more in that life. **A ring is founded once**, in two steps:
 //!
 //! 1. An empty founder that has heard from all others that they are empty too *proposes* the list of their ids: it
 //!    writes it to disk, says so, and never proposes another. One that hears of a list proposes that one; or if another
@@ -16,12 +17,14 @@
 //! proposes anything, and they have the list (that not two have lost their disks at once is what everything here is
 //! built on). If it was wiped before, when no other had the list yet, then it may have proposed another one; but those
 //! who have the first by its old word cannot tell of the second. Then neither list is ever told of by all: nothing is
-//! founded, and both sides say that they refuse each other. That a word is dropped with its link makes this rare.
+//! founded, and both sides say that they refuse each other. That a word is dropped with its link, and once another
+//! one speaks from its place, makes this rare.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +34,8 @@ use super::replica::{decode, encode};
 use crate::identity::{MemberId, RingId, TrackerAddr};
 use crate::limits::RETURNED_COMMITS_AHEAD;
 use crate::store::{StoreError, Table, Transaction};
-use crate::wire::ring::{Epoch, Life, RingMember, RingRecord, Standing, Welcome};
+use crate::time::Timestamp;
+use crate::wire::ring::{Epoch, Hello, Life, RingMember, RingRecord, Standing, Welcome};
 
 /// Who this tracker is in this life.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,6 +56,8 @@ pub(crate) struct Identity {
     /// How many commits the disk had when the last life ended that had a say. Those of lives that had none are no
     /// sign of what it remembers: they would make up for a tail that was lost.
     pub(crate) commits: u64,
+    /// The ring's time that an earlier life knew and noted last; zero if none did.
+    pub(crate) time: Timestamp,
 }
 
 /// The row `node` of the table `meta`.
@@ -82,14 +88,30 @@ pub(crate) struct Remembered {
     pub(crate) incarnation: u64,
     /// The most commits that it told of.
     pub(crate) commits: u64,
+    /// How many those were when that last life spoke first: told by earlier ones, whose disk it has.
+    pub(crate) before: u64,
 }
 
 impl Remembered {
-    /// Of each the higher.
-    pub(crate) fn max(self, other: Self) -> Self {
+    /// What a hello tells of who says it.
+    pub(crate) fn of(hello: &Hello) -> Self {
         Self {
-            incarnation: self.incarnation.max(other.incarnation),
-            commits: self.commits.max(other.commits),
+            incarnation: hello.life.incarnation,
+            commits: hello.commits,
+            before: 0,
+        }
+    }
+
+    /// Of each the higher, where `news` came later.
+    pub(crate) fn max(self, news: Self) -> Self {
+        let before = match news.incarnation > self.incarnation {
+            true => self.commits,
+            false => self.before,
+        };
+        Self {
+            incarnation: self.incarnation.max(news.incarnation),
+            commits: self.commits.max(news.commits),
+            before: before.max(news.before),
         }
     }
 }
@@ -106,14 +128,15 @@ pub(crate) fn begin(
     commits: u64,
     noted: u64,
 ) -> Result<Result<Identity, RingId>, StoreError> {
-    let (last, life) = match tx.get(Table::Meta, NODE_KEY)? {
+    let (last, life, noted) = match tx.get(Table::Meta, NODE_KEY)? {
         None => {
             let (member, incarnation) = (newcomer, 1);
             let first = Life {
                 member,
                 incarnation,
             };
-            (0, first)
+            // Whatever was noted was of another disk; whoever has no name is judged by its address.
+            (0, first, 0)
         }
         Some(row) => match decode(Table::Meta, &row)? {
             StoredNode::V1 { ring: found, .. } if found != ring => return Ok(Err(found)),
@@ -131,7 +154,7 @@ pub(crate) fn begin(
                     member,
                     incarnation,
                 };
-                (last, next)
+                (last, next, noted)
             }
         },
     };
@@ -161,6 +184,7 @@ pub(crate) fn begin(
     };
     let returning = tx.get(Table::Meta, RETURNING_KEY)?.is_some() || noted > commits;
     set_returning(tx, returning)?;
+    let time = noted_time(tx)?;
     Ok(Ok(Identity {
         ring,
         life,
@@ -170,6 +194,7 @@ pub(crate) fn begin(
         returning,
         ahead,
         commits,
+        time,
     }))
 }
 
@@ -203,9 +228,13 @@ pub(crate) fn set_life(
 }
 
 /// Remembers who is in the ring. Later returns to it are in the epoch of the replica alone. The first list is only
-/// proposed, until the member votes.
-pub(crate) fn set_record(tx: &mut Transaction<'_>, record: &RingRecord) -> Result<(), StoreError> {
-    if tx.get(Table::Meta, EPOCH_KEY)?.is_none() {
+/// proposed, until the member votes; not that of a ring to which one returns that was wiped.
+pub(crate) fn set_record(
+    tx: &mut Transaction<'_>,
+    record: &RingRecord,
+    returning: bool,
+) -> Result<(), StoreError> {
+    if !returning && tx.get(Table::Meta, EPOCH_KEY)?.is_none() {
         tx.put(Table::Meta, PROPOSED_KEY, [])?;
     }
     let stored = StoredEpoch::V2(record.clone());
@@ -237,6 +266,23 @@ fn remove(tx: &mut Transaction<'_>, key: &[u8]) -> Result<(), StoreError> {
 /// Remembers by how much the commits that this member tells of are more than those of its disk.
 pub(crate) fn set_ahead(tx: &mut Transaction<'_>, ahead: u64) -> Result<(), StoreError> {
     tx.put(Table::Meta, AHEAD_KEY, encode(&ahead))
+}
+
+/// Remembers the ring's time, once it is at least `apart` later than what is known of it.
+pub(crate) fn note_time(
+    tx: &mut Transaction<'_>,
+    time: Timestamp,
+    apart: Duration,
+) -> Result<(), StoreError> {
+    match time >= noted_time(tx)?.saturating_add(apart) {
+        true => tx.put(Table::Meta, TIME_KEY, encode(&time)),
+        false => Ok(()),
+    }
+}
+
+fn noted_time(tx: &Transaction<'_>) -> Result<Timestamp, StoreError> {
+    let row = tx.get(Table::Meta, TIME_KEY)?;
+    row.map_or(Ok(Timestamp::default()), |row| decode(Table::Meta, &row))
 }
 
 /// What is remembered of a member.
@@ -366,27 +412,48 @@ impl Beginning {
         }
     }
 
-    /// The list that it was to propose is on disk.
+    /// The list that it was to propose is on disk. Whoever has told of another one meanwhile has no word.
     pub(crate) fn has_proposed(&mut self, record: RingRecord) {
         self.record = Some(record);
         self.proposed = true;
+        let mut heard = std::mem::take(&mut self.heard);
+        heard.retain(|_, welcome| self.counts(welcome));
+        self.heard = heard;
+    }
+
+    /// Whether what somebody tells can be of the ring that this member knows of.
+    fn counts(&self, welcome: &Welcome) -> bool {
+        let Standing::Founded { record, .. } = &welcome.hello.standing else {
+            return true;
+        };
+        let own = self.record.as_ref();
+        let known = own.map_or(Epoch::FOUNDING, |own| own.epoch);
+        !record.epoch.is_absurd(known) && !own.is_some_and(|own| own.contradicts(record))
     }
 
     /// Hears what the tracker at an address says; the last word counts, but what it remembers of this member is not
-    /// unsaid. `told` is the most commits that this life has told of. One of another ring has no word.
+    /// unsaid. `told` is the most commits that this life has told of. One of another ring has no word, nor one in an
+    /// epoch to which no ring can have come.
     pub(crate) fn hear(&mut self, addr: TrackerAddr, welcome: Welcome, told: u64) {
-        if let (Some(own), Standing::Founded { record, .. }) =
-            (&self.record, &welcome.hello.standing)
-            && own.contradicts(record)
-        {
+        if !self.counts(&welcome) {
             return;
         }
         self.forgot |= self.is_outdone_by(&welcome, told);
         self.remembered = self.remembered.max(Remembered {
             incarnation: welcome.incarnation,
             commits: welcome.commits,
+            before: 0,
         });
         self.heard.insert(addr, welcome);
+    }
+
+    /// Somebody spoke from an address: that another one there was empty counts no longer.
+    pub(crate) fn meet(&mut self, addr: &TrackerAddr, member: MemberId) {
+        if let Some(word) = self.heard.get(addr)
+            && word.hello.life.member != member
+        {
+            self.part(addr);
+        }
     }
 
     /// The link to an address broke: that somebody there was empty counts no longer.
@@ -420,8 +487,8 @@ impl Beginning {
 
     /// Who has to tell of the list before anybody may have a say by it, as far as this member knows.
     fn untold(&self, record: &RingRecord) -> Vec<TrackerAddr> {
-        let votes = |welcome: &Welcome| matches!(welcome.hello.standing, Standing::Founded { votes, .. } if votes);
-        if !self.proposed || self.heard.values().any(votes) || planted(Fault::StaleFoundingWord) {
+        let votes = self.heard.values().any(|welcome| welcome.hello.votes());
+        if !self.proposed || votes || planted(Fault::StaleFoundingWord) {
             return Vec::new();
         }
         let told: BTreeSet<_> = self.told().map(|(addr, _)| addr).collect();
@@ -565,4 +632,5 @@ const RETURNING_KEY: &[u8] = b"returning";
 const PROPOSED_KEY: &[u8] = b"proposed";
 const AHEAD_KEY: &[u8] = b"ahead";
 const SILENT_KEY: &[u8] = b"silent";
+const TIME_KEY: &[u8] = b"time";
 const PEER_PREFIX: &[u8] = b"peer/";

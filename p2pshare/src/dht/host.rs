@@ -22,7 +22,7 @@ use super::seat::Seat;
 use crate::identity::key::{SigningKey, VerifyingKey};
 use crate::identity::token::{Signed, TrackerCertificate};
 use crate::identity::{MemberId, PeerId, RingId, TrackerAddr};
-use crate::limits::FOUNDERS_MAX;
+use crate::limits::{FOUNDERS_MAX, TIME_NOTED_APART};
 use crate::store::{Store, StoreError, Transaction};
 use crate::time::Timestamp;
 use crate::wire::ring::{
@@ -48,7 +48,7 @@ pub(super) struct Core {
     pub(super) own: TrackerAddr,
     pub(super) store: Store,
     authority: Authority,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     pub(super) replica: Arc<Seat>,
     leases: Mutex<LeaseTable>,
     time: Mutex<RingTime>,
@@ -100,6 +100,7 @@ impl Core {
             record,
             ahead,
             commits,
+            time,
             ..
         } = identity;
         let placement = Arc::new(placement_of(record.as_ref()));
@@ -108,7 +109,7 @@ impl Core {
             own,
             store,
             authority,
-            state: Mutex::new(State {
+            state: Arc::new(Mutex::new(State {
                 life,
                 record,
                 placement,
@@ -120,10 +121,10 @@ impl Core {
                 troubles: BTreeMap::new(),
                 behind: BTreeMap::new(),
                 ahead,
-            }),
+            })),
             replica: Arc::default(),
             leases: Mutex::default(),
-            time: Mutex::default(),
+            time: Mutex::new(RingTime::after(time)),
             began_with: ahead.saturating_add(commits),
             spoke: Notify::new(),
             failure: watch::Sender::new(None),
@@ -193,18 +194,24 @@ impl Core {
     /// Ends a life that votes although somebody turned out to remember more of this member than its disk does. What it
     /// said since is said; its next life learns before it says more. Returns whether it does.
     async fn end_if_forgotten(&self) -> bool {
-        let forgot = |state: &State| {
-            state
-                .beginning
-                .as_ref()
-                .is_some_and(Beginning::has_forgotten)
-        };
-        if !self.votes() || !forgot(&self.state()) {
-            return false;
+        let ends = self.votes() && self.state().has_forgotten();
+        if ends {
+            self.end(StoreError::Forgotten).await;
         }
-        let kept = self.store.write(|tx| founding::set_returning(tx, true));
-        self.fail(kept.await.err().unwrap_or(StoreError::Forgotten));
-        true
+        ends
+    }
+
+    /// Ends a life that must say no more. It answers nothing from here on, for as long as others reach it.
+    async fn end(&self, why: StoreError) {
+        let (replica, forgot) = (self.replica.clone(), matches!(why, StoreError::Forgotten));
+        let left = self.store.write(move |tx| {
+            replica.change(|replica| *replica = None);
+            match forgot {
+                true => founding::set_returning(tx, true),
+                false => Ok(()),
+            }
+        });
+        self.fail(left.await.err().unwrap_or(why));
     }
 
     pub(super) fn waiting_for(&self) -> Vec<TrackerAddr> {
@@ -270,7 +277,7 @@ impl Core {
         let placed = placement.clone();
         let opened = self.store.write(move |tx| {
             founding::set_life(tx, ring, life)?;
-            founding::set_record(tx, &stored)?;
+            founding::set_record(tx, &stored, returning)?;
             founding::set_returning(tx, returning)?;
             founding::set_ahead(tx, ahead)?;
             let mut opened = Replica::open(tx, life.member, placed)?;
@@ -304,8 +311,9 @@ impl Core {
         Ok(())
     }
 
-    /// Has a say from now on, in this epoch or a later one.
-    pub(super) async fn begin_to_vote(&self, epoch: Epoch) -> Result<(), StoreError> {
+    /// Has a say from now on, in this epoch or a later one, unless it has heard by now that it forgot something.
+    /// Returns whether it has.
+    pub(super) async fn begin_to_vote(&self, epoch: Epoch) -> Result<bool, StoreError> {
         let replica = self.replica.clone();
         let written = replica.clone();
         let begun = self.store.write(move |tx| {
@@ -315,15 +323,19 @@ impl Core {
         });
         begun.await?;
         // Nobody sees it before it is on disk.
+        let state = self.state.clone();
         let seen = self.store.view(move |_| {
-            replica.change(|replica| replica.as_mut().map(Replica::begin_to_vote));
-            Ok(())
+            // Whoever hears it later than this sees that it votes, and ends it.
+            let (votes, _state) = replica.change(|replica| {
+                let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                let replica = replica.as_mut().filter(|_| !state.has_forgotten());
+                (replica.map(Replica::begin_to_vote).is_some(), state)
+            });
+            Ok(votes)
         });
-        seen.await?;
+        let votes = seen.await?;
         self.changed();
-        // It may have been told so while it began.
-        self.end_if_forgotten().await;
-        Ok(())
+        Ok(votes)
     }
 
     /// By how much the commits that it tells of are more than those of its disk.
@@ -370,10 +382,17 @@ impl Core {
         }
     }
 
-    /// Remembers on disk what others told of themselves, where that is at least `apart` commits more than is there.
-    pub(super) async fn remember_others(&self, apart: u64) -> Result<(), StoreError> {
+    /// Remembers on disk what others told of themselves, where that is at least `apart` commits more than is there,
+    /// and the ring's time, where that is so much later.
+    pub(super) async fn note_others_and_time(&self, apart: u64) -> Result<(), StoreError> {
         let heard = self.state().heard.clone();
-        let job = move |tx: &mut Transaction<'_>| founding::remember_others(tx, &heard, apart);
+        let time = self.time();
+        let job = move |tx: &mut Transaction<'_>| {
+            founding::remember_others(tx, &heard, apart)?;
+            time.map_or(Ok(()), |time| {
+                founding::note_time(tx, time, TIME_NOTED_APART)
+            })
+        };
         self.store.write(job).await
     }
 
@@ -413,7 +432,7 @@ impl Core {
 
     pub(super) fn fail(&self, error: StoreError) {
         if !matches!(error, StoreError::Closed) {
-            tracing::error!(%error, "a request of the ring could not be answered");
+            tracing::error!(%error, "this tracker can no longer be a member of the ring, and ends");
             self.failure.send_replace(Some(error));
         }
     }
@@ -547,32 +566,30 @@ impl Host for Core {
             tracing::error!(%addr, %from, ?ours, ?theirs, "a tracker is of another ring that was founded with this key");
             return Err(Refusal::OtherFounding);
         }
-        let news = Remembered {
-            incarnation: life.incarnation,
-            commits: hello.commits,
-        };
         // One that was wiped asks under a new id what is remembered of the member that it was.
-        let former = match self.record() {
+        let (former, is_member) = match self.record() {
             Some(record) if record.member(life.member).is_none() => {
-                record.member_at(&hello.addr).map(|former| former.id)
+                let former = record.member_at(&hello.addr);
+                (former.map_or(life.member, |former| former.id), false)
             }
-            _ => None,
+            _ => (life.member, true),
         };
-        let former = former.unwrap_or(life.member);
         let in_memory = self.state().heard.get(&former).copied().unwrap_or_default();
-        let known = self.store.write(move |tx| match former == life.member {
+        let news = in_memory.max(Remembered::of(&hello));
+        let known = self.store.write(move |tx| match is_member {
             true => founding::remember(tx, former, news),
             false => founding::remembered(tx, former),
         });
         let known = known.await.map_err(|_| Refusal::Unavailable)?;
         let known = known.max(in_memory);
-        // One that has lost what it knew of its last lives has to be told, and votes not yet.
-        let votes = matches!(hello.standing, Standing::Founded { votes: true, .. });
-        if former == life.member && votes && life.incarnation < known.incarnation {
-            return Err(Refusal::Outlived);
+        if is_member {
+            may_vote(&hello, known)?;
         }
         self.note(life.member, news);
-        self.hear_vote(life.member, votes);
+        self.hear_vote(life.member, hello.votes());
+        if let Some(beginning) = &mut self.state().beginning {
+            beginning.meet(&hello.addr, life.member);
+        }
         Ok(Welcome {
             hello: self.hello(),
             incarnation: known.incarnation,
@@ -583,22 +600,14 @@ impl Host for Core {
     async fn welcomed(&self, addr: TrackerAddr, welcome: Welcome) -> Result<(), Refusal> {
         let hello = &welcome.hello;
         let life = hello.life;
-        let news = Remembered {
-            incarnation: life.incarnation,
-            commits: hello.commits,
-        };
-        let votes = matches!(hello.standing, Standing::Founded { votes: true, .. });
         let on_disk = self
             .store
             .view(move |view| founding::remembered(view, life.member));
-        let on_disk = on_disk.await.map_err(|_| Refusal::Unavailable)?.incarnation;
+        let on_disk = on_disk.await.map_err(|_| Refusal::Unavailable)?;
         let in_memory = self.state().heard.get(&life.member).copied();
-        let known = on_disk.max(in_memory.unwrap_or_default().incarnation);
-        if votes && life.incarnation < known {
-            return Err(Refusal::Outlived);
-        }
-        self.note(life.member, news);
-        self.hear_vote(life.member, votes);
+        may_vote(hello, on_disk.max(in_memory.unwrap_or_default()))?;
+        self.note(life.member, Remembered::of(hello));
+        self.hear_vote(life.member, hello.votes());
         let told = self.told_commits();
         if let Some(beginning) = &mut self.state().beginning {
             beginning.hear(addr, welcome, told);
@@ -617,10 +626,15 @@ impl Host for Core {
         self.spoke.notify_one();
     }
 
-    fn outlived(&self, life: Life) {
+    async fn refused(&self, life: Life, why: Refusal) {
+        let why = match why {
+            Refusal::Outlived => StoreError::Superseded,
+            Refusal::Forgotten => StoreError::Forgotten,
+            Refusal::OtherFounding | Refusal::Unavailable => return,
+        };
         // A life that has no say yet learns from the answers to its hellos what it has to do.
         if self.votes() && self.life() == life {
-            self.fail(StoreError::Superseded);
+            self.end(why).await;
         }
     }
 
@@ -686,8 +700,8 @@ impl Host for Core {
             return;
         }
         let news = Remembered {
-            incarnation: 0,
             commits,
+            ..Remembered::default()
         };
         self.note(from, news);
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
@@ -696,12 +710,29 @@ impl Host for Core {
 }
 
 impl State {
+    /// Whether somebody turned out to remember more of this member than its disk does, and it did not learn that yet.
+    fn has_forgotten(&self) -> bool {
+        let beginning = self.beginning.as_ref();
+        beginning.is_some_and(Beginning::has_forgotten)
+    }
+
     /// Whether it is a member, or may be one of a ring that is not founded yet.
     fn may_be_member(&self, member: MemberId) -> bool {
         match &self.record {
             Some(record) => record.member(member).is_some(),
             None => self.heard.contains_key(&member) || self.heard.len() < FOUNDERS_MAX,
         }
+    }
+}
+
+/// Whether a member may have a say of whom so much is known: not in a life that is over, or on a disk that has lost
+/// what earlier ones told of. One that has no say yet has to be told what it has lost.
+fn may_vote(hello: &Hello, known: Remembered) -> Result<(), Refusal> {
+    let before = known.max(Remembered::of(hello)).before;
+    match hello.votes() {
+        true if hello.life.incarnation < known.incarnation => Err(Refusal::Outlived),
+        true if hello.commits < before => Err(Refusal::Forgotten),
+        _ => Ok(()),
     }
 }
 

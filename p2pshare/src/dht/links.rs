@@ -55,7 +55,7 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Hears what the tracker dialed at `addr` says about itself and this one, each time that the link to it
     /// comes up, before [`Host::link_changed`]. With a list it is the member that is expected there; it may be
-    /// refused as a life of it that is over.
+    /// refused as a life of it that is over, or that has forgotten something.
     fn welcomed(
         &self,
         addr: TrackerAddr,
@@ -65,8 +65,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// The connection broke over which the tracker dialed at `addr` was [welcomed](Host::welcomed) last.
     fn parted(&self, addr: &TrackerAddr);
 
-    /// Another member has refused the hello of this life, as it has heard a later one.
-    fn outlived(&self, life: Life);
+    /// Another member has refused what this life said of itself, over a connection that either of them dialed.
+    fn refused(&self, life: Life, why: Refusal) -> impl Future<Output = ()> + Send;
 
     /// Answers a batch of a member, or of this one: one answer for each request, in their order.
     fn answer(
@@ -96,6 +96,9 @@ pub(crate) enum Refusal {
     /// A later life of the member has spoken.
     #[error("a later life of this member has spoken")]
     Outlived,
+    /// It votes, and its disk has less than its earlier lives told of.
+    #[error("this member has told of more than its disk has")]
+    Forgotten,
     /// It is a member of another ring, though that has the same key.
     #[error("another ring was founded with this ring.key, and this member is of that one")]
     OtherFounding,

@@ -1,7 +1,9 @@
 //! When a member next compares what it has with each of the others: at once when one comes within reach, soon again
 //! when not all came of it that should have, and otherwise now and then.
 //!
-//! **Invariant.** Whoever is within reach has a turn, and it is never further away than the interval, jitter aside.
+//! **Invariant.** Whoever is within reach has a turn, which is due no later than an interval after the last one was over,
+//! jitter aside. Turns are one at a time, so that one that is due waits for the end of those before it, however long
+//! they take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -247,7 +247,7 @@ impl DhtNode {
         let mut tasks = self.tasks.lock().await;
         tasks.shutdown().await;
         // What the others told is worth one more write, and no more.
-        _ = self.member.core.remember_others(1).await;
+        _ = self.member.core.note_others_and_time(1).await;
         self.member.core.store.shutdown().await
     }
 }

@@ -189,7 +189,7 @@ impl Return {
     /// Somebody knows an epoch that is not below this one. The first time this goes above it at once; but two that
     /// come back together must not drive each other on for ever.
     fn begin_above(&mut self, now: Instant, highest: Epoch) {
-        if highest < self.epoch || highest.list != self.epoch.list || self.finished {
+        if highest < self.epoch || highest.is_absurd(self.epoch) || self.finished {
             return;
         }
         if self.pause.is_some() {

@@ -146,6 +146,10 @@ impl Replica {
         if self.is_over(&request) {
             return Ok(ReplicaAnswer::StaleEpoch { highest: before });
         }
+        if request.epoch.is_absurd(before) {
+            tracing::error!(epoch = ?request.epoch, ?from, "an epoch is far above all others");
+            return Ok(ReplicaAnswer::Unavailable);
+        }
         let is_fence = matches!(request.call, ReplicaCall::Fence { .. });
         if is_fence && (!self.votes || from == self.me) {
             return Ok(ReplicaAnswer::Unavailable);

@@ -30,7 +30,11 @@ pub(super) async fn begin(member: &Arc<Member>) -> Result<(), StoreError> {
             Step::Join(record, silent) => {
                 let until = *patience.get_or_insert(Instant::now() + VOTE_PATIENCE);
                 if silent.is_empty() || until <= Instant::now() {
-                    return join(member, record).await;
+                    if join(member, record).await? {
+                        return Ok(());
+                    }
+                    // It has heard meanwhile that it forgot something.
+                    continue;
                 }
                 core.set_waiting_for(silent);
                 wakes = Some(until);
@@ -77,27 +81,32 @@ async fn propose(member: &Arc<Member>, record: &RingRecord) -> Result<(), StoreE
     Ok(())
 }
 
-async fn join(member: &Arc<Member>, record: RingRecord) -> Result<(), StoreError> {
+/// Takes part in the ring. Returns whether it does: it may have heard in between that it forgot something.
+async fn join(member: &Arc<Member>, record: RingRecord) -> Result<bool, StoreError> {
     let core = &member.core;
     let epoch = record.epoch;
     core.become_member(record.clone(), core.life(), false, core.ahead())
         .await?;
     member.links.set_members(record.members());
     member.gossip();
-    vote(member, epoch).await?;
-    tracing::info!(
-        members = record.members().len(),
-        "this tracker takes part in its ring"
-    );
-    Ok(())
+    let votes = vote(member, epoch).await?;
+    if votes {
+        tracing::info!(
+            members = record.members().len(),
+            "this tracker takes part in its ring"
+        );
+    }
+    Ok(votes)
 }
 
-/// Has a say from now on, and lets all others hear so at once.
-async fn vote(member: &Arc<Member>, epoch: Epoch) -> Result<(), StoreError> {
-    member.core.begin_to_vote(epoch).await?;
-    member.core.set_waiting_for(Vec::new());
-    member.links.speak_anew();
-    Ok(())
+/// Has a say from now on, and lets all others hear so at once. Returns whether it has.
+async fn vote(member: &Arc<Member>, epoch: Epoch) -> Result<bool, StoreError> {
+    let votes = member.core.begin_to_vote(epoch).await?;
+    if votes {
+        member.core.set_waiting_for(Vec::new());
+        member.links.speak_anew();
+    }
+    Ok(votes)
 }
 
 async fn come_back(

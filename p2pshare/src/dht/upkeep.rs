@@ -1,5 +1,6 @@
 //! What a member does by itself once it votes: it compares what it has with each other member, now and then and
-//! whenever one comes back, repairs rows that differ and gets the leases that it lacks, and notes how far its disk and the others' are.
+//! whenever one comes back, repairs rows that differ and gets the leases that it lacks, and notes how far its disk and the others' are, and the
+//! ring's time.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use super::host::now;
 use super::lease::exchange::LeaseExchange;
@@ -135,9 +136,9 @@ pub(super) async fn scrub(member: Arc<Member>) {
 }
 
 /// Notes for ever, each second, how many commits this member's disk has, in a file beside it, and now and then
-/// how many the others' have.
+/// how many the others' have, and what the ring's time is.
 pub(super) async fn note(member: Arc<Member>, file: Option<PathBuf>) {
-    let mut ticks = interval(NOTE_INTERVAL);
+    let mut ticks = interval_at(Instant::now() + NOTE_INTERVAL, NOTE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut noted = 0;
     loop {
@@ -153,7 +154,7 @@ pub(super) async fn note(member: Arc<Member>, file: Option<PathBuf>) {
         }
         if member
             .core
-            .remember_others(REMEMBERED_COMMITS_APART)
+            .note_others_and_time(REMEMBERED_COMMITS_APART)
             .await
             .is_err()
         {

@@ -661,14 +661,11 @@ impl World {
             commits, clocks, ..
         }) = answer
         {
-            let incarnation = 0;
-            there.note(
-                from,
-                Remembered {
-                    incarnation,
-                    commits,
-                },
-            );
+            let news = Remembered {
+                commits,
+                ..Remembered::default()
+            };
+            there.note(from, news);
             let round_trip = now.duration_since(asked);
             self.hear_clock(host, from, clocks, (round_trip, REPLICA_BATCH_TIMEOUT));
         }

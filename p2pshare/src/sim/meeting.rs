@@ -130,10 +130,7 @@ impl World {
             .and_then(|record| record.member_at(&hello.addr))
             .map_or(member, |former| former.id);
         let in_memory = life.heard.get(&former).copied().unwrap_or_default();
-        let news = Remembered {
-            incarnation: hello.life.incarnation,
-            commits: hello.commits,
-        };
+        let news = Remembered::of(&hello);
         let job = |tx: &mut Transaction<'_>| match former == member {
             true => remember(tx, former, news),
             false => remembered(tx, former),
@@ -182,10 +179,7 @@ impl World {
             return;
         };
         let hello = &welcome.hello;
-        let news = Remembered {
-            incarnation: hello.life.incarnation,
-            commits: hello.commits,
-        };
+        let news = Remembered::of(hello);
         let from = hello.life.member;
         life.note(from, news);
         self.hear_clock(host, from, said, (round_trip, RING_HELLO_TIMEOUT));
@@ -267,7 +261,7 @@ impl World {
         let there = &mut self.hosts[host];
         let opened = there.disk.write(|tx| {
             set_life(tx, RING, as_life)?;
-            set_record(tx, &record)?;
+            set_record(tx, &record, returning)?;
             set_returning(tx, returning)?;
             set_ahead(tx, ahead)?;
             let mut replica = Replica::open(tx, as_life.member, placement.clone())?;

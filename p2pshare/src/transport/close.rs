@@ -40,10 +40,12 @@ pub(crate) enum CloseCode {
     NotAMember = 11,
     /// A later life of the member that says hello has spoken.
     Outlived = 12,
+    /// The member that says hello has told of more than its disk has.
+    Forgotten = 13,
 }
 
 impl CloseCode {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Done,
         Self::ShuttingDown,
         Self::ProtocolError,
@@ -57,6 +59,7 @@ impl CloseCode {
         Self::Cancelled,
         Self::NotAMember,
         Self::Outlived,
+        Self::Forgotten,
     ];
 
     /// The code with this number, if this version knows it.
@@ -100,6 +103,7 @@ impl fmt::Display for CloseCode {
             Self::Cancelled => "cancelled",
             Self::NotAMember => "not a member",
             Self::Outlived => "outlived",
+            Self::Forgotten => "forgotten",
         })
     }
 }

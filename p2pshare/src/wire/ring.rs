@@ -13,7 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{MemberId, PeerId, RequestId};
-use crate::limits::{BALLOT_ROUND_MAX, TREE_SLICES_PER_GROUP};
+use crate::limits::{BALLOT_ROUND_MAX, EPOCH_RETURNS_APART_MAX, TREE_SLICES_PER_GROUP};
 
 pub(crate) use calls::{
     PullPlace, ReplicaAnswer, ReplicaAnswers, ReplicaBatch, ReplicaCall, ReplicaRequest,
@@ -374,6 +374,13 @@ impl Epoch {
         list: 1,
         returns: 0,
     };
+
+    /// Whether no ring in which everybody does everything right can have come here from `known`. There is no other
+    /// list yet than that of the founders.
+    pub(crate) const fn is_absurd(self, known: Self) -> bool {
+        let apart = self.returns.saturating_sub(known.returns);
+        self.list != known.list || apart > EPOCH_RETURNS_APART_MAX
+    }
 
     /// The next epoch of the same list.
     pub(crate) const fn next_return(self) -> Self {

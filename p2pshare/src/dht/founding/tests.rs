@@ -127,7 +127,7 @@ fn no_founder_has_a_say_before_all_others_have_told_of_its_list_in_whichever_lif
         founder.hear(member(other).addr, welcome(other, Standing::Empty, 0), 0);
     }
     assert_eq!(founder.step(), Step::Propose(list()));
-    disk.write(|tx| set_record(tx, &list())).unwrap();
+    disk.write(|tx| set_record(tx, &list(), false)).unwrap();
     disk.sync();
     founder.has_proposed(list());
     let both = vec![member(2).addr, member(3).addr];
@@ -173,7 +173,7 @@ fn that_a_founder_was_empty_counts_no_longer_than_its_link() {
 fn what_somebody_remembers_of_a_lost_tail_is_not_unsaid() {
     let mut disk = ModelDisk::default();
     start(&mut disk, 0);
-    disk.write(|tx| set_record(tx, &list())).unwrap();
+    disk.write(|tx| set_record(tx, &list(), false)).unwrap();
     speak(&mut disk, 0);
     let (mut founder, commits) = (first_founder(&mut disk), disk.commits());
     founder.hear(member(2).addr, welcome(2, tells(true), 1000), commits);
@@ -184,4 +184,112 @@ fn what_somebody_remembers_of_a_lost_tail_is_not_unsaid() {
         panic!("{:?}", founder.step())
     };
     assert!(ahead > 1000);
+}
+
+#[test]
+fn whoever_told_of_another_list_while_this_one_was_written_has_not_told_of_it() {
+    let mut founder = first_founder(&mut ModelDisk::default());
+    for other in [2, 3] {
+        founder.hear(member(other).addr, welcome(other, Standing::Empty, 0), 0);
+    }
+    assert_eq!(founder.step(), Step::Propose(list()));
+    // The third was wiped in this moment, and has proposed a list with its new id.
+    let third = RingMember {
+        id: MemberId::from_bytes([9; 16]),
+        ..member(3)
+    };
+    let record = RingRecord::new(Epoch::FOUNDING, vec![member(1), member(2), third]);
+    for votes in [false, true] {
+        let mut founder = founder.clone();
+        let record = record.clone().unwrap();
+        let other = Standing::Founded { record, votes };
+        founder.hear(member(3).addr, welcome(9, other, 0), 0);
+        founder.has_proposed(list());
+        founder.hear(member(2).addr, welcome(2, tells(false), 0), 0);
+        assert_eq!(founder.step(), Step::Wait(vec![member(3).addr]));
+        founder.hear(member(3).addr, welcome(3, tells(false), 0), 0);
+        assert_eq!(founder.step(), Step::Join(list(), vec![]));
+    }
+}
+
+#[test]
+fn that_a_founder_was_empty_counts_no_longer_once_another_one_speaks_from_there() {
+    let mut founder = first_founder(&mut ModelDisk::default());
+    for other in [2, 3] {
+        founder.hear(member(other).addr, welcome(other, Standing::Empty, 0), 0);
+    }
+    founder.meet(&member(2).addr, member(2).id);
+    assert_eq!(founder.step(), Step::Propose(list()));
+    founder.meet(&member(2).addr, MemberId::from_bytes([9; 16]));
+    assert_eq!(founder.step(), Step::Wait(vec![member(2).addr]));
+}
+
+#[test]
+fn nobody_is_followed_into_an_epoch_to_which_no_ring_comes() {
+    let mut disk = ModelDisk::default();
+    start(&mut disk, 0);
+    disk.write(|tx| set_record(tx, &list(), false)).unwrap();
+    speak(&mut disk, 0);
+    let said = |list, returns| Standing::Founded {
+        record: RingRecord::new(Epoch { list, returns }, three()).unwrap(),
+        votes: true,
+    };
+    for disk in [&mut disk, &mut ModelDisk::default()] {
+        let founder = first_founder(disk);
+        for (list, returns) in [(2, 0), (1, u64::MAX)] {
+            let mut founder = founder.clone();
+            founder.hear(member(2).addr, welcome(2, said(list, returns), 0), 0);
+            assert!(matches!(founder.step(), Step::Wait(_)));
+        }
+        let mut founder = founder.clone();
+        founder.hear(member(2).addr, welcome(2, said(1, 1 << 20), 0), 0);
+        let (Step::Join(record, _) | Step::Propose(record)) = founder.step() else {
+            panic!("{:?}", founder.step())
+        };
+        assert_eq!(record.epoch.returns, 1 << 20);
+    }
+}
+
+#[test]
+fn what_was_noted_of_another_disk_says_nothing_of_a_new_one() {
+    assert!(!start(&mut ModelDisk::default(), 500).returning);
+}
+
+#[test]
+fn the_list_of_a_ring_to_which_a_wiped_member_returns_is_not_only_proposed() {
+    for returning in [false, true] {
+        let mut disk = ModelDisk::default();
+        start(&mut disk, 0);
+        disk.write(|tx| set_record(tx, &list(), returning)).unwrap();
+        assert_eq!(start(&mut disk, 0).proposed, !returning);
+    }
+}
+
+#[test]
+fn what_earlier_lives_told_is_known_from_what_a_life_told_since() {
+    let told = |incarnation, commits| Remembered {
+        incarnation,
+        commits,
+        before: 0,
+    };
+    let known = told(5, 80).max(told(0, 100)).max(told(5, 90));
+    assert_eq!((known.commits, known.before), (100, 0));
+    let known = known.max(told(8, 60)).max(told(8, 200)).max(told(0, 300));
+    assert_eq!((known.incarnation, known.before), (8, 100));
+    // Late news of a life that is over; and what is on disk with what is in memory, whichever is newer.
+    assert_eq!(known.max(told(5, 90)).before, 100);
+    assert_eq!(told(5, 120).max(known).before, 120);
+    assert_eq!(told(8, 120).max(known).before, 100);
+    assert_eq!(known.max(told(9, 0)).before, 300);
+}
+
+#[test]
+fn the_time_is_noted_now_and_then_and_never_earlier() {
+    let mut disk = ModelDisk::default();
+    let at = Timestamp::from_millis;
+    for (now, noted) in [(50, 50), (59, 50), (60, 60), (20, 60), (200, 200)] {
+        disk.write(|tx| note_time(tx, at(now), Duration::from_millis(10)))
+            .unwrap();
+        assert_eq!(start(&mut disk, 0).time, at(noted));
+    }
 }

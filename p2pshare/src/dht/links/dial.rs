@@ -99,10 +99,9 @@ impl<H: Host> Dialer<H> {
         let welcome: Welcome = match connection.request(&hello, RING_HELLO_TIMEOUT).await {
             Ok(welcome) => welcome,
             Err(error) => {
-                if connection.close_reason().and_then(|lost| lost.code())
-                    == Some(CloseCode::Outlived)
-                {
-                    host.outlived(me);
+                let lost = connection.close_reason();
+                if let Some(why) = lost.as_ref().and_then(Refusal::of) {
+                    host.refused(me, why).await;
                 }
                 return Err(error.into());
             }
@@ -131,17 +130,21 @@ impl<H: Host> Dialer<H> {
         }
         self.tell(None);
         let mut up: Option<Arc<Wire>> = None;
+        let mut say_at = Instant::now();
         loop {
             let place = self.place.borrow_and_update().clone();
             if place.era != said.era {
                 connection.close_with(CloseCode::Superseded, "this member goes on as another");
                 break;
             }
-            if place.word != said.word {
-                said.word = place.word;
+            let unsaid = place.word != said.word;
+            if unsaid && say_at <= Instant::now() {
+                // Said again, if it fails.
+                say_at = Instant::now() + RING_REDIAL_LONGEST;
                 if let Ok((newer, welcome)) = self.meet().await {
                     let life = welcome.hello.life;
                     if life.member == found.member && self.take(&newer, welcome).await.is_ok() {
+                        (said.word, say_at) = (place.word, Instant::now());
                         if let Some(wire) = &up {
                             wire.set(Some((life.incarnation, newer.clone())));
                         }
@@ -176,6 +179,7 @@ impl<H: Host> Dialer<H> {
                     connection.close(CloseCode::Done);
                     break;
                 },
+                () = tokio::time::sleep_until(say_at), if unsaid => {}
             }
         }
         if let Some(wire) = up {

@@ -12,6 +12,7 @@ use super::greeting::check;
 use super::{Host, News, Refusal, Shared};
 use crate::identity::MemberId;
 use crate::limits::{REPLICA_BATCH_BYTES_MAX, REPLICA_BATCHES_UNDER_WAY, RING_HELLO_TIMEOUT};
+use crate::transport::close::ConnectionLost;
 use crate::transport::{
     CloseCode, Connection, Crowd, Endpoint, ReceiveError, Responder, ServeLimits, serve,
 };
@@ -27,10 +28,13 @@ pub(super) async fn accept<H: Host>(shared: Arc<Shared<H>>, endpoint: Endpoint, 
         shared.spawn(async move {
             let heard = timeout(RING_HELLO_TIMEOUT, hear(&this, &connection)).await;
             match heard {
-                Ok(Some(life)) => {
+                Ok(Some((life, own))) => {
                     admission.set_trusted(true);
-                    attend(&this, &connection, life.member).await;
+                    let lost = attend(&this, &connection, life.member).await;
                     this.leave(life.member, &connection);
+                    if let (Some(why), Some(host)) = (Refusal::of(&lost), this.host()) {
+                        host.refused(own, why).await;
+                    }
                 }
                 Ok(None) => {}
                 Err(_) => connection.close_with(CloseCode::TooSlow, "no hello came"),
@@ -39,8 +43,8 @@ pub(super) async fn accept<H: Host>(shared: Arc<Shared<H>>, endpoint: Endpoint, 
     }
 }
 
-/// Hears the hello and answers it: who it is. Otherwise the connection is closed.
-async fn hear<H: Host>(shared: &Shared<H>, connection: &Connection) -> Option<Life> {
+/// Hears the hello and answers it: who it is, and as whom it was answered. Otherwise the connection is closed.
+async fn hear<H: Host>(shared: &Shared<H>, connection: &Connection) -> Option<(Life, Life)> {
     let (mut send, mut receive) = connection.accept().await.ok()?;
     let hello: Hello = match receive.receive_last().await {
         Ok(hello) => hello,
@@ -74,11 +78,15 @@ async fn hear<H: Host>(shared: &Shared<H>, connection: &Connection) -> Option<Li
     }
     send.finish();
     shared.meet(life);
-    Some(life)
+    Some((life, welcome.hello.life))
 }
 
-/// Answers what a member asks, and takes its datagrams, until the connection ends.
-async fn attend<H: Host>(shared: &Arc<Shared<H>>, connection: &Connection, from: MemberId) {
+/// Answers what a member asks, and takes its datagrams, until the connection ends, which it returns.
+async fn attend<H: Host>(
+    shared: &Arc<Shared<H>>,
+    connection: &Connection,
+    from: MemberId,
+) -> ConnectionLost {
     let limits = ServeLimits {
         // As many as one that keeps to the bounds has under way.
         at_once: 2 * REPLICA_BATCHES_UNDER_WAY,
@@ -97,6 +105,7 @@ async fn attend<H: Host>(shared: &Arc<Shared<H>>, connection: &Connection, from:
         lost = listen(shared, connection, from) => lost,
     };
     tracing::debug!(member = %from, %lost, "a member's connection ended");
+    lost
 }
 
 async fn answer<H: Host>(
@@ -128,7 +137,7 @@ async fn listen<H: Host>(
     shared: &Shared<H>,
     connection: &Connection,
     from: MemberId,
-) -> crate::transport::close::ConnectionLost {
+) -> ConnectionLost {
     loop {
         match connection.receive_datagram().await {
             Ok(bytes) if shared.admits(from) => shared.tell(News::Datagram { from, bytes }),
@@ -149,9 +158,19 @@ fn refuse(connection: &Connection, code: CloseCode, reason: &str) {
 }
 
 impl Refusal {
+    /// What a connection ended with, if it was this.
+    pub(super) fn of(lost: &ConnectionLost) -> Option<Self> {
+        match lost.code()? {
+            CloseCode::Outlived => Some(Self::Outlived),
+            CloseCode::Forgotten => Some(Self::Forgotten),
+            _ => None,
+        }
+    }
+
     pub(super) fn code(&self) -> CloseCode {
         match self {
             Self::Outlived => CloseCode::Outlived,
+            Self::Forgotten => CloseCode::Forgotten,
             Self::OtherFounding => CloseCode::NotAMember,
             Self::Unavailable => CloseCode::Internal,
         }

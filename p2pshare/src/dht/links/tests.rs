@@ -42,7 +42,7 @@ enum Event {
     Link(MemberId, bool),
     Welcomed(TrackerAddr, Life),
     Hello(Life),
-    Outlived(Life),
+    Refused(Life, Refusal),
     Trouble(TrackerAddr, Option<Trouble>),
     Batch(MemberId, Vec<ReplicaRequest>),
 }
@@ -67,6 +67,8 @@ struct Member {
     manner: Mutex<Manner>,
     events: mpsc::Sender<Event>,
     heard: AtomicU64,
+    /// How many hellos it cannot answer.
+    stunned: AtomicU64,
 }
 
 struct Node {
@@ -82,6 +84,14 @@ impl Host for Member {
 
     async fn welcome(&self, _: SocketAddr, hello: Hello) -> Result<Welcome, Refusal> {
         self.say(Event::Hello(hello.life));
+        let stunned = &self.stunned;
+        let less = |left: u64| left.checked_sub(1);
+        if stunned
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+        {
+            return Err(Refusal::Unavailable);
+        }
         Ok(Welcome {
             hello: self.hello(),
             incarnation: 0,
@@ -96,8 +106,8 @@ impl Host for Member {
 
     fn parted(&self, _: &TrackerAddr) {}
 
-    fn outlived(&self, life: Life) {
-        self.say(Event::Outlived(life));
+    async fn refused(&self, life: Life, why: Refusal) {
+        self.say(Event::Refused(life, why));
     }
 
     async fn answer(&self, from: MemberId, requests: Vec<ReplicaRequest>) -> Vec<ReplicaAnswer> {
@@ -189,6 +199,7 @@ impl World {
             manner: Mutex::new(Manner::Prompt),
             events: sender,
             heard: AtomicU64::new(0),
+            stunned: AtomicU64::new(0),
         });
         let links = Links::new(Some(endpoint), self.key.ring_id(), ring_member(number));
         links.start(Arc::downgrade(&host));
@@ -682,6 +693,48 @@ async fn a_members_garbage_ends_its_connection_and_its_datagrams_are_passed_on()
     assert_eq!(closed_with(&later.closed().await).0, CloseCode::Superseded);
     assert!(!one.links.is_up(id(9)));
     while one.events.try_recv().is_ok() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_new_is_said_until_it_was_heard_and_costs_no_link() {
+    let world = World::new();
+    let [mut one, mut two] = world.linked().await;
+    while two.events.try_recv().is_ok() || one.events.try_recv().is_ok() {}
+    two.host.stunned.store(2, Ordering::Relaxed);
+    one.links.speak_anew();
+    let life = world.hello(1, 1).life;
+    let began = Instant::now();
+    for _ in 0..3 {
+        two.until(&Event::Hello(life)).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(10));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!is_failed(&one.ask(2, write(1)).await.0));
+    assert!(
+        timeout(Duration::from_secs(50), two.until(&Event::Hello(life)))
+            .await
+            .is_err()
+    );
+    while let Ok(event) = one.events.try_recv() {
+        assert_ne!(event, Event::Link(id(2), false));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_dials_may_refuse_too_and_whom_it_dialed_hears_why() {
+    let world = World::new();
+    let mut one = world.member(1);
+    one.links.set_members(&[ring_member(1), ring_member(9)]);
+    let rogue = Rogue(world.endpoint(9));
+    for (code, why) in [
+        (CloseCode::Forgotten, Refusal::Forgotten),
+        (CloseCode::Outlived, Refusal::Outlived),
+    ] {
+        let (connection, welcome) = rogue.greet(&world.hello(9, 1)).await.unwrap();
+        connection.close_with(code, "so it is");
+        let told = Event::Refused(welcome.hello.life, why);
+        one.until(&told).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 use self::world::*;
 use super::*;
 use crate::dht::row_key;
-use crate::limits::LEASE_EXCHANGE_INTERVAL;
+use crate::limits::{LEASE_EXCHANGE_INTERVAL, TIME_NOTED_APART};
 use crate::store::{MemoryDisk, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -132,6 +132,30 @@ async fn clocks_an_hour_apart_split_no_ring_while_the_third_is_late() {
         all_reach(&nodes, 2).await;
         let off = nodes[1].time().as_millis() as i64 - nodes[0].time().as_millis() as i64;
         assert!(off.abs() < STANDS, "{off} ms apart with {:?}", world.skews);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rings_time_does_not_go_back_when_two_of_three_begin_anew_and_one_is_late() {
+    const HOUR: i64 = 3_600_000;
+    for by_power in [true, false] {
+        let (mut world, nodes) = World::founded(3).await;
+        pass(MINUTE).await;
+        let before = nodes.iter().map(DhtNode::time).max().unwrap();
+        for (i, node) in nodes.into_iter().enumerate() {
+            if !by_power {
+                node.shutdown().await.unwrap();
+            }
+            world.kill(i, node).await;
+            world.disks[i].lose_power();
+        }
+        world.skews = vec![-HOUR, 0, 0];
+        let nodes = [world.start(0).await, world.start(1).await];
+        all_reach(&nodes, 2).await;
+        for node in &nodes {
+            let back = before.saturating_since(node.time());
+            assert!(back <= TIME_NOTED_APART, "back by {back:?}");
+        }
     }
 }
 

@@ -313,6 +313,30 @@ fn whatever_happens_meanwhile_nothing_is_missing_in_the_end() {
     }
 }
 
+#[test]
+fn an_epoch_to_which_no_ring_comes_keeps_nobody_from_coming_back() {
+    let mut ring = SmallRing::new(3).unwrap();
+    populate(&mut ring, 10);
+    ring.wipe(1).unwrap();
+    let mut machine = returning(&ring, 1);
+    let mut lies = 0;
+    let returned = ring.run(1, &mut machine, |_, from, _, answer| {
+        lies += 1;
+        let returns = u64::MAX;
+        let highest = Epoch { list: 1, returns };
+        let answer = match lies {
+            1 => ReplicaAnswer::StaleEpoch { highest },
+            _ => answer,
+        };
+        vec![Input::Answer { from, answer }]
+    });
+    let returned = returned.unwrap_or_else(|| {
+        ring.pass_time(&mut machine);
+        ring.run(1, &mut machine, faithful).unwrap()
+    });
+    assert_eq!(returned.epoch, RETURNED);
+}
+
 fn run_among_troubles(ring: &mut SmallRing, machine: &mut Return, rng: &mut SmallRng) -> Returned {
     let mut late = Vec::new();
     let mut stopped = None;

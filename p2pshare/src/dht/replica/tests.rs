@@ -137,6 +137,26 @@ fn an_epoch_once_seen_fences_all_below_it_for_ever() {
 }
 
 #[test]
+fn an_epoch_to_which_no_ring_comes_is_not_followed() {
+    let mut ring = SmallRing::new(3).unwrap();
+    let epoch = |list, returns| Epoch { list, returns };
+    let absurd = [epoch(2, 0), epoch(1, 1 << 40), epoch(1, u64::MAX)];
+    for epoch in absurd {
+        for call in [read(), prepare(1), ReplicaCall::Fence { incarnation: 2 }] {
+            let answer = ring.ask(1, 2, epoch, call).unwrap();
+            assert_eq!(answer, ReplicaAnswer::Unavailable);
+        }
+    }
+    lose_power(&mut ring);
+    let known = ring.node(1).replica.as_ref().unwrap().epoch();
+    assert_eq!(known, Epoch::FOUNDING);
+    let later = epoch(1, 1 << 20);
+    let stale = |answer: &ReplicaAnswer| matches!(answer, ReplicaAnswer::StaleEpoch { .. });
+    assert!(!stale(&ring.ask(1, 2, later, prepare(1)).unwrap()));
+    assert!(stale(&ask(&mut ring, read())));
+}
+
+#[test]
 fn a_fence_is_taken_once_and_only_from_another_by_one_that_votes() {
     let mut ring = SmallRing::new(3).unwrap();
     let fence = ReplicaCall::Fence { incarnation: 2 };

@@ -115,6 +115,13 @@ pub(crate) struct Hello {
     pub(crate) clocks: Clocks,
 }
 
+impl Hello {
+    /// Whether who says it takes part in decisions.
+    pub(crate) fn votes(&self) -> bool {
+        matches!(self.standing, Standing::Founded { votes: true, .. })
+    }
+}
+
 /// What a member knows of the time.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Clocks {

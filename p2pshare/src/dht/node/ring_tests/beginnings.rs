@@ -2,10 +2,13 @@
 
 use super::*;
 use crate::dht::DhtBindError;
-use crate::dht::links::Host as _;
+use crate::dht::links::{Host as _, Refusal};
 use crate::identity::TrackerAddr;
+use crate::limits::NOTE_INTERVAL;
 use crate::store::{MemoryDisk, StoreError};
-use crate::wire::ring::Standing;
+use crate::wire::ring::{Hello, Standing};
+use std::net::SocketAddr;
+use tempfile::TempDir;
 
 /// Asserts that these are one ring, and that each of them can do its work.
 async fn are_one_ring(nodes: &[DhtNode], first: u64) {
@@ -167,6 +170,7 @@ async fn of_two_that_run_as_one_member_the_earlier_ends_and_counts_nowhere() {
     let first = nodes.pop().unwrap();
     let failed = timeout(MINUTE, first.failed()).await.unwrap();
     assert!(matches!(failed, StoreError::Superseded), "{failed}");
+    assert!(!first.status().votes);
     // It is still where the others dial, and has a vote as far as it knows.
     pass(MINUTE).await;
     for node in &nodes {
@@ -400,6 +404,127 @@ async fn one_that_votes_ends_once_it_hears_that_it_has_forgotten_and_then_learns
     assert!(nodes[1].member.core.epoch().returns > 0);
     are_one_ring(&nodes, 20).await;
     has(&nodes[1], 0..20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_heard_that_it_forgot_says_no_more_though_others_reach_it() {
+    let (world, third) = with_a_lost_tail().await;
+    world.cut_off(2);
+    let (first, second) = (world.start(0).await, world.start(1).await);
+    for node in [&first, &second] {
+        reaches(node, 2).await;
+    }
+    world.network.heal();
+    timeout(MINUTE, second.failed()).await.unwrap();
+    world.cut_off(2);
+    let again = create_as(&first, 15, 777, Attempt::First).await;
+    assert!(again.is_err(), "{again:?}");
+    world.kill(1, second).await;
+    let nodes = [first, world.start(1).await, third];
+    are_one_ring(&nodes, 20).await;
+    has(&nodes[0], 10..20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_hears_while_it_begins_to_vote_that_it_forgot_does_not_and_learns() {
+    let (world, third) = with_a_lost_tail().await;
+    world.cut_off(2);
+    let second = world.start(1).await;
+    let core = &second.member.core;
+    let from = SocketAddr::new(ip(1), 1);
+    let told = third.member.core.welcome(from, core.hello()).await.unwrap();
+    core.welcomed(addr(2), told).await.unwrap();
+    let epoch = core.epoch();
+    assert!(!core.begin_to_vote(epoch).await.unwrap());
+    assert!(!second.status().votes);
+    let first = world.start(0).await;
+    world.network.heal();
+    let nodes = [first, second, third];
+    all_reach(&nodes, 3).await;
+    assert!(nodes[1].member.core.epoch().returns > epoch.returns);
+    are_one_ring(&nodes, 20).await;
+    has(&nodes[1], 0..20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_forgot_is_ended_by_whom_it_cannot_dial() {
+    let (world, third) = with_a_lost_tail().await;
+    third.shutdown().await.unwrap();
+    world.kill(2, third).await;
+    // It dials others, and they do not find it.
+    let _third = world.start_as(3, addr(2), &world.disks[2]).await.unwrap();
+    let (_first, second) = (world.start(0).await, world.start(1).await);
+    let failed = timeout(MINUTE, second.failed()).await.unwrap();
+    assert!(matches!(failed, StoreError::Forgotten), "{failed}");
+    assert!(!second.status().votes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_with_fewer_commits_than_those_before_it_told_of_is_not_heard_as_a_voter() {
+    let (_world, nodes) = World::founded(3).await;
+    let late = nodes[1].member.core.hello();
+    fill(&nodes, 0..40).await;
+    let (core, from) = (&nodes[0].member.core, SocketAddr::new(ip(1), 1));
+    let hear = async |hello: &Hello| core.welcome(from, hello.clone()).await;
+    assert!(hear(&late).await.is_ok());
+    let mut next = nodes[1].member.core.hello();
+    next.life.incarnation += 1;
+    next.commits -= 20;
+    for _ in 0..2 {
+        assert_eq!(hear(&next).await, Err(Refusal::Forgotten));
+    }
+    let mut silent = next.clone();
+    let Standing::Founded { votes, .. } = &mut silent.standing else {
+        panic!()
+    };
+    *votes = false;
+    let told = hear(&silent).await.unwrap();
+    assert!(told.commits > next.commits && next.commits > late.commits);
+    let mut welcome = told;
+    welcome.hello = next.clone();
+    let dialed = core.welcomed(addr(1), welcome).await;
+    assert_eq!(dialed, Err(Refusal::Forgotten));
+    next.commits += 20;
+    assert!(hear(&next).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ring_that_lost_all_its_disks_but_not_what_lay_beside_them_is_founded_anew() {
+    let folder = TempDir::new().unwrap();
+    let mut world = World::of(3);
+    world.folder = Some(folder.path().into());
+    for first in [0, 100] {
+        let mut nodes = Vec::new();
+        for i in 0..3 {
+            world.disks[i] = MemoryDisk::default();
+            nodes.push(world.start(i).await);
+        }
+        are_one_ring(&nodes, first).await;
+        fill(&nodes, first + 10..first + 20).await;
+        pass(NOTE_INTERVAL * 2).await;
+        for (i, node) in nodes.into_iter().enumerate() {
+            world.kill(i, node).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_tracker_that_is_no_member_nothing_is_kept() {
+    let (world, nodes) = World::founded(3).await;
+    let remembered = || {
+        let rows = world.disks[0].rows(Table::Meta).into_iter();
+        rows.filter(|(key, _)| key.starts_with(b"peer/")).count()
+    };
+    let (before, from) = (remembered(), SocketAddr::new(ip(1), 1));
+    let mut hello = nodes[1].member.core.hello();
+    for stranger in 100..103 {
+        hello.life.member = MemberId::from_bytes([stranger; 16]);
+        for at in [addr(1), addr(9)] {
+            hello.addr = at;
+            _ = nodes[0].member.core.welcome(from, hello.clone()).await;
+        }
+    }
+    assert_eq!(remembered(), before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! A ring of several members on a network in memory, each with a disk in memory, under tokio's paused clock.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ring::rand::SystemRandom;
@@ -23,6 +24,8 @@ pub(crate) struct World {
     pub(in crate::dht::node) disks: Vec<MemoryDisk>,
     /// By how many milliseconds the clock of each is off.
     pub(in crate::dht::node) skews: Vec<i64>,
+    /// Where each notes beside its disk how many commits that has, if anywhere.
+    pub(in crate::dht::node) folder: Option<PathBuf>,
 }
 
 impl World {
@@ -33,6 +36,7 @@ impl World {
             key: RingKey::generate(&SystemRandom::new(), addrs(members)).unwrap(),
             disks: (0..members).map(|_| MemoryDisk::default()).collect(),
             skews: vec![0; members],
+            folder: None,
         }
     }
 
@@ -85,7 +89,9 @@ impl World {
         };
         let store = Store::open_memory(disk, StoreKind::Tracker).await?;
         let (path, ring) = ("memory".into(), self.key.ring_id());
-        start(store, path, ring, around, None).await
+        let noted = self.folder.as_ref();
+        let noted = noted.map(|folder| folder.join(format!("commits-{i}")));
+        start(store, path, ring, around, noted).await
     }
 
     /// Ends a member without a word to anybody, as by `kill -9`. Partitions end.
