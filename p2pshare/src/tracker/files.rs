@@ -12,7 +12,7 @@ use crate::{
     identity::{FileName, Role, UserName},
     limits::FILES_PAGE_MAX,
     time::Timestamp,
-    wire::tracker::{FileSummary, NewFile, Refusal},
+    wire::tracker::{Change, FileSummary, NewFile, Refusal},
 };
 
 /// The files of a ring.
@@ -146,6 +146,11 @@ impl Files {
         let sharer = Sharer {
             user: user.clone(),
             peer: request.peer,
+        };
+        // Whoever is added twice is there once: what the row has forgotten of a retry does not matter.
+        let request = Request {
+            change: Change::new(request.change.request),
+            ..request
         };
         table::change(
             &self.dht,

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::dht::DhtBindError;
-use crate::dht::links::Host as _;
 use crate::identity::TrackerAddr;
 use crate::store::{MemoryDisk, StoreError};
 use crate::wire::ring::Standing;
