@@ -273,8 +273,6 @@ pub(crate) const STORE_READS_MAX: usize = 32;
 
 /// Bytes that are set aside for a body before any of it has arrived.
 pub(crate) const BODY_BYTES_AT_ONCE: usize = 16 * 1024;
-/// Connections that a pool keeps; beyond them each is dialed for the one who asks.
-pub(crate) const POOLED_CONNECTIONS_MAX: usize = 256;
 /// Characters that are kept of the other side's reason for closing.
 pub(crate) const CLOSE_REASON_CHARS_MAX: usize = 200;
 /// How long a dial may take: the first packet and two repetitions of it.

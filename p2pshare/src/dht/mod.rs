@@ -98,7 +98,7 @@ pub(crate) mod sim {
     pub(crate) use crate::dht::quorum::{Count, Quorum};
     #[cfg(test)]
     pub(crate) use crate::dht::register::Decision;
-    pub(crate) use crate::dht::register::{Attempt, Change};
+    pub(crate) use crate::dht::register::{Attempt, Change, Register};
     pub(crate) use crate::dht::rejoin::{Return, Returned};
     pub(crate) use crate::dht::repair::{Exchange, Exchanged};
     pub(crate) use crate::dht::replica::{Replica, encode, register};

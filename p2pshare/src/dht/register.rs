@@ -7,9 +7,29 @@
 //! arXiv 1802.07000.)
 
 use super::planted::{Fault, planted};
-use crate::wire::ring::{Ballot, Register, RequestKey, RowState, Version};
+use crate::wire::ring::{Ballot, RequestKey, RowState, Version};
+
+/// What one replica knows of one row.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Register {
+    /// Nothing below this is taken any more.
+    pub(crate) promised: Ballot,
+    /// The proposal that brought the state; at most `promised`.
+    pub(crate) accepted: Ballot,
+    /// The state that it brought.
+    pub(crate) state: RowState,
+}
 
 impl Register {
+    /// One that has just accepted a state.
+    pub(crate) fn of(ballot: Ballot, state: RowState) -> Self {
+        Self {
+            promised: ballot,
+            accepted: ballot,
+            state,
+        }
+    }
+
     /// Promises to take nothing below `ballot`, which has to be new; else says what was promised.
     pub(crate) fn prepare(&mut self, ballot: Ballot) -> Result<(), Ballot> {
         let again = ballot == self.promised
@@ -28,6 +48,12 @@ impl Register {
         }
         *self = Self::of(ballot, state);
         Ok(())
+    }
+}
+
+impl Default for Register {
+    fn default() -> Self {
+        Self::of(Ballot::ZERO, RowState::default())
     }
 }
 

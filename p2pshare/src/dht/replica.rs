@@ -27,6 +27,7 @@ use super::hash_tree::{self, HashTree};
 use super::placement::{Placement, slice_of_row};
 use super::planted::{Fault, planted};
 use super::promises::Promises;
+use super::register::Register;
 use super::row_key;
 use crate::identity::MemberId;
 use crate::limits::{
@@ -34,8 +35,8 @@ use crate::limits::{
 };
 use crate::store::{StoreError, Table, Transaction};
 use crate::wire::ring::{
-    Ballot, Epoch, PullPlace, Register, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow,
-    RowKey, RowState, Slice, StoredRegister, Sum, TreeNode,
+    Ballot, Epoch, PullPlace, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey,
+    RowState, Slice, StoredRegister, Sum, TreeNode,
 };
 
 /// The replica of a member, in one of its lives: what of it is in memory.
@@ -449,9 +450,12 @@ impl Replica {
         // Whatever was known of its damage is over.
         self.damaged.remove(key);
         self.uncounted.remove(key);
-        let ceiling = self.promises.cover(register.accepted.round);
+        let Register {
+            accepted, state, ..
+        } = register;
+        let ceiling = self.promises.cover(accepted.round);
         keep_ceiling(tx, ceiling)?;
-        let value = encode(&StoredRegister::V1(register));
+        let value = encode(&StoredRegister::V1 { accepted, state });
         tx.put(Table::Rows, row_key::encode(key), value)
     }
 
@@ -632,8 +636,8 @@ fn decode_register(row: Option<Vec<u8>>) -> Result<Register, StoreError> {
     let Some(row) = row else {
         return Ok(Register::default());
     };
-    let StoredRegister::V1(register) = decode(Table::Rows, &row)?;
-    Ok(register)
+    let StoredRegister::V1 { accepted, state } = decode(Table::Rows, &row)?;
+    Ok(Register::of(accepted, state))
 }
 
 /// Remembers a new ceiling of promises, if there is one.

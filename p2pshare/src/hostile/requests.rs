@@ -284,7 +284,15 @@ async fn to_say_that_it_is_a_retry_gains_nothing() {
         retry: true,
         ..change()
     });
-    for (by, request, refusal) in once.into_iter().chain(again) {
+    for (by, request, refusal) in once {
+        assert_eq!(by.refused(request.clone()).await, refusal, "{request:?}");
+    }
+    for (by, request, refusal) in again {
+        // Who had no right may have had one when it was sent first.
+        let refusal = match refusal {
+            Refusal::NotOwner { .. } | Refusal::NotAMember { .. } => Refusal::OutcomeUnknown,
+            refusal => refusal,
+        };
         assert_eq!(by.refused(request.clone()).await, refusal, "{request:?}");
     }
     let groups = alice.groups().await.unwrap();

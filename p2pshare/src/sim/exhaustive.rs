@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stateright::{Checker as _, Expectation, Model, Property};
 
-use crate::dht::sim::{Attempt, Change, Count, Decision, Quorum};
+use crate::dht::sim::{Attempt, Change, Count, Decision, Quorum, Register};
 use crate::identity::{MemberId, PeerId, RequestId};
-use crate::wire::ring::{Ballot, Register, RequestKey, RowState, Version};
+use crate::wire::ring::{Ballot, RequestKey, RowState, Version};
 
 /// What may happen, and which mistakes are made.
 #[derive(Clone, Debug)]

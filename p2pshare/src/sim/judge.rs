@@ -9,9 +9,9 @@ use super::client::keys;
 use super::history::{Operation, Seen};
 use super::host::{Host, Life};
 use super::world::World;
-use crate::dht::sim::{HashTree, Replica, hash, leaf_of, register, slice_of_row};
+use crate::dht::sim::{HashTree, Register, Replica, hash, leaf_of, register, slice_of_row};
 use crate::store::ModelDisk;
-use crate::wire::ring::{Register, RequestKey, RowKey, Slice, Sum};
+use crate::wire::ring::{RequestKey, RowKey, Slice, Sum};
 
 impl World {
     /// Looks at what clients were told and at what the members have, and notes what must not be.

@@ -413,10 +413,13 @@ impl Groups {
         let standing = self.standing(owner, group).await?;
         standing.owner()?;
         if self.standing(to, group).await?.member().is_err() {
-            return Err(Refusal::UserNotAMember {
-                group: standing.name,
-                user: to.clone(),
-            });
+            let refused = |_: Option<GroupRow>| {
+                Err(Refusal::UserNotAMember {
+                    group: standing.name.clone(),
+                    user: to.clone(),
+                })
+            };
+            return table::change(&self.dht, &group_key, request, refused, |_| Ok(())).await;
         }
         // First the old owner's own membership, which changes nothing while it owns the group; then the
         // group's row, which alone decides who does. Between the two everything is as it was.

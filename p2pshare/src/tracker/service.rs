@@ -139,6 +139,7 @@ impl Service {
 
     async fn answer(&self, caller: &Caller, request: Request) -> Response {
         let now = self.dht.time();
+        let is_retry = request.change().is_some_and(|change| change.retry);
         let answer = match request {
             Request::Hello => Ok(Response::Welcome(Welcome {
                 certificate: self.certificate(),
@@ -188,7 +189,13 @@ impl Service {
                 Err(refusal) => Err(refusal),
             },
         };
-        answer.unwrap_or_else(Response::Refused)
+        answer.unwrap_or_else(|refusal| match refusal {
+            // A tracker that was asked before, and wakes, may find that he may.
+            refusal if is_retry && refusal.is_of_the_asker() => {
+                Response::Refused(Refusal::OutcomeUnknown)
+            }
+            refusal => Response::Refused(refusal),
+        })
     }
 
     async fn authenticate(

@@ -3,10 +3,18 @@
 //!
 //! A change that its requester sent before is found by its request key and never decided twice. Where the row
 //! has forgotten who made it, a retry is neither made nor refused: whether it was made before is unknown.
+//!
+//! **A refusal holds.** The tracker that was asked first may only be asleep, and decide by another row when it wakes. So
+//! a retry of which nothing comes makes its request *void* before that is said: a version of the row that changes
+//! nothing, by another name of the request. Who looked at the row before finds that version in its way, or that the
+//! row has forgotten who made which since; who looks later finds the name. Only who looks first after sixteen changes
+//! more finds neither, and that is a tracker whose connection was closed long ago, which ends what was asked on it.
+//! Names that are taken are taken for ever, so that to be told so holds anyway; and who may not change the row does
+//! not write to it, so that a retry of his is told by the service that its outcome is unknown.
 
 use crate::{
     dht::{Attempt, DhtNode, Row, RowChange, RowError},
-    identity::PeerId,
+    identity::{PeerId, RequestId},
     limits::{CHANGE_RACES_MAX, KNOWN_PAGE_ROWS},
     tracker::rows::RowValue,
     wire::{
@@ -30,6 +38,18 @@ impl Request {
         }
     }
 
+    /// By what a row remembers that nothing comes of this request any more. Ids are random, so that it is no other's.
+    fn void_key(self) -> RequestKey {
+        let mut id = *self.change.request.as_bytes();
+        for (byte, mask) in id.iter_mut().zip(VOID) {
+            *byte ^= mask;
+        }
+        RequestKey {
+            peer: self.peer,
+            request: RequestId::from_bytes(id),
+        }
+    }
+
     fn attempt(self) -> Attempt {
         if self.change.retry {
             Attempt::Retry
@@ -38,6 +58,9 @@ impl Request {
         }
     }
 }
+
+/// How the name by which a request is void differs from its own.
+const VOID: &[u8; 16] = b"p2pshare/void/1\0";
 
 /// What is to become of a row.
 pub(super) enum Decision<T, R> {
@@ -118,7 +141,8 @@ pub(super) fn value_of<T: RowValue>(row: &Row) -> Result<Option<T>, Refusal> {
 }
 
 /// Changes the row at `key` as `decide` says of its value, once for `request`. `again` answers for a
-/// request that was carried out before, from the value as it is now.
+/// request that was carried out before, from the value as it is now. Of a retry that it answers without a change
+/// nothing comes later either.
 pub(super) async fn change<T: RowValue, R>(
     dht: &DhtNode,
     key: &RowKey,
@@ -140,42 +164,50 @@ pub(super) async fn change<T: RowValue, R>(
         {
             return again(value);
         }
-        let (value, answer) = match decide(value)? {
-            Decision::Keep(answer) => return Ok(answer),
-            Decision::Put(value, answer) => (value, answer),
+        let version = row.as_ref().map_or(Version::NEVER, |row| row.version);
+        let void = request.void_key();
+        let is_void = row
+            .as_ref()
+            .and_then(|row| row.produced_by(&void))
+            .is_some();
+        let answer = match decide(value) {
+            Ok(Decision::Put(..)) if is_void => Err(Refusal::OutcomeUnknown),
+            Ok(Decision::Put(value, answer)) => {
+                let value = value.map(|value| postcard::to_allocvec(&value));
+                let value = value.transpose().map_err(|_| Refusal::Internal)?;
+                match put(dht, key, version, value, (request.key(), request.attempt())).await? {
+                    RowChange::Conflict { .. } => continue,
+                    _ => return Ok(answer),
+                }
+            }
+            Ok(Decision::Keep(answer)) => Ok(answer),
+            Err(refusal) => Err(refusal),
         };
-        let version = row.as_ref().map(|row| row.version);
-        match put(dht, key, version, value, request).await? {
+        let holds = match &answer {
+            Err(refusal) => refusal.is_for_ever() || refusal.is_of_the_asker(),
+            Ok(_) => false,
+        };
+        if request.attempt() == Attempt::First || is_void || holds {
+            return answer;
+        }
+        let same = row.and_then(|row| row.value);
+        match put(dht, key, version, same, (void, request.attempt())).await? {
             RowChange::Conflict { .. } => {}
-            _ => return Ok(answer),
+            _ => return answer,
         }
     }
     Err(Refusal::Busy)
 }
 
-async fn put<T: RowValue>(
+async fn put(
     dht: &DhtNode,
     key: &RowKey,
-    expected: Option<Version>,
-    value: Option<T>,
-    request: Request,
+    expected: Version,
+    value: Option<Vec<u8>>,
+    (maker, attempt): (RequestKey, Attempt),
 ) -> Result<RowChange, Refusal> {
-    let value = value
-        .map(|value| postcard::to_allocvec(&value))
-        .transpose()
-        .map_err(|_| Refusal::Internal)?;
-    let changed = match (expected, value) {
-        (Some(expected), value) => {
-            dht.compare_and_set(key, expected, value, request.key(), request.attempt())
-                .await
-        }
-        (None, Some(value)) => {
-            dht.create(key, value, request.key(), request.attempt())
-                .await
-        }
-        (None, None) => return Err(Refusal::Internal),
-    };
-    changed.map_err(|error| match error {
+    let changed = dht.compare_and_set(key, expected, value, maker, attempt);
+    changed.await.map_err(|error| match error {
         // Others may have taken it before the store of this tracker failed.
         RowError::Store(error) => {
             tracing::error!(%error, "the ring's store failed");
@@ -346,6 +378,71 @@ mod tests {
             change(&dht, &key, request(first + 30, false), gone, |_| Ok(()))
                 .await
                 .unwrap();
+        }
+        dht.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_answered_without_a_change_is_not_done_by_a_first_attempt_that_wakes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = RingId::from_bytes([1; 32]);
+        let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
+        let refusal = Refusal::AlreadyMember {
+            group: GroupName::new("g").unwrap(),
+        };
+        // Puts something where there is nothing; where there is, it is refused, or has nothing to do.
+        let ask = async |key: &RowKey, keeps: bool, request: Request, sleep: &dyn Fn()| {
+            let decide = |found: Option<SessionRow>| {
+                sleep();
+                match found {
+                    Some(_) if keeps => Ok(Decision::Keep("is there")),
+                    Some(_) => Err(refusal.clone()),
+                    None => Ok(Decision::Put(Some(row(0)), "made")),
+                }
+            };
+            change(&dht, key, request, decide, |_| Ok("was made")).await
+        };
+        let other = async |key: &RowKey, i: u8, value: Option<SessionRow>| {
+            let decide = |_| Ok(Decision::Put(value.clone(), ()));
+            let other = change(&dht, key, request(i, false), decide, |_| Ok(()));
+            other.await.unwrap();
+        };
+        let (first, retry) = (request(0, false), request(0, true));
+        for keeps in [true, false] {
+            let key = |when: &str| group_key(&GroupName::new(&format!("{when}.{keeps}")).unwrap());
+            let answered = match keeps {
+                true => Ok("is there"),
+                false => Err(refusal.clone()),
+            };
+            let meanwhile = async |key: &RowKey| {
+                other(key, 1, Some(row(1))).await;
+                assert_eq!(ask(key, keeps, retry, &|| {}).await, answered);
+                // A retry of the retry is answered alike.
+                assert_eq!(ask(key, keeps, retry, &|| {}).await, answered);
+                other(key, 2, None).await;
+            };
+            let asleep = key("asleep");
+            let sleeps = std::cell::Cell::new(true);
+            let sleep = || {
+                if sleeps.take() {
+                    let runtime = tokio::runtime::Handle::current();
+                    tokio::task::block_in_place(|| runtime.block_on(meanwhile(&asleep)));
+                }
+            };
+            let late = ask(&asleep, keeps, first, &sleep).await;
+            assert_eq!(late, Err(Refusal::OutcomeUnknown), "asleep, {keeps}");
+            let unseen = key("unseen");
+            meanwhile(&unseen).await;
+            let late = ask(&unseen, keeps, first, &|| {}).await;
+            assert_eq!(late, Err(Refusal::OutcomeUnknown), "unseen, {keeps}");
+            for key in [asleep, unseen] {
+                assert_eq!(read::<SessionRow>(&dht, &key).await, Ok(None));
+                // Nobody else is kept from it.
+                assert_eq!(
+                    ask(&key, keeps, request(3, false), &|| {}).await,
+                    Ok("made")
+                );
+            }
         }
         dht.shutdown().await.unwrap();
     }

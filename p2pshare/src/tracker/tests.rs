@@ -445,3 +445,26 @@ async fn who_keeps_a_file_is_noted_at_the_second_try_too_however_many_were_befor
     let kept = one.find(&standing, &name).await.unwrap();
     assert_eq!(kept.sharers, 1 + 18 + 1);
 }
+
+#[tokio::test]
+async fn a_group_that_was_not_given_is_not_given_by_a_tracker_that_wakes_later() {
+    let ring = Trackers::new().await;
+    let [asleep, other] = &ring.groups;
+    let (alice, bob, dave) = (alice(), bob(), UserName::new("Dave").unwrap());
+    let group = ring.group("giving").await;
+    let giving = new();
+    let refused = other.transfer(again(giving), &alice, &group, &dave, NOW);
+    let not_a_member = Refusal::UserNotAMember {
+        group: group.clone(),
+        user: dave.clone(),
+    };
+    assert_eq!(refused.await, Err(not_a_member));
+    ring.let_in(&group, &dave).await;
+    let woken = asleep.transfer(giving, &alice, &group, &dave, NOW).await;
+    assert_eq!(woken, Err(Refusal::OutcomeUnknown));
+    let standing = other.standing(&alice, &group).await.unwrap();
+    assert_eq!(standing.owner, alice);
+    // Whoever gives it anew does.
+    ring.give(&group, &bob).await;
+    ring.dht.shutdown().await.unwrap();
+}

@@ -1,4 +1,4 @@
-//! One connection: who is at the other end, what the two speak, and the streams between them.
+//! One connection: who is at the other end, and the streams between the two.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use thiserror::Error;
 
 use super::close::{CloseCode, ConnectionLost};
 use super::message::{RecvStream, SendStream};
-use super::settings::Alpn;
 use super::tls;
 use crate::identity::id::PeerId;
 
@@ -18,22 +17,17 @@ use crate::identity::id::PeerId;
 pub(crate) struct Connection {
     quinn: quinn::Connection,
     remote_peer: PeerId,
-    alpn: Alpn,
 }
 
 impl Connection {
     /// `None`, and the connection closed, if the handshake left out who or what; TLS sees to it that it
     /// does not.
     pub(super) fn new(quinn: quinn::Connection) -> Option<Self> {
-        let Some((remote_peer, alpn)) = tls::outcome_of(&quinn) else {
+        let Some(remote_peer) = tls::remote_of(&quinn) else {
             quinn.close(CloseCode::ProtocolError.number(), b"");
             return None;
         };
-        Some(Self {
-            quinn,
-            remote_peer,
-            alpn,
-        })
+        Some(Self { quinn, remote_peer })
     }
 
     /// Whether the two are clones of one.
@@ -50,15 +44,6 @@ impl Connection {
     pub(crate) fn remote_addr(&self) -> SocketAddr {
         let addr = self.quinn.remote_address();
         SocketAddr::new(addr.ip().to_canonical(), addr.port())
-    }
-
-    /// What the two ends speak.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
-    pub(crate) fn alpn(&self) -> Alpn {
-        self.alpn
     }
 
     /// Opens a stream, waiting while the other side has as many open as it allows. It learns of the stream
@@ -108,20 +93,6 @@ impl Connection {
         Ok(self.quinn.read_datagram().await?)
     }
 
-    /// Lets the other side send as many bytes that are not yet read here, over all streams. A stream by
-    /// itself keeps its window.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "a peer that fetches over a connection dialed by the other uses it"
-        )
-    )]
-    pub(crate) fn receive_up_to(&self, bytes: u32) {
-        self.quinn
-            .set_receive_window(quinn::VarInt::from_u32(bytes));
-    }
-
     /// Closes the connection now: what is under way in both directions is lost.
     pub(crate) fn close(&self, code: CloseCode) {
         self.close_with(code, "");
@@ -153,10 +124,7 @@ impl Connection {
     }
 
     /// Bytes in a UDP datagram that the path is known to carry.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
+    #[cfg(test)]
     pub(crate) fn mtu(&self) -> u16 {
         self.quinn.stats().path.current_mtu
     }

@@ -435,26 +435,6 @@ pub(crate) enum ConnectError {
     Closed,
 }
 
-impl ConnectError {
-    /// Whether another try, there and later, may succeed.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
-    pub(crate) fn is_transient(&self) -> bool {
-        match self {
-            Self::Unreachable { .. }
-            | Self::NoAnswer { .. }
-            | Self::Refused { .. }
-            | Self::Failed { .. } => true,
-            Self::WrongPeer { .. }
-            | Self::NoIdentity { .. }
-            | Self::WrongProtocol { .. }
-            | Self::Closed => false,
-        }
-    }
-}
-
 /// Why a dial failed whose handshake ended with `error`.
 fn judge(
     addr: SocketAddr,

@@ -5,7 +5,7 @@
 //!   choice of QUIC, [`tls`] what is asked of a certificate, [`reset`] what lets a restarted process be
 //!   noticed at once, and [`probe`] what lets a dead port on this machine be.
 //! * [`connection`] is one connection, [`message`] the frames on its streams, [`mod@serve`] the side that
-//!   answers, [`bodies`] what it holds of long requests, [`pool`] the connections kept for reuse, [`crowd`] who has
+//!   answers, [`bodies`] what it holds of long requests, [`crowd`] who has
 //!   a place where many come, and [`close`] why they end.
 //! * `memory` is a network without a machine, for tests.
 //!
@@ -20,11 +20,6 @@ pub(crate) mod endpoint;
 #[cfg(test)]
 pub(crate) mod memory;
 pub(crate) mod message;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "a ring of several trackers uses it")
-)]
-pub(crate) mod pool;
 mod probe;
 mod reset;
 pub(crate) mod serve;

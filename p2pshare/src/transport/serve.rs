@@ -95,15 +95,6 @@ impl Responder {
         sent
     }
 
-    /// Refuses to answer: the one who asked gets `code`.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "a ring of several trackers uses it")
-    )]
-    pub(crate) fn refuse(self, code: CloseCode) {
-        self.into_stream().reset(code);
-    }
-
     /// The stream itself, for an answer of many messages or of raw bytes.
     pub(crate) fn into_stream(mut self) -> SendStream {
         #[expect(

@@ -73,8 +73,7 @@ pub(crate) enum Profile {
     Tracker,
     /// The few members of a ring, with bulk between them; known addresses, so that none may move.
     Ring,
-    /// Other peers, who fetch much and send little until this side fetches from them too
-    /// ([`Connection::receive_up_to`](super::Connection::receive_up_to)).
+    /// Other peers, who fetch much and send little.
     Peer,
 }
 

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use super::close::ConnectionLost;
 use super::connection::DatagramError;
 use super::endpoint::ConnectError;
 use super::memory::{Link, Network};
-use super::pool::Pool;
 use super::*;
 use crate::identity::id::PeerId;
 use crate::identity::key::SigningKey;
@@ -115,7 +113,6 @@ async fn both_ends_know_each_other() {
         assert_eq!(accepted.remote_peer(), id(2));
         assert_eq!(dialed.remote_addr(), addr(1));
         assert_eq!(accepted.remote_addr(), addr(2));
-        assert_eq!((dialed.alpn(), accepted.alpn()), (alpn, alpn));
     }
 }
 
@@ -290,7 +287,6 @@ async fn a_handler_that_fails_says_so_and_a_slow_request_is_dropped() {
     async fn fail(question: Question, responder: Responder) {
         match question.0.as_slice() {
             b"panic" => panic!("as the test wants it"),
-            b"refuse" => responder.refuse(CloseCode::Unauthenticated),
             _ => drop(responder),
         }
     }
@@ -302,7 +298,6 @@ async fn a_handler_that_fails_says_so_and_a_slow_request_is_dropped() {
     for (question, expected) in [
         (&b"panic"[..], CloseCode::Internal),
         (b"drop", CloseCode::Internal),
-        (b"refuse", CloseCode::Unauthenticated),
     ] {
         match ask(&dialed, question).await {
             Err(RequestError::Unanswered(ReceiveError::Reset(code))) => {
@@ -378,31 +373,6 @@ async fn a_stranger_cannot_make_a_tracker_hold_much() {
     // A tracker opens no streams to peers.
     let opened = timeout(Duration::from_secs(60), accepted.open()).await;
     assert!(opened.is_err());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_peer_that_is_fetched_from_may_send_more() {
-    let network = Network::new(1);
-    network.set_link(Link {
-        latency: Duration::from_millis(1),
-        ..Link::default()
-    });
-    let one = listener(&network, 1, Profile::Peer, &[Alpn::Peer]);
-    let two = dialer(&network, 2);
-    let (dialed, accepted) = connect(&two, Alpn::Peer, &one).await;
-    let (mut send, _receive) = dialed.open().await.unwrap();
-    let sending = async {
-        let bytes = Bytes::from(vec![0; 4 << 20]);
-        send.send_bytes(bytes).await.unwrap();
-        send.finish();
-        send.stopped().await
-    };
-    tokio::pin!(sending);
-    let delivered = timeout(WITHIN, &mut sending).await;
-    assert!(delivered.is_err(), "4 MiB went into a window of 1 MiB");
-    accepted.receive_up_to(8 << 20);
-    let delivered = timeout(WITHIN, &mut sending).await;
-    assert_eq!(delivered.unwrap(), Ok(None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -562,41 +532,6 @@ async fn dropped_endpoints_leave_no_task() {
     assert_eq!(alive(), before);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_pool_dials_once_and_again_after_a_loss() {
-    let network = Network::new(1);
-    let tracker = listener(&network, 1, Profile::Tracker, &[Alpn::Tracker]);
-    let pool = Pool::new(dialer(&network, 2));
-    let accepted = Arc::new(AtomicUsize::new(0));
-    let counted = accepted.clone();
-    tokio::spawn(async move {
-        while let Some(connection) = tracker.accept().await {
-            counted.fetch_add(1, Ordering::Relaxed);
-            tokio::spawn(async move { serve(&connection, at_once(8), echo).await });
-        }
-    });
-    let get = || pool.get(addr(1), Alpn::Tracker, Expect::Any);
-    // The first one gives up, and the dial goes on for the others.
-    assert!(timeout(Duration::from_millis(1), get()).await.is_err());
-    let (one, two, three) = tokio::join!(get(), get(), get());
-    ask(&one.unwrap(), b"x").await.unwrap();
-    ask(&two.unwrap(), b"x").await.unwrap();
-    assert_eq!(accepted.load(Ordering::Relaxed), 1);
-
-    three.unwrap().close(CloseCode::Done);
-    let (four, five) = tokio::join!(get(), get());
-    ask(&four.unwrap(), b"x").await.unwrap();
-    ask(&five.unwrap(), b"x").await.unwrap();
-    assert_eq!(accepted.load(Ordering::Relaxed), 2);
-
-    let nobody = || pool.get(addr(9), Alpn::Tracker, Expect::Any);
-    let start = Instant::now();
-    let (one, two) = tokio::join!(nobody(), nobody());
-    assert_eq!(one.unwrap_err(), ConnectError::NoAnswer { addr: addr(9) });
-    assert_eq!(two.unwrap_err(), ConnectError::NoAnswer { addr: addr(9) });
-    assert!(start.elapsed() < CONNECT_TIMEOUT + Duration::from_secs(1));
-}
-
 #[tokio::test]
 async fn loopback_finds_its_mtu_and_moves_large_answers() {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -647,7 +582,6 @@ async fn ports_that_are_taken_or_dead_are_known_at_once() {
         }
     };
     let error = timeout(2 * CONNECT_TIMEOUT, refused).await.unwrap();
-    assert!(error.is_transient());
     assert_eq!(
         error.to_string(),
         format!("{dead} cannot be reached: nobody listens on this port")

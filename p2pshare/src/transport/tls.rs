@@ -109,8 +109,8 @@ impl Tls {
     }
 }
 
-/// Who is at the other end of a connection and what it speaks, once the handshake is over.
-pub(super) fn outcome_of(connection: &quinn::Connection) -> Option<(PeerId, Alpn)> {
+/// Who is at the other end of a connection, once the handshake is over; nobody, if the two agreed on no protocol.
+pub(super) fn remote_of(connection: &quinn::Connection) -> Option<PeerId> {
     let certificates = connection
         .peer_identity()?
         .downcast::<Vec<CertificateDer<'static>>>()
@@ -119,9 +119,8 @@ pub(super) fn outcome_of(connection: &quinn::Connection) -> Option<(PeerId, Alpn
         .handshake_data()?
         .downcast::<HandshakeData>()
         .ok()?;
-    let peer = peer_id_of(certificates.first()?).ok()?;
-    let alpn = Alpn::from_name(handshake.protocol.as_deref()?)?;
-    Some((peer, alpn))
+    Alpn::from_name(handshake.protocol.as_deref()?)?;
+    peer_id_of(certificates.first()?).ok()
 }
 
 /// Judges the certificate and the handshake's signature of the other end.

@@ -345,43 +345,16 @@ impl fmt::Debug for Ballot {
     }
 }
 
-/// What one replica knows of one row.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Register {
-    /// Nothing below this is taken any more.
-    pub(crate) promised: Ballot,
-    /// The proposal that brought the state; at most `promised`.
-    pub(crate) accepted: Ballot,
-    /// The state that it brought.
-    pub(crate) state: RowState,
-}
-
-impl Register {
-    /// One that has just accepted a state.
-    pub(crate) fn of(ballot: Ballot, state: RowState) -> Self {
-        Self {
-            promised: ballot,
-            accepted: ballot,
-            state,
-        }
-    }
-}
-
-impl Default for Register {
-    fn default() -> Self {
-        Self {
-            promised: Ballot::ZERO,
-            accepted: Ballot::ZERO,
-            state: RowState::default(),
-        }
-    }
-}
-
-/// A register as it is on disk.
+/// The register of a row as it is on disk: what was accepted last. What is promised is kept for all rows together.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) enum StoredRegister {
     /// The first form.
-    V1(Register),
+    V1 {
+        /// The proposal that brought the state.
+        accepted: Ballot,
+        /// The state that it brought.
+        state: RowState,
+    },
 }
 
 /// Which members count: the list of them has a number that rises with each change of who is in the ring, and

@@ -511,6 +511,19 @@ impl Refusal {
     pub(crate) const fn is_of_the_row(&self) -> bool {
         !self.is_transient() && !matches!(self, Self::NotLoggedIn)
     }
+
+    /// Whether nothing that anybody does later makes it another one.
+    pub(crate) const fn is_for_ever(&self) -> bool {
+        matches!(self, Self::UserExists { .. } | Self::GroupExists { .. })
+    }
+
+    /// Whether who asks may change nothing there, whatever there is.
+    pub(crate) const fn is_of_the_asker(&self) -> bool {
+        matches!(
+            self,
+            Self::GroupNotFound { .. } | Self::NotOwner { .. } | Self::NotAMember { .. }
+        )
+    }
 }
 
 /// So many that the wait is over after them.

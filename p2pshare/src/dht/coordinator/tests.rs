@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::dht::register::Register;
 use crate::identity::{PeerId, RequestId};
 use crate::limits::ROW_DEADLINE;
-use crate::wire::ring::{Register, RequestKey, RowKey, Version};
+use crate::wire::ring::{RequestKey, RowKey, Version};
 
 const SEEDS: u64 = 400;
 

@@ -193,8 +193,7 @@ fn a_register_has_golden_bytes() {
     let ballot = [&[0xac, 0x02][..], &[1; 16], &[1]].concat();
     let golden = [
         &[0][..],                         // V1
-        &ballot,                          // promised: round 300, member, incarnation 1
-        &ballot,                          // accepted
+        &ballot,                          // accepted: round 300, member, incarnation 1
         &[1],                             // version
         &[1, 8, 0, 0, 0, 0, 0, 0, 1, 44], // a value, its length, its bytes
         &[1],                             // requests remembered
