@@ -66,8 +66,8 @@ enum Phase {
         quorum: Quorum,
         heard: Heard,
     },
-    /// Waits before it tries again.
-    Pausing,
+    /// Waits before it tries again, after this.
+    Pausing(Failure),
     /// Has finished, and lets the other replicas answer.
     Settling { ballot: Ballot, quorum: Quorum },
     /// There is nothing more to do.
@@ -87,10 +87,11 @@ struct Heard {
 impl Coordinator {
     /// Begins a task. `seed` is for the pauses.
     pub(crate) fn new(now: Instant, task: Task, proposer: Proposer, seed: u64) -> Self {
+        let too_few = insufficient(&task, task.reachable);
         let mut this = Self {
             proposer,
             rng: SmallRng::seed_from_u64(seed),
-            phase: Phase::Pausing,
+            phase: Phase::Pausing(too_few),
             timeout: now,
             deadline: now + ROW_DEADLINE,
             tries: 0,
@@ -99,7 +100,7 @@ impl Coordinator {
             task,
         };
         if this.task.reachable < majority(this.task.replicas.len()) {
-            this.finish(Err(this.insufficient(this.task.reachable)));
+            this.give_up();
         } else {
             this.begin(now);
         }
@@ -115,8 +116,8 @@ impl Coordinator {
     /// The first round of a try: reads ask what there is, changes prepare at once.
     fn begin(&mut self, now: Instant) {
         match self.task.intent {
-            Intent::Read if self.tries == 0 => self.read(now),
-            Intent::Read | Intent::Change(_) | Intent::Repair { .. } => self.prepare(now),
+            Intent::Read | Intent::Look if self.tries == 0 => self.read(now),
+            _ => self.prepare(now),
         }
     }
 
@@ -243,7 +244,7 @@ impl Coordinator {
     /// it cannot be known.
     fn decide(&self, state: &RowState) -> Option<(Option<RowState>, Outcome)> {
         let change = match &self.task.intent {
-            Intent::Read | Intent::Repair { .. } => {
+            Intent::Read | Intent::Look | Intent::Repair { .. } => {
                 return Some((None, Outcome::Read(state.clone())));
             }
             Intent::Change(change) => change,
@@ -389,7 +390,7 @@ impl Coordinator {
                     self.settle(ballot, quorum);
                 }
             }
-            Phase::Pausing | Phase::Settled => {}
+            Phase::Pausing(_) | Phase::Settled => {}
         }
     }
 
@@ -400,22 +401,30 @@ impl Coordinator {
             .min(DUEL_PAUSE_LONGEST);
         let pause = self.rng.random_range(longest / 2..=longest);
         self.tries += 1;
-        if now + pause >= self.deadline {
-            return self.give_up();
+        let failure = self.failure();
+        let too_few = matches!(failure, Failure::InsufficientReplicas { .. });
+        if now + pause >= self.deadline || (too_few && matches!(self.task.intent, Intent::Look)) {
+            return self.finish(Err(failure));
         }
-        self.phase = Phase::Pausing;
+        self.phase = Phase::Pausing(failure);
         self.timeout = now + pause;
     }
 
     fn give_up(&mut self) {
+        self.finish(Err(self.failure()));
+    }
+
+    /// What this try has failed of, if it has.
+    fn failure(&self) -> Failure {
         let (reachable, heard) = match &self.phase {
             Phase::Reading { quorum, .. } => (quorum.reachable(), Heard::default()),
             Phase::Preparing { quorum, heard, .. } | Phase::Accepting { quorum, heard, .. } => {
                 (quorum.reachable(), *heard)
             }
-            Phase::Pausing | Phase::Settling { .. } | Phase::Settled => (0, Heard::default()),
+            Phase::Pausing(failure) => return *failure,
+            Phase::Settling { .. } | Phase::Settled => (0, Heard::default()),
         };
-        let failure = match heard {
+        match heard {
             _ if self.exposed && !planted(Fault::CertainAfterExposure) => Failure::OutcomeUnknown,
             Heard {
                 epoch: Some(epoch), ..
@@ -426,17 +435,7 @@ impl Coordinator {
             Heard {
                 contended: false,
                 epoch: None,
-            } => self.insufficient(reachable),
-        };
-        self.finish(Err(failure));
-    }
-
-    fn insufficient(&self, reachable: usize) -> Failure {
-        let members = self.task.replicas.len();
-        Failure::InsufficientReplicas {
-            reachable,
-            members,
-            needed: majority(members),
+            } => insufficient(&self.task, reachable),
         }
     }
 
@@ -510,7 +509,7 @@ impl Machine for Coordinator {
             Phase::Settling { .. } => self.phase = Phase::Settled,
             _ if now >= self.deadline => self.give_up(),
             Phase::Reading { quorum, .. } if quorum.count() == Count::Reached => self.prepare(now),
-            Phase::Reading { .. } | Phase::Pausing => self.begin(now),
+            Phase::Reading { .. } | Phase::Pausing(_) => self.begin(now),
             Phase::Accepting { quorum, .. } if quorum.count() == Count::Reached => {
                 self.finish(Err(Failure::Contended));
             }
@@ -529,6 +528,15 @@ impl Machine for Coordinator {
 
     fn poll_action(&mut self) -> Option<Action<Self::Outcome>> {
         self.actions.pop_front()
+    }
+}
+
+fn insufficient(task: &Task, reachable: usize) -> Failure {
+    let members = task.replicas.len();
+    Failure::InsufficientReplicas {
+        reachable,
+        members,
+        needed: majority(members),
     }
 }
 

@@ -34,25 +34,38 @@ pub(crate) struct HashTree {
 type Leaves = [Sum; TREE_LEAVES_PER_SLICE as usize];
 
 impl HashTree {
-    /// The tree on disk.
-    pub(crate) fn load(tx: &Transaction<'_>) -> Result<Self, StoreError> {
+    /// The tree on disk; `None` if something there is no leaf.
+    pub(crate) fn load(tx: &Transaction<'_>) -> Result<Option<Self>, StoreError> {
         let (mut tree, mut range) = (Self::default(), KeyRange::all());
         loop {
             let page = tx.range(Table::HashTree, &range, LOADED_AT_ONCE)?;
             for (key, value) in &page.rows {
-                let (slice, leaf, sum) = decode(key, value).ok_or(NO_LEAF)?;
+                let Some(((slice, leaf), sum)) = decode_key(key).zip(decode_sum(value)) else {
+                    tracing::error!(?key, "a leaf of the hash tree on disk is damaged");
+                    return Ok(None);
+                };
                 tree.set(slice, leaf, sum);
             }
             match page.rows.last().filter(|_| page.more) {
                 Some((last, _)) => range = range.after(last),
-                None => return Ok(tree),
+                None => return Ok(Some(tree)),
             }
         }
     }
 
-    /// Makes the tree of the rows on disk, for a disk that has none, and says how many rows there are.
+    /// Makes the tree of the rows on disk, for a disk that has none to go by, and says how many rows there are.
     pub(crate) fn build(tx: &mut Transaction<'_>) -> Result<(Self, u64), StoreError> {
-        let (mut tree, mut count) = (Self::default(), 0);
+        let (mut tree, mut count, mut range) = (Self::default(), 0, KeyRange::all());
+        loop {
+            let page = tx.range(Table::HashTree, &range, LOADED_AT_ONCE)?;
+            for (key, _) in &page.rows {
+                tx.remove(Table::HashTree, key.as_slice())?;
+            }
+            match page.rows.last().filter(|_| page.more) {
+                Some((last, _)) => range = range.after(last),
+                None => break,
+            }
+        }
         let last = Slice::new(Slice::COUNT - 1).unwrap_or(Slice::FIRST);
         each_row(tx, (Slice::FIRST, last), |key, accepted| {
             let (slice, leaf) = (slice_of_row(&key), leaf_of(&key));
@@ -69,27 +82,24 @@ impl HashTree {
     }
 
     /// Makes the leaves of a slice, in memory and on disk, those of its rows. Says which were not: bit `i` stands
-    /// for leaf `i`.
+    /// for leaf `i`; and which rows cannot be read.
     pub(crate) fn scrub(
         &mut self,
         tx: &mut Transaction<'_>,
         slice: Slice,
-    ) -> Result<u64, StoreError> {
-        let (sums, remembered, stored) = (
-            sums_of_rows(tx, slice)?,
-            self.leaves(slice),
-            stored(tx, slice)?,
-        );
+    ) -> Result<(u64, Vec<RowKey>), StoreError> {
+        let (sums, damaged) = sums_of_rows(tx, slice)?;
+        let (remembered, stored) = (self.leaves(slice), stored(tx, slice)?);
         let mut mended = 0;
         for (leaf, sum) in (0..TREE_LEAVES_PER_SLICE).zip(sums) {
             let at = usize::from(leaf);
-            if (remembered[at], stored[at]) != (sum, sum) {
+            if (remembered[at], stored[at]) != (sum, Some(sum)) {
                 tx.put(Table::HashTree, disk_key(slice, leaf), sum.to_be_bytes())?;
                 self.set(slice, leaf, sum);
                 mended |= 1 << leaf;
             }
         }
-        Ok(mended)
+        Ok((mended, damaged))
     }
 
     /// Notes that a row has accepted `new` where it had `old` before; [`Ballot::ZERO`] is nothing.
@@ -133,40 +143,42 @@ impl HashTree {
     }
 }
 
-/// Whether the leaves of a slice on disk are those of its rows. A change between the looks at both can make it seem
-/// that they are not, which [`HashTree::scrub`] then decides.
-pub(crate) fn is_sound(view: &Transaction<'_>, slice: Slice) -> Result<bool, StoreError> {
-    Ok(sums_of_rows(view, slice)? == stored(view, slice)?)
+/// Whether the leaves of a slice on disk are those of its rows, and which of these cannot be read. The view has to be of
+/// one moment.
+pub(crate) fn examine(
+    view: &Transaction<'_>,
+    slice: Slice,
+) -> Result<(bool, Vec<RowKey>), StoreError> {
+    let (sums, damaged) = sums_of_rows(view, slice)?;
+    Ok((stored(view, slice)? == sums.map(Some), damaged))
 }
 
-/// The rows of a slice that cannot be read any more. They add nothing to their leaves.
-pub(crate) fn damaged(view: &Transaction<'_>, slice: Slice) -> Result<Vec<RowKey>, StoreError> {
-    let mut damaged = Vec::new();
+/// The leaves of a slice as its rows add up to them, and the rows that cannot be read any more, as far as that many are
+/// of interest. Those add nothing.
+fn sums_of_rows(view: &Transaction<'_>, slice: Slice) -> Result<(Leaves, Vec<RowKey>), StoreError> {
+    let (mut sums, mut damaged) = (NO_LEAVES, Vec::new());
     each_row(view, (slice, slice), |key, accepted| {
+        let sum = &mut sums[usize::from(leaf_of(&key))];
+        *sum = sum.wrapping_add(hash(&key, accepted));
         if accepted == Ballot::ZERO && damaged.len() < DAMAGED_ROWS_MAX {
             damaged.push(key);
         }
     })?;
-    Ok(damaged)
+    Ok((sums, damaged))
 }
 
-/// The leaves of a slice as its rows add up to them.
-fn sums_of_rows(view: &Transaction<'_>, slice: Slice) -> Result<Leaves, StoreError> {
-    let mut sums = NO_LEAVES;
-    each_row(view, (slice, slice), |key, accepted| {
-        let sum = &mut sums[usize::from(leaf_of(&key))];
-        *sum = sum.wrapping_add(hash(&key, accepted));
-    })?;
-    Ok(sums)
-}
-
-/// The leaves of a slice as they are on disk.
-fn stored(view: &Transaction<'_>, slice: Slice) -> Result<Leaves, StoreError> {
-    let mut leaves = NO_LEAVES;
+/// The leaves of a slice as they are on disk; `None` where there is something else.
+fn stored(
+    view: &Transaction<'_>,
+    slice: Slice,
+) -> Result<[Option<Sum>; TREE_LEAVES_PER_SLICE as usize], StoreError> {
+    let mut leaves = NO_LEAVES.map(Some);
     let range = KeyRange::prefix(slice.index().to_be_bytes());
     for (key, value) in &view.range(Table::HashTree, &range, LOADED_AT_ONCE)?.rows {
-        let (_, leaf, sum) = decode(key, value).ok_or(NO_LEAF)?;
-        leaves[usize::from(leaf)] = sum;
+        // What is at no place of a leaf goes when the next life begins.
+        if let Some((_, leaf)) = decode_key(key) {
+            leaves[usize::from(leaf)] = decode_sum(value);
+        }
     }
     Ok(leaves)
 }
@@ -233,17 +245,16 @@ fn disk_key(slice: Slice, leaf: u8) -> [u8; 3] {
     [high, low, leaf]
 }
 
-fn decode(key: &[u8], value: &[u8]) -> Option<(Slice, u8, Sum)> {
+fn decode_key(key: &[u8]) -> Option<(Slice, u8)> {
     let [high, low, leaf] = *<&[u8; 3]>::try_from(key).ok()?;
     let slice = Slice::new(u16::from_be_bytes([high, low]))?;
-    let sum = Sum::from_be_bytes(value.try_into().ok()?);
-    (leaf < TREE_LEAVES_PER_SLICE).then_some((slice, leaf, sum))
+    (leaf < TREE_LEAVES_PER_SLICE).then_some((slice, leaf))
 }
 
-const NO_LEAF: StoreError = StoreError::Corrupt {
-    table: Table::HashTree.name(),
-    what: "a leaf is none",
-};
+fn decode_sum(value: &[u8]) -> Option<Sum> {
+    Some(Sum::from_be_bytes(value.try_into().ok()?))
+}
+
 const NO_LEAVES: Leaves = [0; TREE_LEAVES_PER_SLICE as usize];
 const LEAF_LABEL: &[u8] = b"p2pshare/leaf/1\0";
 const ROW_LABEL: &[u8] = b"p2pshare/leaf-row/1\0";

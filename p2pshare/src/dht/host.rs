@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
 
 use super::clock::RingTime;
-use super::damage::{Damage, spared};
+use super::damage::{Damage, Ward, row_read, spared};
 use super::founding::{self, Beginning, Identity, Remembered, Step};
 use super::lease::table::LeaseTable;
 use super::links::{Host, Refusal, Trouble};
@@ -50,6 +50,7 @@ pub(super) struct Core {
     authority: Authority,
     state: Arc<Mutex<State>>,
     pub(super) replica: Arc<Seat>,
+    pub(super) ward: Ward,
     leases: Mutex<LeaseTable>,
     time: Mutex<RingTime>,
     /// How many commits there were to tell of when this life began.
@@ -79,6 +80,8 @@ struct State {
     waiting_for: Vec<TrackerAddr>,
     /// What is wrong at which address.
     troubles: BTreeMap<TrackerAddr, Trouble>,
+    /// Who cannot read on its disk what this member has to learn before it has a say.
+    unreadable: BTreeSet<MemberId>,
     /// How many rows are known to differ from those of another member.
     behind: BTreeMap<MemberId, u64>,
     /// By how much the commits that it tells of are more than those of its disk.
@@ -104,9 +107,11 @@ impl Core {
             ..
         } = identity;
         let placement = Arc::new(placement_of(record.as_ref()));
+        let replica = Arc::<Seat>::default();
         Self {
             ring,
             own,
+            ward: Ward::new(store.clone(), replica.clone()),
             store,
             authority,
             state: Arc::new(Mutex::new(State {
@@ -119,10 +124,11 @@ impl Core {
                 silent: BTreeSet::new(),
                 waiting_for: Vec::new(),
                 troubles: BTreeMap::new(),
+                unreadable: BTreeSet::new(),
                 behind: BTreeMap::new(),
                 ahead,
             })),
-            replica: Arc::default(),
+            replica,
             leases: Mutex::default(),
             time: Mutex::new(RingTime::after(time)),
             began_with: ahead.saturating_add(commits),
@@ -233,6 +239,22 @@ impl Core {
         let addrs = record.iter().flat_map(RingRecord::members);
         let addrs = addrs.filter(|member| members.contains(&member.id));
         self.set_waiting_for(addrs.map(|member| member.addr.clone()).collect());
+    }
+
+    /// Who cannot read on its disk what this member has to learn.
+    pub(super) fn set_unreadable(&self, members: BTreeSet<MemberId>) {
+        let mut state = self.state();
+        if state.unreadable != members {
+            if !members.is_empty() {
+                tracing::error!(
+                    ?members,
+                    "this tracker waits for what another one cannot read on its disk"
+                );
+            }
+            state.unreadable = members;
+            drop(state);
+            self.changed();
+        }
     }
 
     /// A page of what is on this member's disk, while it does not vote and nobody else answers; then it is better
@@ -473,7 +495,9 @@ impl Core {
                 replica.change(|replica| {
                     let answer = |request: ReplicaRequest| match replica.as_mut() {
                         Some(replica) => {
-                            spared(&request.call.clone(), replica.write(tx, from, request))
+                            let row = row_read(&request.call);
+                            let answer = replica.write(tx, from, request);
+                            spared(replica, row, answer)
                         }
                         None => Ok((ReplicaAnswer::Unavailable, None)),
                     };
@@ -489,13 +513,17 @@ impl Core {
             self.store.write(job).await
         } else {
             let job = move |view: &Transaction<'_>| {
-                replica.look(|replica| {
-                    let answer = |request: ReplicaRequest| match replica {
-                        Some(replica) => spared(&request.call.clone(), replica.read(view, request)),
+                // Each by itself, so that whoever writes need not wait for all of them.
+                let answer = |request: ReplicaRequest| {
+                    replica.look(|replica| match replica {
+                        Some(replica) => {
+                            let row = row_read(&request.call);
+                            spared(replica, row, replica.read(view, request))
+                        }
                         None => Ok((ReplicaAnswer::Unavailable, None)),
-                    };
-                    requests.into_iter().map(answer).collect()
-                })
+                    })
+                };
+                requests.into_iter().map(answer).collect()
             };
             self.store.view(job).await
         };
@@ -508,15 +536,23 @@ impl Core {
             }
         };
         let (answers, damage): (_, Vec<Option<Damage>>) = answers.into_iter().unzip();
-        for damage in damage.into_iter().flatten() {
-            self.note_damage(damage).await;
+        let damage: Vec<_> = damage.into_iter().flatten().collect();
+        if !damage.is_empty() {
+            self.ward.note(damage);
         }
         answers
     }
 
-    /// What is wrong at the address of a member: somebody is there, and is not taken for it, or refuses this one.
+    /// What is wrong at the address of a member: somebody is there, and is not taken for it, or refuses this one, or
+    /// cannot tell it what it has to learn.
     pub(super) fn refusal_at(&self, addr: &TrackerAddr) -> Option<String> {
         let state = self.state();
+        let member = state.record.as_ref()?.member_at(addr)?;
+        if state.unreadable.contains(&member.id) {
+            return Some(
+                "a part of its disk cannot be read, which this tracker has to learn".into(),
+            );
+        }
         let trouble = state.troubles.get(addr)?;
         let refused = !matches!(trouble, Trouble::Unreachable { .. });
         refused.then(|| trouble.to_string())

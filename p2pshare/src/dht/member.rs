@@ -1,11 +1,14 @@
 //! What is behind the handle of a member: it runs the machines of reads, changes and pages over its links.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
 use super::coordinator::Coordinator;
 use super::host::{Core, now};
@@ -21,7 +24,9 @@ use super::register::Change;
 use super::row::{Listing, Row, RowChange, RowError, ScanCursor, ScanPage};
 use super::task::{Failure, Intent, Outcome, Proposer, Rounds, Task};
 use crate::identity::MemberId;
-use crate::limits::{DISPUTED_AT_ONCE, MACHINE_INPUTS_MAX, REPLICA_PAGE_ROWS};
+use crate::limits::{
+    DISPUTED_AT_ONCE, MACHINE_INPUTS_MAX, REPLICA_PAGE_ROWS, ROW_DEADLINE, ROW_PHASE_TIMEOUT,
+};
 use crate::wire::ring::{
     LeaseKey, LeaseNews, PullPlace, ReplicaCall, ReplicaRow, RowKey, RowState, Slice,
 };
@@ -261,6 +266,7 @@ impl Member {
             rows: rows.collect(),
             next: page.next.map(|key| key.sort().to_vec()),
             stale: page.stale,
+            unreadable: page.unreadable,
         })
     }
 
@@ -294,6 +300,7 @@ impl Member {
             rows: visible(page.rows).collect(),
             next: next.map(ScanCursor::at),
             stale: page.stale,
+            unreadable: page.unreadable,
         })
     }
 
@@ -315,9 +322,9 @@ impl Member {
             },
             Err(failure) => return Err(failure.into()),
         };
-        settle(page, |key| {
+        settle(page, |key, intent| {
             let this = self.clone();
-            async move { this.read_as(&key, Intent::Read).await }
+            async move { this.read_as(&key, intent).await }
         })
         .await
     }
@@ -408,37 +415,63 @@ impl From<Failure> for RowError {
     }
 }
 
-/// A page with its disputed rows read. One that cannot be read now is shown as the newest that was seen of it, and makes
-/// the page stale: the others are no less right for it.
-async fn settle<F>(mut page: Page, read: impl Fn(RowKey) -> F) -> Result<Page, RowError>
+/// A page with its disputed and its damaged rows read. One that cannot be read now is shown as the newest that was seen
+/// of it, and the page says so: the others are no less right for it.
+async fn settle<F>(mut page: Page, read: impl Fn(RowKey, Intent) -> F) -> Result<Page, RowError>
 where
     F: Future<Output = Result<RowState, RowError>> + Send + 'static,
 {
-    let mut disputed = std::mem::take(&mut page.disputed).into_iter();
-    let mut reading = JoinSet::new();
-    loop {
-        while reading.len() < DISPUTED_AT_ONCE
-            && let Some(newest) = disputed.next()
-        {
-            let read = read(newest.key.clone());
-            reading.spawn(async move { (newest, read.await) });
-        }
-        match reading.join_next().await {
-            None => break,
-            Some(Ok((newest, Ok(state)))) => {
-                page.rows.push(ReplicaRow::of_state(newest.key, state));
-            }
-            Some(Ok((newest, Err(error)))) if error.is_transient() => {
-                page.rows.push(newest);
-                page.stale = true;
-            }
-            Some(Ok((_, Err(error)))) => return Err(error),
-            Some(Err(_)) => return Err(RowError::Contended),
+    let (disputed, damaged) = (take(&mut page.disputed), take(&mut page.damaged));
+    let disputed = read_each(disputed, ROW_DEADLINE, |key| read(key, Intent::Read));
+    // It may be for good that nobody can read these.
+    let damaged = read_each(damaged, ROW_PHASE_TIMEOUT, |key| read(key, Intent::Look));
+    let (disputed, damaged) = tokio::join!(disputed, damaged);
+    for (rows, unknown) in [
+        (disputed?, &mut page.stale),
+        (damaged?, &mut page.unreadable),
+    ] {
+        for (row, known) in rows {
+            *unknown |= !known;
+            page.rows.push(row);
         }
     }
     page.rows
         .sort_by_cached_key(|row| super::row_key::encode(&row.key));
     Ok(page)
+}
+
+/// Reads rows, some at once and all within that time: each as it is now, or as it was given, and whether it is known.
+async fn read_each<F>(
+    rows: Vec<ReplicaRow>,
+    time: Duration,
+    read: impl Fn(RowKey) -> F,
+) -> Result<Vec<(ReplicaRow, bool)>, RowError>
+where
+    F: Future<Output = Result<RowState, RowError>> + Send + 'static,
+{
+    let deadline = tokio::time::Instant::now() + time;
+    let mut left: BTreeMap<_, _> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+    let (mut keys, mut known) = (left.keys().cloned().collect::<Vec<_>>(), Vec::new());
+    let mut reading = JoinSet::new();
+    loop {
+        while reading.len() < DISPUTED_AT_ONCE
+            && let Some(key) = keys.pop()
+        {
+            let read = read(key.clone());
+            reading.spawn(async move { (key, read.await) });
+        }
+        match timeout_at(deadline, reading.join_next()).await {
+            Ok(Some(Ok((key, Ok(state))))) => {
+                left.remove(&key);
+                known.push((ReplicaRow::of_state(key, state), true));
+            }
+            Ok(Some(Ok((_, Err(error))))) if !error.is_transient() => return Err(error),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => break,
+        }
+    }
+    known.extend(left.into_values().map(|row| (row, false)));
+    Ok(known)
 }
 
 /// Keys and rows, without those that are deleted or were never written.
@@ -458,7 +491,7 @@ fn page_rows(limit: usize) -> u16 {
 
 /// Later than any machine waits.
 fn far() -> Instant {
-    now() + std::time::Duration::from_secs(3600)
+    now() + Duration::from_secs(3600)
 }
 
 #[cfg(test)]
@@ -484,29 +517,48 @@ mod tests {
             .collect()
     }
 
-    #[tokio::test]
-    async fn a_row_that_nobody_can_settle_makes_a_page_stale_and_not_fail() {
-        let page = Page {
-            rows: vec![row("b", "agreed")],
-            disputed: vec![row("a", "newest"), row("c", "newest")],
-            ..Page::default()
-        };
-        let settled = async |trouble: fn() -> RowError| {
-            settle(page.clone(), |key| async move {
+    #[tokio::test(start_paused = true)]
+    async fn rows_that_nobody_can_settle_are_shown_as_they_were_seen_and_hold_nobody_up() {
+        // Of `n` nobody says anything.
+        let settled = async |disputed: &[&str], damaged: &[&str], trouble: fn() -> RowError| {
+            let rows = |of: &[&str]| of.iter().map(|sort| row(sort, "newest")).collect();
+            let page = Page {
+                rows: vec![row("b", "agreed")],
+                disputed: rows(disputed),
+                damaged: rows(damaged),
+                ..Page::default()
+            };
+            settle(page, |key, _| async move {
                 match key.sort() {
                     b"a" => Err(trouble()),
-                    _ => Ok(row("c", "read").state),
+                    b"n" => std::future::pending().await,
+                    sort => Ok(row(std::str::from_utf8(sort).unwrap(), "read").state),
                 }
             })
             .await
         };
-        let page = settled(|| RowError::Contended).await.unwrap();
-        assert!(page.stale);
-        let expected = [("a", "newest"), ("b", "agreed"), ("c", "read")];
-        let expected = expected.map(|(sort, value)| (sort.into(), value.into()));
-        assert_eq!(shown(page), expected);
+        let expected = |rows: &[(&str, &str)]| -> Vec<(Vec<u8>, Vec<u8>)> {
+            let rows = rows.iter();
+            rows.map(|(sort, value)| ((*sort).into(), (*value).into()))
+                .collect()
+        };
+        let contended = || RowError::Contended;
+        let shown_with = |other| expected(&[("a", "newest"), ("b", "agreed"), other]);
+        let page = settled(&["a", "c"], &[], contended).await.unwrap();
+        assert_eq!((page.stale, page.unreadable), (true, false));
+        assert_eq!(shown(page), shown_with(("c", "read")));
+        let page = settled(&[], &["a", "c"], contended).await.unwrap();
+        assert_eq!((page.stale, page.unreadable), (false, true));
+        assert_eq!(shown(page), shown_with(("c", "read")));
+        let began = tokio::time::Instant::now();
+        let page = settled(&["c"], &["a", "n"], contended).await.unwrap();
+        assert_eq!((page.stale, page.unreadable), (false, true));
+        assert_eq!(began.elapsed(), ROW_PHASE_TIMEOUT);
+        let page = settled(&["a", "n"], &[], contended).await.unwrap();
+        assert_eq!((page.stale, page.unreadable), (true, false));
+        assert_eq!(shown(page), shown_with(("n", "newest")));
         // With its own store gone, a member has nothing to show.
-        let failed = settled(|| StoreError::Closed.into()).await;
+        let failed = settled(&["a"], &[], || StoreError::Closed.into()).await;
         assert!(matches!(failed, Err(RowError::Store(_))), "{failed:?}");
     }
 }

@@ -1,12 +1,11 @@
 //! One page of a listing or a scan, as a majority of the replicas has it.
 //!
 //! Each replica gives a page; only up to the last row that all of them have looked at is the page of the
-//! ring known. A row on which a majority agrees is read by that; one on which they do not, or that some replica can
-//! no longer read, is disputed, and whoever asked reads it by itself, or calls the page stale with the newest that
-//! was seen of it.
+//! ring known. A row on which a majority agrees is read by that; one on which they do not is disputed, or if some replica
+//! can no longer read it damaged, and whoever asked reads it by itself.
 //!
 //! **Invariant.** A row that was chosen before the page was asked for, and lies in what it covers, is in it or
-//! is disputed: a majority that answers has a member of the majority that accepted it. Without a majority the
+//! is disputed or damaged: a majority that answers has a member of the majority that accepted it. Without a majority the
 //! page is what the replicas that answered have, and says that it is stale.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -52,10 +51,14 @@ pub(crate) struct Page {
     pub(crate) rows: Vec<ReplicaRow>,
     /// Those that have to be read one by one, each as the newest that was seen of it.
     pub(crate) disputed: Vec<ReplicaRow>,
+    /// The same, of those that some replica can no longer read.
+    pub(crate) damaged: Vec<ReplicaRow>,
     /// Behind which key to go on; `None` when this was all.
     pub(crate) next: Option<RowKey>,
     /// Whether no majority answered.
     pub(crate) stale: bool,
+    /// Whether there are rows that no majority can read.
+    pub(crate) unreadable: bool,
 }
 
 impl Part {
@@ -77,9 +80,9 @@ impl Page {
         let Part { rows, end } = Part::of(answer)?;
         Some(Self {
             rows,
-            disputed: Vec::new(),
             next: end,
             stale: true,
+            ..Self::default()
         })
     }
 }
@@ -190,10 +193,14 @@ impl Paging {
                 .filter(|row| !row.is_damaged() && count_of(&versions, row.accepted) >= needed)
                 .max_by_key(|row| row.accepted)
                 .cloned();
+            let damaged = versions.iter().any(ReplicaRow::is_damaged);
             let newest = versions.pop();
             match (agreed, newest) {
                 (None, Some(newest)) if !stale && !planted(Fault::ListingIgnoresDisputes) => {
-                    page.disputed.push(newest);
+                    match damaged {
+                        true => page.damaged.push(newest),
+                        false => page.disputed.push(newest),
+                    }
                 }
                 (agreed, newest) => page.rows.extend(agreed.or(newest)),
             }

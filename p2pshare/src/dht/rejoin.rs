@@ -89,6 +89,8 @@ struct Other {
     asked: bool,
     /// Whether it left the last question without an answer.
     silent: bool,
+    /// Whether it could not read what it was asked for last.
+    unreadable: bool,
 }
 
 /// The rows of another replica.
@@ -110,12 +112,14 @@ impl Other {
             ask_at: now,
             asked: false,
             silent: false,
+            unreadable: false,
         }
     }
 
     /// It answered, and may be asked for more.
     fn answered(&mut self, now: Instant) {
         self.silent = false;
+        self.unreadable = false;
         self.asked = false;
         self.ask_at = now;
     }
@@ -168,6 +172,12 @@ impl Return {
         let open: BTreeSet<_> = open.flat_map(|(set, _)| set).copied().collect();
         let silent = |member: &MemberId| self.others.get(member).is_some_and(|it| it.silent);
         open.into_iter().filter(silent).collect()
+    }
+
+    /// Who cannot read on its disk what this member has to learn.
+    pub(crate) fn unreadable(&self) -> BTreeSet<MemberId> {
+        let others = self.others.iter().filter(|(_, other)| other.unreadable);
+        others.map(|(member, _)| *member).collect()
     }
 
     /// Begins from the start in the epoch after `highest`.
@@ -380,6 +390,11 @@ impl Machine for Return {
             Input::Failed { from } => self.on_failure(now, from),
             Input::Answer { from, answer } => match answer {
                 ReplicaAnswer::Unavailable => self.on_failure(now, from),
+                ReplicaAnswer::Unreadable { .. } => {
+                    self.on_failure(now, from);
+                    let other = self.others.get_mut(&from);
+                    other.into_iter().for_each(|other| other.unreadable = true);
+                }
                 ReplicaAnswer::StaleEpoch { highest } => {
                     if from == self.life.member {
                         self.installing = None;

@@ -18,6 +18,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::machine::{Action, Input, Machine};
+use super::placement::slice_of_row;
 use super::row_key;
 use crate::identity::MemberId;
 use crate::limits::{EXCHANGE_ANSWER_TIMEOUT, EXCHANGE_QUESTIONS_MAX, EXCHANGE_ROWS_MAX};
@@ -37,6 +38,8 @@ pub(crate) struct Exchange {
     open: BTreeMap<TreeNode, Open>,
     timeout: Instant,
     found: Vec<RowKey>,
+    /// Whether rows were left out that a member cannot read.
+    left_out: bool,
     cost: Cost,
     finished: bool,
     actions: VecDeque<Action<Exchanged>>,
@@ -58,6 +61,8 @@ pub(crate) struct Exchanged {
 pub(crate) enum End {
     /// Everything was compared.
     Complete,
+    /// Everything but some rows that a member cannot read on its disk.
+    Partial,
     /// There may be more that differs than one exchange names.
     More,
     /// A member did not answer, or not in time.
@@ -112,6 +117,7 @@ impl Exchange {
             open: BTreeMap::new(),
             timeout: now + EXCHANGE_ANSWER_TIMEOUT,
             found: Vec::new(),
+            left_out: false,
             cost: Cost::default(),
             finished: false,
             actions: VecDeque::new(),
@@ -147,7 +153,10 @@ impl Exchange {
             }
         }
         if self.open.is_empty() {
-            self.finish(End::Complete);
+            self.finish(match self.left_out {
+                true => End::Partial,
+                false => End::Complete,
+            });
         }
     }
 
@@ -201,6 +210,15 @@ impl Exchange {
         if !told.asked || told.after != after {
             return false;
         }
+        // Or it would never end.
+        let is_further = |next: &RowKey| {
+            let before = after.as_ref();
+            slice_of_row(next) == slice
+                && before.is_none_or(|before| disk_order(before, next).is_lt())
+        };
+        if !next.as_ref().is_none_or(is_further) {
+            return false;
+        }
         told.asked = false;
         told.ended = next.is_none();
         told.after = next;
@@ -211,6 +229,18 @@ impl Exchange {
             true => _ = self.open.remove(&node),
             false => self.ask_for_rows(slice),
         }
+        true
+    }
+
+    /// One side cannot read rows of a slice: the rest of it is left out.
+    fn on_unreadable(&mut self, side: usize, slice: Slice) -> bool {
+        let node = TreeNode::Slice(slice);
+        let asked = |open: &Open| matches!(open, Open::Rows { sides, .. } if sides[side].asked);
+        if !self.open.get(&node).is_some_and(asked) {
+            return false;
+        }
+        self.open.remove(&node);
+        self.left_out = true;
         true
     }
 
@@ -316,6 +346,7 @@ impl Machine for Exchange {
                 rows,
                 next,
             } => self.on_rows(side, slice, after, rows, next),
+            ReplicaAnswer::Unreadable { slice } => self.on_unreadable(side, slice),
             ReplicaAnswer::StaleEpoch { highest } => {
                 return self.finish(End::StaleEpoch(highest));
             }

@@ -15,7 +15,7 @@
 
 mod pages;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -56,6 +56,8 @@ pub(crate) struct Replica {
     fenced_by: Option<(MemberId, u64)>,
     /// Rows that cannot be read, and the highest round that may have been accepted for each.
     damaged: BTreeMap<RowKey, u64>,
+    /// Rows that cannot be read and are known to add nothing to their leaves of the tree.
+    uncounted: BTreeSet<RowKey>,
 }
 
 impl Replica {
@@ -67,13 +69,18 @@ impl Replica {
     ) -> Result<Self, StoreError> {
         let ceiling = decode_number(tx.get(Table::Meta, CEILING_KEY)?)?;
         let counted = tx.get(Table::Meta, ROWS_KEY)?;
-        let (tree, rows) = if counted.is_some() {
-            (HashTree::load(tx)?, decode_number(counted)?)
-        } else {
-            // The disk is empty, or older than the tree, and the count with it.
-            let (tree, rows) = HashTree::build(tx)?;
-            tx.put(Table::Meta, ROWS_KEY, rows.to_be_bytes())?;
-            (tree, rows)
+        let loaded = match counted {
+            Some(_) => HashTree::load(tx)?,
+            None => None,
+        };
+        let (tree, rows) = match loaded {
+            Some(tree) => (tree, decode_number(counted)?),
+            // The disk is empty, or older than the tree and the count, or the tree is damaged.
+            None => {
+                let (tree, rows) = HashTree::build(tx)?;
+                tx.put(Table::Meta, ROWS_KEY, rows.to_be_bytes())?;
+                (tree, rows)
+            }
         };
         Ok(Self {
             me,
@@ -85,6 +92,7 @@ impl Replica {
             tree,
             rows,
             damaged: BTreeMap::new(),
+            uncounted: BTreeSet::new(),
         })
     }
 
@@ -115,7 +123,37 @@ impl Replica {
         tx: &mut Transaction<'_>,
         slice: Slice,
     ) -> Result<u32, StoreError> {
-        Ok(self.tree.scrub(tx, slice)?.count_ones())
+        let (wrong, damaged) = self.tree.scrub(tx, slice)?;
+        let leaves = wrong.count_ones();
+        if leaves > 0 {
+            tracing::error!(
+                ?slice,
+                leaves,
+                ?damaged,
+                "rows on disk are not what they were"
+            );
+        }
+        damaged.into_iter().for_each(|key| self.leave_out(key));
+        Ok(leaves)
+    }
+
+    /// Whether a row that cannot be read is known to add nothing to the tree, so that a comparison shows that it lacks.
+    pub(crate) fn is_left_out(&self, key: &RowKey) -> bool {
+        self.uncounted.contains(key)
+    }
+
+    /// Notes that so of those of these rows that can still not be read.
+    pub(crate) fn leave_out_damaged(&mut self, tx: &Transaction<'_>, keys: Vec<RowKey>) {
+        let damaged = |key: &RowKey| register(tx, key).is_err_and(|error| error.is_damage());
+        let damaged = keys.into_iter().filter(damaged);
+        damaged.for_each(|key| self.leave_out(key));
+    }
+
+    fn leave_out(&mut self, key: RowKey) {
+        if self.uncounted.len() >= DAMAGED_ROWS_MAX {
+            self.uncounted.clear();
+        }
+        self.uncounted.insert(key);
     }
 
     /// How many rows it has, the deleted ones among them.
@@ -357,21 +395,31 @@ impl Replica {
 
     /// Has a row for one that cannot be read: whoever could tell what was accepted for it cannot read it either.
     fn lose(&mut self, tx: &mut Transaction<'_>, key: &RowKey) -> Result<(), StoreError> {
+        let place = row_key::encode(key);
+        let stored = match tx.get(Table::Rows, &place) {
+            Ok(Some(stored)) if stored == LOST => return Ok(()),
+            Ok(None) => {
+                self.rows += 1;
+                tx.put(Table::Meta, ROWS_KEY, self.rows.to_be_bytes())?;
+                Ok(None)
+            }
+            stored => stored,
+        };
         tracing::error!(
             ?key,
             "a row is damaged at another tracker too, and cannot be learnt again"
         );
-        let place = row_key::encode(key);
-        if tx.get(Table::Rows, &place)?.is_none() {
-            self.rows += 1;
-            tx.put(Table::Meta, ROWS_KEY, self.rows.to_be_bytes())?;
+        match stored.and_then(decode_register) {
+            Ok(Register { accepted, .. }) => self.tree.change(tx, key, accepted, Ballot::ZERO)?,
+            Err(error) if error.is_damage() => self.count_out(tx, key)?,
+            Err(error) => return Err(error),
         }
         tx.put(Table::Rows, place, LOST)?;
-        self.tree.scrub(tx, slice_of_row(key)).map(drop)
+        self.leave_out(key.clone());
+        Ok(())
     }
 
-    /// Writes the register of a row that could not be read. What that added to its leaf is not known, so that the
-    /// leaves of the slice are added up anew.
+    /// Writes the register of a row that could not be read.
     fn heal(
         &mut self,
         tx: &mut Transaction<'_>,
@@ -379,9 +427,18 @@ impl Replica {
         register: Register,
     ) -> Result<(), StoreError> {
         tracing::warn!(?key, "a row that was damaged on disk is whole again");
-        self.damaged.remove(key);
-        self.put(tx, key, register)?;
-        match self.tree.scrub(tx, slice_of_row(key)) {
+        self.count_out(tx, key)?;
+        self.tree.change(tx, key, Ballot::ZERO, register.accepted)?;
+        self.put(tx, key, register)
+    }
+
+    /// Sees to it that a row that cannot be read adds nothing to its leaf. What it added is not known, so that, once for
+    /// all such rows of a slice, its leaves are added up anew.
+    fn count_out(&mut self, tx: &mut Transaction<'_>, key: &RowKey) -> Result<(), StoreError> {
+        if self.is_left_out(key) {
+            return Ok(());
+        }
+        match self.scrub(tx, slice_of_row(key)) {
             // Others of the slice cannot be read at all; the next scrub sees to it.
             Err(error) if error.is_damage() => Ok(()),
             scrubbed => scrubbed.map(drop),
@@ -394,6 +451,9 @@ impl Replica {
         key: &RowKey,
         register: Register,
     ) -> Result<(), StoreError> {
+        // Whatever was known of its damage is over.
+        self.damaged.remove(key);
+        self.uncounted.remove(key);
         let Register {
             accepted, state, ..
         } = register;
@@ -441,13 +501,15 @@ impl Replica {
             }
             call @ (ReplicaCall::List { .. } | ReplicaCall::Scan { .. }) => own_page(view, call),
             ReplicaCall::Pull { with, place, limit } => {
-                let (rows, next) = self.pull(view, with, &place, limit)?;
-                Ok(ReplicaAnswer::Pulled {
+                let slice = place.slice;
+                let pulled = self.pull(view, with, &place, limit);
+                let pulled = pulled.map(|(rows, next)| ReplicaAnswer::Pulled {
                     epoch,
                     asked: place,
                     rows,
                     next,
-                })
+                });
+                or_unreadable(slice, pulled)
             }
             ReplicaCall::TreeGroups { with } => {
                 let groups = 0..Slice::COUNT / TREE_SLICES_PER_GROUP;
@@ -473,7 +535,7 @@ impl Replica {
                 slice,
                 leaves,
                 after,
-            } => tree_rows(view, slice, leaves, after),
+            } => or_unreadable(slice, tree_rows(view, slice, leaves, after)),
             _ => Ok(ReplicaAnswer::Unavailable),
         }
     }
@@ -516,6 +578,20 @@ impl Replica {
             None => shared.next().map(|slice| PullPlace { slice, after: None }),
         };
         Ok((rows, next))
+    }
+}
+
+/// The answer, or that the disk cannot be read there.
+fn or_unreadable(
+    slice: Slice,
+    answer: Result<ReplicaAnswer, StoreError>,
+) -> Result<ReplicaAnswer, StoreError> {
+    match answer {
+        Err(error) if error.is_damage() => {
+            tracing::error!(%error, ?slice, "a part of the disk cannot be read");
+            Ok(ReplicaAnswer::Unreadable { slice })
+        }
+        answer => answer,
     }
 }
 

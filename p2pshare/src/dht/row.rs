@@ -73,6 +73,8 @@ pub struct Listing {
     pub next: Option<Vec<u8>>,
     /// Whether this is only what this tracker has, since no majority answered.
     pub stale: bool,
+    /// Whether there are rows that too few trackers can read; they are left out, or as one of them has them.
+    pub unreadable: bool,
 }
 
 /// Some rows of the whole ring.
@@ -86,6 +88,8 @@ pub struct ScanPage {
     pub next: Option<ScanCursor>,
     /// Whether this is only what this tracker has, since no majority answered.
     pub stale: bool,
+    /// Whether there are rows that too few trackers can read; they are left out, or as one of them has them.
+    pub unreadable: bool,
 }
 
 /// A place in a scan.

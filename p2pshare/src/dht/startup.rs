@@ -1,6 +1,7 @@
 //! How a member comes to have a say: it hears the others, founds or joins the ring, or learns again what it may
 //! have forgotten.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
@@ -137,8 +138,10 @@ async fn come_back(
     let returning = Return::new(now(), &placement, life, core.epoch(), rand::random());
     let returned = member.drive_watched(returning, |returning: &Return| {
         core.set_waiting_for_members(&returning.waiting_for());
+        core.set_unreadable(returning.unreadable());
     });
     let epoch = returned.await.epoch;
+    core.set_unreadable(BTreeSet::new());
     vote(member, epoch).await?;
     tracing::info!(
         ?epoch,

@@ -76,6 +76,8 @@ impl Rounds {
 pub(crate) enum Intent {
     /// Its state.
     Read,
+    /// The same, if it can be told at once: nothing is tried again that too few replicas can do.
+    Look,
     /// A change of it.
     Change(Change),
     /// That these replicas have what a majority agrees on, which they are part of.

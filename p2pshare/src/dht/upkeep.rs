@@ -93,7 +93,7 @@ async fn compare(member: &Arc<Member>, with: MemberId) -> bool {
         if left > 0 {
             tracing::info!(rows = left, ?with, "rows differ between two trackers");
         }
-        if matches!(found.end, End::Complete | End::More) {
+        if matches!(found.end, End::Complete | End::Partial | End::More) {
             member.core.set_behind(with, left);
         }
         let (pair, mut rows) = (found.pair, found.rows.into_iter());
@@ -125,7 +125,7 @@ pub(super) async fn scrub(member: Arc<Member>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for slice in Slice::all().collect::<Vec<_>>().into_iter().cycle() {
         ticks.tick().await;
-        match member.core.scrub(slice).await {
+        match member.core.ward.scrub(slice).await {
             Ok(()) => {}
             Err(error @ StoreError::Corrupt { .. }) => {
                 tracing::error!(%error, ?slice, "a row on disk is damaged");

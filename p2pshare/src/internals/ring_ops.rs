@@ -166,6 +166,10 @@ fn check(call: &ReplicaCall, answer: &ReplicaAnswer) {
         }
         (ReplicaCall::Fence { .. }, ReplicaAnswer::Fenced { .. })
         | (ReplicaCall::Install { .. }, ReplicaAnswer::Done)
+        | (
+            ReplicaCall::Pull { .. } | ReplicaCall::TreeRows { .. },
+            ReplicaAnswer::Unreadable { .. },
+        )
         | (_, ReplicaAnswer::StaleEpoch { .. } | ReplicaAnswer::Unavailable) => {}
         (call, answer) => assert!(is_of_rows(call), "{call:?}: {answer:?}"),
     }

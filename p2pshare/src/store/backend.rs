@@ -18,14 +18,20 @@ pub(super) enum Durability {
     Synced,
 }
 
-/// An engine that holds the tables.
-pub(super) trait Backend: Send + Sync {
+/// What can be read of tables.
+pub(super) trait View {
     /// The value of one key.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Shows the rows of a range in key order, from one consistent snapshot, until `visit` breaks.
     fn scan(&self, table: Table, range: &KeyRange, visit: &mut Visit<'_>)
     -> Result<(), StoreError>;
+}
+
+/// An engine that holds the tables.
+pub(super) trait Backend: View + Send + Sync {
+    /// The tables as they are at this moment, whatever becomes of them.
+    fn snapshot(&self) -> Box<dyn View + '_>;
 
     /// Makes all changes at once.
     fn commit(&self, changes: &Changes, durability: Durability) -> Result<(), StoreError>;

@@ -8,9 +8,9 @@ use std::fs::DirBuilder;
 use std::ops::Bound;
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
-use super::backend::{Backend, Change, Changes, Durability, KeyRange, Visit};
+use super::backend::{Backend, Change, Changes, Durability, KeyRange, View, Visit};
 use super::{StoreError, StoreKind, Table};
 
 pub(super) struct Disk {
@@ -68,16 +68,36 @@ impl Disk {
     }
 }
 
-impl Backend for Disk {
+impl View for Disk {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         if key.is_empty() {
             return Ok(None);
         }
-        let value = self
-            .keyspace(table)?
-            .get(key)
-            .map_err(|error| StoreError::io("read from the store", error))?;
-        Ok(value.map(|value| value.to_vec()))
+        read(self.keyspace(table)?.get(key))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.snapshot().scan(table, range, visit)
+    }
+}
+
+/// What was on disk at one moment.
+struct Moment<'a> {
+    disk: &'a Disk,
+    snapshot: Snapshot,
+}
+
+impl View for Moment<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if key.is_empty() {
+            return Ok(None);
+        }
+        read(self.snapshot.get(self.disk.keyspace(table)?, key))
     }
 
     fn scan(
@@ -94,8 +114,10 @@ impl Backend for Disk {
             .end
             .as_deref()
             .map_or(Bound::Unbounded, Bound::Excluded);
-        let snapshot = self.database.snapshot();
-        for row in snapshot.range::<&[u8], _>(self.keyspace(table)?, (start, end)) {
+        let rows = self
+            .snapshot
+            .range::<&[u8], _>(self.disk.keyspace(table)?, (start, end));
+        for row in rows {
             let (key, value) = row
                 .into_inner()
                 .map_err(|error| StoreError::io("read from the store", error))?;
@@ -104,6 +126,20 @@ impl Backend for Disk {
             }
         }
         Ok(())
+    }
+}
+
+fn read(value: fjall::Result<Option<fjall::UserValue>>) -> Result<Option<Vec<u8>>, StoreError> {
+    let value = value.map_err(|error| StoreError::io("read from the store", error))?;
+    Ok(value.map(|value| value.to_vec()))
+}
+
+impl Backend for Disk {
+    fn snapshot(&self) -> Box<dyn View + '_> {
+        Box::new(Moment {
+            disk: self,
+            snapshot: self.database.snapshot(),
+        })
     }
 
     fn commit(&self, changes: &Changes, durability: Durability) -> Result<(), StoreError> {

@@ -1,9 +1,10 @@
 //! The engine in memory, for tests: it can fail, and it can forget what was not synced.
 
-use std::collections::BTreeMap;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::backend::{Backend, Change, Changes, Durability, KeyRange, Visit};
+use super::backend::{Backend, Change, Changes, Durability, KeyRange, View, Visit};
+use super::model::Tables;
 use super::{StoreError, Table};
 
 /// A disk that stays when the store over it is gone. A clone is the same disk.
@@ -15,11 +16,14 @@ pub(crate) struct MemoryDisk {
 #[derive(Default)]
 struct State {
     open: bool,
-    visible: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
-    synced: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
+    visible: Tables,
+    synced: Tables,
     unsynced: Vec<Changes>,
     commits: u64,
     fail_at: Option<u64>,
+    /// What snapshots wait for, and how many were taken.
+    stalled: Option<Receiver<()>>,
+    snapshots: u64,
 }
 
 impl MemoryDisk {
@@ -54,23 +58,33 @@ impl MemoryDisk {
     /// Writes past the store, as a foreign program would.
     pub(crate) fn plant(&self, table: Table, key: &[u8], value: &[u8]) {
         let mut state = self.lock();
-        for tables in [0, 1] {
-            let tables = if tables == 0 {
-                &mut state.visible
-            } else {
-                &mut state.synced
-            };
-            tables
-                .entry(table)
-                .or_default()
-                .insert(key.to_vec(), value.to_vec());
-        }
+        let mut planted = Changes::default();
+        planted.set(table, key.to_vec(), Change::Put(value.to_vec()));
+        state.visible.apply(&planted);
+        state.synced.apply(&planted);
+    }
+
+    /// Makes everything that comes upon a key fail to read, as a damaged block of the engine does.
+    pub(crate) fn rot(&self, table: Table, key: &[u8]) {
+        self.lock().visible.rot(table, key);
+    }
+
+    /// Makes the next snapshot wait until something comes, or can come no more.
+    pub(crate) fn stall_snapshot(&self, until: Receiver<()>) {
+        self.lock().stalled = Some(until);
+    }
+
+    /// How many snapshots were taken.
+    pub(crate) fn snapshots(&self) -> u64 {
+        self.lock().snapshots
     }
 
     /// The keys and values of a table, as they are.
     pub(crate) fn rows(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let rows = self.lock().visible.get(&table).cloned();
-        rows.into_iter().flatten().collect()
+        let state = self.lock();
+        let rows = state.visible.rows(table);
+        rows.map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect()
     }
 
     /// Whether a store is open over it.
@@ -106,14 +120,9 @@ impl Drop for OpenMemory {
     }
 }
 
-impl Backend for OpenMemory {
+impl View for OpenMemory {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let state = self.disk.lock();
-        Ok(state
-            .visible
-            .get(&table)
-            .and_then(|rows| rows.get(key))
-            .cloned())
+        self.disk.lock().visible.get(table, key)
     }
 
     fn scan(
@@ -122,17 +131,18 @@ impl Backend for OpenMemory {
         range: &KeyRange,
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
-        let state = self.disk.lock();
-        let rows = state.visible.get(&table).into_iter().flat_map(|rows| {
-            rows.range(range.start.clone()..)
-                .take_while(|(key, _)| range.end.as_ref().is_none_or(|end| *key < end))
-        });
-        for (key, value) in rows {
-            if visit(key, value).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        self.disk.lock().visible.scan(table, range, visit)
+    }
+}
+
+impl Backend for OpenMemory {
+    fn snapshot(&self) -> Box<dyn View + '_> {
+        let mut state = self.disk.lock();
+        state.snapshots += 1;
+        let stalled = state.stalled.take();
+        drop(state);
+        _ = stalled.map(|until| until.recv());
+        Box::new(self.disk.lock().visible.clone())
     }
 
     fn commit(&self, changes: &Changes, durability: Durability) -> Result<(), StoreError> {
@@ -143,11 +153,11 @@ impl Backend for OpenMemory {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(StoreError::io("write to the store", full));
         }
-        apply(&mut state.visible, changes);
+        state.visible.apply(changes);
         state.unsynced.push(changes.clone());
         if durability == Durability::Synced {
             for changes in state.unsynced.drain(..) {
-                apply(&mut state.synced, &changes);
+                state.synced.apply(&changes);
             }
         }
         Ok(())
@@ -157,18 +167,8 @@ impl Backend for OpenMemory {
         let mut state = self.disk.lock();
         let state = &mut *state;
         for changes in state.unsynced.drain(..) {
-            apply(&mut state.synced, &changes);
+            state.synced.apply(&changes);
         }
         Ok(())
-    }
-}
-
-fn apply(tables: &mut BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>, changes: &Changes) {
-    for (table, key, change) in changes.iter() {
-        let rows = tables.entry(table).or_default();
-        match change {
-            Change::Put(value) => rows.insert(key.clone(), value.clone()),
-            Change::Remove => rows.remove(key),
-        };
     }
 }

@@ -187,6 +187,24 @@ impl Store {
         self.inner.read(Table::Header, read).await
     }
 
+    /// The same, on what was committed at one moment, whatever is committed while the job runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::view`].
+    pub(crate) async fn view_of_one_moment<R, F>(&self, job: F) -> Result<R, StoreError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<R, StoreError> + Send + 'static,
+    {
+        let tables = self.inner.tables();
+        let read = move |engine: &dyn Backend| {
+            let mut nothing = Changes::default();
+            job(&Transaction::new(&*engine.snapshot(), tables, &mut nothing))
+        };
+        self.inner.read(Table::Header, read).await
+    }
+
     /// The number of commits of this store that are on disk, over all its lives. It is at least that
     /// of any write already answered.
     pub(crate) fn commits(&self) -> u64 {

@@ -7,10 +7,12 @@
 //!
 //! **Invariant.** What it holds follows from the calls alone: no order of a hash map, no chance of its own.
 
+#[cfg(test)]
+use std::collections::BTreeSet;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
-use super::backend::{Backend, Change, Changes, Durability, KeyRange, Visit};
+use super::backend::{Change, Changes, KeyRange, View, Visit};
 use super::transaction::Transaction;
 use super::{StoreError, StoreKind, Table, format};
 
@@ -28,8 +30,17 @@ pub(crate) struct ModelDisk {
     commits: u64,
 }
 
+/// Tables in memory.
 #[derive(Clone, Debug, Default)]
-struct Tables(BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>);
+pub(super) struct Tables {
+    tables: BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Where nothing can be read.
+    #[cfg(test)]
+    rotten: BTreeSet<(Table, Vec<u8>)>,
+    /// How many rows scans have come upon.
+    #[cfg(test)]
+    scanned: std::cell::Cell<u64>,
+}
 
 impl ModelDisk {
     /// Runs a job over everything that was written so far. Its answer must be kept back until
@@ -117,8 +128,19 @@ impl ModelDisk {
     /// Every row of a table, also those not synced.
     #[cfg(any(test, feature = "__internals"))]
     pub(crate) fn rows(&self, table: Table) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let rows = self.tables.0.get(&table).into_iter().flatten();
-        rows.map(|(key, value)| (key.as_slice(), value.as_slice()))
+        self.tables.rows(table)
+    }
+
+    /// Makes everything that comes upon a key fail to read, as a damaged block of the engine does.
+    #[cfg(test)]
+    pub(crate) fn rot(&mut self, table: Table, key: &[u8]) {
+        self.tables.rot(table, key);
+    }
+
+    /// How many rows scans have come upon so far.
+    #[cfg(test)]
+    pub(crate) fn scanned(&self) -> u64 {
+        self.tables.scanned.get()
     }
 
     fn take_back(&mut self) {
@@ -130,10 +152,10 @@ impl ModelDisk {
 
 impl Tables {
     /// Makes the changes, and returns those that take them back.
-    fn apply(&mut self, changes: &Changes) -> Changes {
+    pub(super) fn apply(&mut self, changes: &Changes) -> Changes {
         let mut undo = Changes::default();
         for (table, key, change) in changes.iter() {
-            let rows = self.0.entry(table).or_default();
+            let rows = self.tables.entry(table).or_default();
             let before = match change {
                 Change::Put(value) => rows.insert(key.clone(), value.clone()),
                 Change::Remove => rows.remove(key),
@@ -146,11 +168,37 @@ impl Tables {
         }
         undo
     }
+
+    /// The keys and values of a table.
+    pub(super) fn rows(&self, table: Table) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let rows = self.tables.get(&table).into_iter().flatten();
+        rows.map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn rot(&mut self, table: Table, key: &[u8]) {
+        self.rotten.insert((table, key.to_vec()));
+    }
+
+    /// Comes upon a key.
+    #[cfg(test)]
+    fn touch(&self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        match self.rotten.contains(&(table, key.to_vec())) {
+            true => {
+                let rotten = std::io::Error::from(std::io::ErrorKind::InvalidData);
+                Err(StoreError::io("read from the store", rotten))
+            }
+            false => Ok(()),
+        }
+    }
 }
 
-impl Backend for Tables {
+impl View for Tables {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.get(&table).and_then(|rows| rows.get(key)).cloned())
+        #[cfg(test)]
+        self.touch(table, key)?;
+        let rows = self.tables.get(&table);
+        Ok(rows.and_then(|rows| rows.get(key)).cloned())
     }
 
     fn scan(
@@ -167,21 +215,18 @@ impl Backend for Tables {
             .as_deref()
             .map_or(Bound::Unbounded, Bound::Excluded);
         let within = (Bound::Included(range.start.as_slice()), end);
-        let rows = self.0.get(&table).into_iter();
+        let rows = self.tables.get(&table).into_iter();
         for (key, value) in rows.flat_map(|rows| rows.range::<[u8], _>(within)) {
+            #[cfg(test)]
+            {
+                self.touch(table, key)?;
+                self.scanned.set(self.scanned.get() + 1);
+            }
             if visit(key, value).is_break() {
                 break;
             }
         }
         Ok(())
-    }
-
-    fn commit(&self, _changes: &Changes, _durability: Durability) -> Result<(), StoreError> {
-        unreachable!("the model of a disk applies changes itself")
-    }
-
-    fn sync(&self) -> Result<(), StoreError> {
-        unreachable!("the model of a disk syncs itself")
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::backend::{Change, Changes};
@@ -497,6 +498,30 @@ async fn only_synced_writes_survive_a_power_cut() {
     disk.lose_power();
     let store = Store::open_memory(&disk, StoreKind::Tracker).await.unwrap();
     assert!(get(&store, "e").await.is_some());
+}
+
+#[tokio::test]
+async fn a_view_of_one_moment_sees_nothing_of_what_is_committed_meanwhile() {
+    for medium in Medium::each() {
+        let store = medium.tracker().await;
+        put(&store, "a", "1").await;
+        let ((seen, sees), (goes_on, go_on)) = (oneshot::channel(), sync_channel(1));
+        let view = store.view_of_one_moment(move |view| {
+            seen.send(()).unwrap();
+            go_on.recv().unwrap();
+            let rows = view.range(Table::Rows, &KeyRange::all(), PAGE)?.rows;
+            Ok((rows, view.get(Table::Rows, b"a")?))
+        });
+        let meanwhile = async {
+            sees.await.unwrap();
+            put(&store, "a", "2").await;
+            put(&store, "b", "2").await;
+            goes_on.send(()).unwrap();
+        };
+        let (looked, ()) = tokio::join!(view, meanwhile);
+        let one = (b"a".to_vec(), b"1".to_vec());
+        assert_eq!(looked.unwrap(), (vec![one.clone()], Some(one.1)));
+    }
 }
 
 #[tokio::test]

@@ -5,13 +5,13 @@
 
 use std::ops::ControlFlow;
 
-use super::backend::{Backend, Change, Changes, KeyRange, Page, PageBuilder, PageLimit};
+use super::backend::{Change, Changes, KeyRange, Page, PageBuilder, PageLimit, View};
 use super::{StoreError, Table};
 use crate::limits::{STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX};
 
 /// The view of one job.
 pub(crate) struct Transaction<'a> {
-    engine: &'a dyn Backend,
+    engine: &'a dyn View,
     tables: &'a [Table],
     changes: &'a mut Changes,
     undo: Vec<Undo>,
@@ -25,11 +25,7 @@ struct Undo {
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(
-        engine: &'a dyn Backend,
-        tables: &'a [Table],
-        changes: &'a mut Changes,
-    ) -> Self {
+    pub(super) fn new(engine: &'a dyn View, tables: &'a [Table], changes: &'a mut Changes) -> Self {
         Self {
             engine,
             tables,

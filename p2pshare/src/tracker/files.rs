@@ -12,7 +12,7 @@ use crate::{
     identity::{FileName, Role, UserName},
     limits::FILES_PAGE_MAX,
     time::Timestamp,
-    wire::tracker::{FileSummary, NewFile, Refusal},
+    wire::tracker::{Change, FileSummary, NewFile, Refusal},
 };
 
 /// The files of a ring.
@@ -147,29 +147,32 @@ impl Files {
             user: user.clone(),
             peer: request.peer,
         };
-        table::change(
-            &self.dht,
-            &rows::file_key(&standing.name, name),
-            request,
-            |found: Option<FileRow>| {
-                standing.reader()?;
-                match found {
-                    None => Err(not_found(standing, name)),
-                    Some(FileRow::V1 { id: current, .. }) if current != id => {
-                        Err(Refusal::FileReplaced {
-                            group: standing.name.clone(),
-                            name: name.clone(),
-                        })
-                    }
-                    Some(row) => Ok(match row.with_sharer(&sharer) {
-                        Some(row) => Decision::Put(Some(row), ()),
-                        None => Decision::Keep(()),
-                    }),
+        let key = rows::file_key(&standing.name, name);
+        let decide = |found: Option<FileRow>| {
+            standing.reader()?;
+            match found {
+                None => Err(not_found(standing, name)),
+                Some(FileRow::V1 { id: current, .. }) if current != id => {
+                    Err(Refusal::FileReplaced {
+                        group: standing.name.clone(),
+                        name: name.clone(),
+                    })
                 }
-            },
-            |_| Ok(()),
-        )
-        .await
+                Some(row) => Ok(match row.with_sharer(&sharer) {
+                    Some(row) => Decision::Put(Some(row), ()),
+                    None => Decision::Keep(()),
+                }),
+            }
+        };
+        let add = |request| table::change(&self.dht, &key, request, decide, |_| Ok(()));
+        match add(request).await {
+            // Whoever is added twice is there once: what the row has forgotten of a retry does not matter.
+            Err(Refusal::OutcomeUnknown) if request.change.retry => {
+                let change = Change::new(request.change.request);
+                add(Request { change, ..request }).await
+            }
+            added => added,
+        }
     }
 
     /// The peer that asks, or with `for_all` everybody, shares the file no longer. Whether its entry went

@@ -412,6 +412,41 @@ async fn whoever_is_given_a_group_while_he_is_put_out_of_it_can_give_it_on() {
 }
 
 #[tokio::test]
+async fn who_keeps_a_file_is_noted_at_the_second_try_too_however_many_were_before() {
+    let ring = Trackers::new().await;
+    let [one, other] = &ring.files;
+    let (bob, name) = (bob(), FileName::new("x").unwrap());
+    let group = ring.group("kept").await;
+    let standing = ring.groups[0].standing(&bob, &group).await.unwrap();
+    let id = FileId::from_bytes([1; 32]);
+    let file = NewFile {
+        name: name.clone(),
+        id,
+        size: 1,
+        sha256: Digest::from_bytes([2; 32]),
+    };
+    one.publish(new(), &bob, &standing, file, NOW)
+        .await
+        .unwrap();
+    let of = |peer| Request {
+        peer: PeerId::from_bytes([peer; 32]),
+        ..new()
+    };
+    let first = of(100);
+    for request in (100..118).map(|peer| if peer == 100 { first } else { of(peer) }) {
+        let kept = one.add_sharer(request, &bob, &standing, &name, id);
+        assert_eq!(kept.await, Ok(()));
+    }
+    // One that was made and forgotten, and one that was not made.
+    for request in [again(first), again(of(200))] {
+        let kept = other.add_sharer(request, &bob, &standing, &name, id);
+        assert_eq!(kept.await, Ok(()));
+    }
+    let kept = one.find(&standing, &name).await.unwrap();
+    assert_eq!(kept.sharers, 1 + 18 + 1);
+}
+
+#[tokio::test]
 async fn a_group_that_was_not_given_is_not_given_by_a_tracker_that_wakes_later() {
     let ring = Trackers::new().await;
     let [asleep, other] = &ring.groups;

@@ -483,6 +483,49 @@ fn when_too_few_are_thought_alive_nothing_is_sent() {
 }
 
 #[test]
+fn who_only_looks_does_not_wait_for_what_too_few_can_tell() {
+    let mut world = World::new(1, CALM);
+    world.down.extend([id(2), id(3)]);
+    let looked = world.ask(id(1), Intent::Look);
+    assert!(matches!(
+        looked,
+        Err(Failure::InsufficientReplicas { reachable: 1, .. })
+    ));
+    assert!(world.now - world.start < ROW_PHASE_TIMEOUT);
+    world.down.clear();
+    let state = world.read();
+    assert_eq!(world.ask(id(1), Intent::Look), Ok(Outcome::Read(state)));
+}
+
+#[test]
+fn a_timer_that_comes_late_does_not_change_what_was_in_the_way() {
+    let world = World::new(1, CALM);
+    let task = Task {
+        key: RowKey::new("p", "s").unwrap(),
+        intent: Intent::Change(change(0, "a", 1)),
+        epoch: Epoch::FOUNDING,
+        replicas: vec![id(1), id(2), id(3)],
+        reachable: 3,
+        round: 0,
+    };
+    let mut machine = Coordinator::new(world.now, task, world.proposers[&id(1)].clone(), 0);
+    while let Some(action) = machine.poll_action() {
+        let Action::Send { to, request } = action else {
+            panic!("{action:?}")
+        };
+        let ReplicaCall::Prepare { ballot, .. } = request.call else {
+            panic!("{request:?}")
+        };
+        let promised = Ballot::last_of(9);
+        let answer = ReplicaAnswer::Refused { ballot, promised };
+        machine.handle(world.now, Input::Answer { from: to, answer });
+    }
+    machine.handle_timeout(world.now + 2 * ROW_DEADLINE);
+    let contended = Action::Finish(Err(Failure::Contended));
+    assert_eq!(machine.poll_action(), Some(contended));
+}
+
+#[test]
 fn once_a_change_may_have_been_accepted_a_failure_is_unknown() {
     let mut world = World::new(1, CALM);
     let index = world.start(id(1), Intent::Change(change(0, "a", 1)));

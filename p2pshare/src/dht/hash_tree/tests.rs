@@ -3,19 +3,23 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::dht::small_ring::{SmallRing, ballot, id, key};
+use crate::dht::small_ring::{Node, SmallRing, ballot, id, key};
 use crate::store::ModelDisk;
 
 /// The tree that the disk of the first member has, and the one that its rows make.
 fn trees(ring: &mut SmallRing) -> [HashTree; 2] {
     let disk = &mut ring.node(1).disk;
-    let loaded = disk.read(HashTree::load).unwrap();
+    let loaded = disk.read(HashTree::load).unwrap().unwrap();
     let mut rows = ModelDisk::default();
     for (key, value) in disk.rows(Table::Rows) {
         rows.write(|tx| tx.put(Table::Rows, key, value)).unwrap();
     }
     let built = rows.write(HashTree::build).unwrap();
     [loaded, built.0]
+}
+
+fn is_sound(disk: &ModelDisk, slice: Slice) -> bool {
+    disk.read(|view| examine(view, slice)).unwrap().0
 }
 
 #[test]
@@ -74,11 +78,11 @@ fn a_scrub_finds_what_the_disk_lost() {
     }
     let (lost, slice) = (key(150), slice_of_row(&key(150)));
     let node = ring.node(1);
-    assert!(node.disk.read(|view| is_sound(view, slice)).unwrap());
+    assert!(is_sound(&node.disk, slice));
     let lose = |tx: &mut Transaction<'_>| tx.remove(Table::Rows, row_key::encode(&lost));
     node.disk.write(lose).unwrap();
     node.disk.sync();
-    assert!(!node.disk.read(|view| is_sound(view, slice)).unwrap());
+    assert!(!is_sound(&node.disk, slice));
     let replica = node.replica.as_mut().unwrap();
     let mut scrub = |slice| node.disk.write(|tx| replica.scrub(tx, slice)).unwrap();
     assert_eq!([scrub(slice), scrub(slice)], [1, 0]);
@@ -101,27 +105,45 @@ fn a_scrub_mends_a_leaf_in_memory_and_on_disk() {
     tree.set(slice, 63, 5);
     tree.set(slice, 7, 6);
     let mended = disk.write(|tx| tree.scrub(tx, slice)).unwrap();
-    assert_eq!(mended, 1 | 1 << 7 | 1 << 63);
+    assert_eq!(mended, (1 | 1 << 7 | 1 << 63, Vec::new()));
     assert_eq!(tree, HashTree::default());
     disk.sync();
-    assert!(disk.read(|view| is_sound(view, slice)).unwrap());
+    assert!(is_sound(&disk, slice));
 }
 
+/// The tree follows from the rows, so that a member goes on whatever stands in its place.
 #[test]
-fn what_is_no_leaf_is_an_error() {
-    for (key, value) in [
+fn what_is_no_leaf_is_replaced_by_those_of_the_rows() {
+    let mut ring = SmallRing::new(1).unwrap();
+    for number in 0..300 {
+        ring.accept(1, &key(number), 1).unwrap();
+    }
+    let before = ring.node(1).table(Table::HashTree);
+    let slice = slice_of_row(&key(1));
+    for (place, value) in [
         (&[0, 0][..], &[0; 16][..]),
         (&[0, 0, 64], &[0; 16]),
         (&[0x40, 0, 0], &[0; 16]),
-        (&[0, 0, 0], &[0; 15]),
+        (&disk_key(slice, leaf_of(&key(1))), &[0; 15]),
     ] {
-        let mut disk = ModelDisk::default();
-        disk.write(|tx| tx.put(Table::HashTree, key, value))
-            .unwrap();
-        let loaded = disk.write(|tx| HashTree::load(tx));
-        let table = Table::HashTree.name();
-        assert!(matches!(loaded, Err(StoreError::Corrupt { table: t, .. }) if t == table));
+        let disk = &mut ring.node(1).disk;
+        let planted = disk.write(|tx| tx.put(Table::HashTree, place, value));
+        planted.unwrap();
+        disk.sync();
+        ring.restart(1).unwrap();
+        assert_eq!(ring.node(1).table(Table::HashTree), before);
+        assert_eq!(ring.node(1).replica.as_ref().unwrap().rows(), 300);
     }
+    // And while it lives.
+    let Node { disk, replica } = ring.node(1);
+    let leaf = disk_key(slice, leaf_of(&key(1)));
+    let planted = disk.write(|tx| tx.put(Table::HashTree, leaf, [0; 15]));
+    planted.unwrap();
+    disk.sync();
+    assert!(!is_sound(disk, slice));
+    let mended = disk.write(|tx| replica.as_mut().unwrap().scrub(tx, slice));
+    assert_eq!(mended.unwrap(), 1);
+    assert_eq!(ring.node(1).table(Table::HashTree), before);
 }
 
 proptest! {

@@ -334,11 +334,11 @@ fn fits(call: &ReplicaCall) -> Fits {
         ReplicaCall::Scan { .. } => one_of!(Answer::Scanned { .. }),
         ReplicaCall::Fence { .. } => one_of!(Answer::Fenced { .. }),
         ReplicaCall::Install { .. } => one_of!(Answer::Done),
-        ReplicaCall::Pull { .. } => one_of!(Answer::Pulled { .. }),
+        ReplicaCall::Pull { .. } => one_of!(Answer::Pulled { .. } | Answer::Unreadable { .. }),
         ReplicaCall::TreeGroups { .. }
         | ReplicaCall::TreeSlices { .. }
         | ReplicaCall::TreeLeaves { .. } => one_of!(Answer::Sums { .. }),
-        ReplicaCall::TreeRows { .. } => one_of!(Answer::Stamps { .. }),
+        ReplicaCall::TreeRows { .. } => one_of!(Answer::Stamps { .. } | Answer::Unreadable { .. }),
         ReplicaCall::LeasePut(_) => one_of!(Answer::LeasesTaken { .. }),
         ReplicaCall::LeaseGet { .. } => one_of!(Answer::Leases { .. }),
         ReplicaCall::LeaseVectors { .. } => one_of!(Answer::LeaseVectors { .. }),

@@ -5,9 +5,12 @@ use tokio::time::{Instant, timeout};
 
 use self::world::*;
 use super::*;
+use crate::dht::links::Host as _;
+use crate::dht::placement::slice_of_row;
 use crate::dht::row_key;
 use crate::limits::{LEASE_EXCHANGE_INTERVAL, TIME_NOTED_APART};
 use crate::store::{MemoryDisk, Table};
+use crate::wire::ring::{ReplicaAnswer, ReplicaCall, ReplicaRequest, RowKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -272,18 +275,12 @@ async fn one_that_starts_again_while_it_is_cut_off_lists_what_it_has_and_calls_i
     );
 }
 
-/// Puts bytes on a disk in the place of a row that are none.
-fn damage(world: &World, member: usize, row: u64) {
-    let place = row_key::encode(&key(row));
-    world.disks[member].plant(Table::Rows, &place, b"what is this");
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_others() {
     let (world, mut nodes) = World::founded(3).await;
     fill(&nodes, 0..10).await;
     until("all rows", || nodes.iter().all(|node| rows_of(node) == 10)).await;
-    damage(&world, 2, 3);
+    world.damage(2, &key(3));
     for node in &nodes {
         has(node, 0..10).await;
         let page = node.list(key(3).partition(), None, 10).await.unwrap();
@@ -293,7 +290,7 @@ async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_ot
     world.kill(0, nodes.remove(0)).await;
     reaches(&nodes[1], 2).await;
     // It may have been made whole meanwhile.
-    damage(&world, 2, 3);
+    world.damage(2, &key(3));
     has(&nodes[1], 4..10).await;
     let refused = nodes[1].read(&key(3)).await;
     assert!(
@@ -301,7 +298,7 @@ async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_ot
         "{refused:?}"
     );
     let page = nodes[1].list(key(3).partition(), None, 10).await.unwrap();
-    assert!(page.stale);
+    assert_eq!((page.stale, page.unreadable), (false, true));
     nodes.insert(0, world.start(0).await);
     all_reach(&nodes, 3).await;
     let place = row_key::encode(&key(3));
@@ -321,7 +318,7 @@ async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_ot
 async fn a_row_that_is_damaged_for_good_costs_the_one_member_of_a_ring_nothing_else() {
     let (world, mut nodes) = World::founded(1).await;
     fill(&nodes, 0..5).await;
-    damage(&world, 0, 3);
+    world.damage(0, &key(3));
     for _ in 0..2 {
         let refused = nodes[0].read(&key(3)).await;
         assert!(
@@ -330,10 +327,115 @@ async fn a_row_that_is_damaged_for_good_costs_the_one_member_of_a_ring_nothing_e
         );
         has(&nodes[0], 0..3).await;
         let page = nodes[0].list(key(3).partition(), None, 10).await.unwrap();
-        assert_eq!((page.stale, page.rows.len()), (true, 0));
+        assert_eq!((page.stale, page.unreadable), (false, true));
+        assert_eq!(page.rows.len(), 0);
         world.kill(0, nodes.remove(0)).await;
         nodes.push(world.start(0).await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_damaged_at_two_of_three_hold_up_no_page_that_they_are_in() {
+    let (world, nodes) = World::founded(3).await;
+    let row = |number: u64| RowKey::new("p", number.to_be_bytes()).unwrap();
+    for number in 0..100 {
+        let row = row(number);
+        let made = nodes[0].create(&row, "v", request(number), Attempt::First);
+        made.await.unwrap();
+    }
+    until("all rows", || nodes.iter().all(|node| rows_of(node) == 100)).await;
+    for number in 0..90 {
+        world.damage(1, &row(number));
+        world.damage(2, &row(number));
+    }
+    for node in &nodes {
+        let began = Instant::now();
+        let page = node.list(b"p", None, 200).await.unwrap();
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        assert_eq!((page.stale, page.unreadable), (false, true));
+        let sound = page.rows.iter().rev().take(10).map(|(sort, _)| sort);
+        let expected = (90..100u64)
+            .rev()
+            .map(|number| number.to_be_bytes().to_vec());
+        assert!(sound.cloned().eq(expected), "{:?}", page.rows.len());
+    }
+}
+
+/// However long it takes to look through the slice, and however often the row is asked for.
+#[tokio::test(start_paused = true)]
+async fn reads_of_a_damaged_row_are_answered_at_once_and_it_is_looked_into_once() {
+    let (world, nodes) = World::founded(1).await;
+    fill(&nodes, 0..5).await;
+    world.damage(0, &key(3));
+    let core = &nodes[0].member.core;
+    let read = async || {
+        let request = |number| ReplicaRequest {
+            epoch: core.epoch(),
+            call: ReplicaCall::Read { key: key(number) },
+        };
+        let requests = (0..5).map(request).collect();
+        let answers = core.answer(core.life().member, requests).await;
+        let unavailable = |answer: &_| *answer == ReplicaAnswer::Unavailable;
+        let unavailable: Vec<_> = answers.iter().map(unavailable).collect();
+        assert_eq!(unavailable, [false, false, false, true, false]);
+    };
+    let before = world.disks[0].snapshots();
+    let (go_on, stalled) = std::sync::mpsc::channel();
+    world.disks[0].stall_snapshot(stalled);
+    // If they wait for that after all, it is not for ever.
+    let (answered, is_answered) = std::sync::mpsc::channel();
+    let in_time = std::thread::spawn(move || {
+        let in_time = is_answered.recv_timeout(Duration::from_secs(10)).is_ok();
+        drop(go_on);
+        in_time
+    });
+    for _ in 0..10 {
+        read().await;
+    }
+    answered.send(()).unwrap();
+    assert!(in_time.join().unwrap());
+    until("an end of the look", || core.ward.is_idle()).await;
+    for _ in 0..10 {
+        read().await;
+    }
+    until("an end of the look", || core.ward.is_idle()).await;
+    assert_eq!(world.disks[0].snapshots(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_of_a_slice_keeps_no_other_from_repair_and_is_told_who_has_to_learn_it()
+{
+    let (mut world, mut nodes) = World::founded(3).await;
+    fill(&nodes, 0..60).await;
+    until("all rows", || nodes.iter().all(|node| rows_of(node) == 60)).await;
+    let rotten = (0..60).map(key).max_by_key(slice_of_row).unwrap();
+    world.disks[2].rot(Table::Rows, &row_key::encode(&rotten));
+    world.cut_off(2);
+    reaches(&nodes[0], 2).await;
+    fill(&nodes[..2], 60..90).await;
+    // In the slice that cannot be read too, which is compared before those below it.
+    let beside = RowKey::new(rotten.partition(), "x").unwrap();
+    let made = nodes[0].create(&beside, "v", request(100), Attempt::First);
+    made.await.unwrap();
+    pass(MINUTE).await;
+    world.network.heal();
+    all_reach(&nodes, 3).await;
+    let (below, above): (Vec<_>, Vec<_>) = (60..90)
+        .map(key)
+        .partition(|key| slice_of_row(key) <= slice_of_row(&rotten));
+    assert!(below.len() > 20, "{} above", above.len());
+    until("repair", || rows_of(&nodes[2]) == 90).await;
+    // Who has to learn what is there says who cannot tell it.
+    world.kill(1, nodes.remove(1)).await;
+    world.disks[1] = MemoryDisk::default();
+    let wiped = world.start(1).await;
+    until("what is wrong", || {
+        let members = wiped.status().members;
+        let refused = members.iter().find_map(|member| member.refused.clone());
+        refused.is_some_and(|refused| refused.contains("cannot be read"))
+    })
+    .await;
+    assert!(!wiped.status().votes);
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,7 +445,7 @@ async fn a_row_that_is_damaged_at_one_keeps_no_other_from_coming_back() {
     until("all rows", || nodes.iter().all(|node| rows_of(node) == 10)).await;
     world.kill(2, nodes.pop().unwrap()).await;
     world.disks[2] = MemoryDisk::default();
-    damage(&world, 0, 3);
+    world.damage(0, &key(3));
     nodes.push(world.start(2).await);
     for _ in 0..2 {
         all_reach(&nodes, 3).await;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::dht::small_ring::{SmallRing, id, key};
+use crate::dht::small_ring::{SmallRing, faithful, id, key};
+use crate::store::Table;
 
 fn exchange(ring: &mut SmallRing, me: u8, other: u8) -> Exchanged {
     let mut machine = Exchange::new(ring.now, id(me), id(other), Epoch::FOUNDING);
@@ -126,6 +127,52 @@ fn it_ends_when_a_member_is_silent_or_knows_a_later_epoch() {
     let read = ReplicaCall::Read { key: key(1) };
     ring.ask(2, 2, highest, read).unwrap();
     assert_eq!(exchange(&mut ring, 1, 2).end, End::StaleEpoch(highest));
+}
+
+/// The slices are compared from the highest down.
+#[test]
+fn a_slice_that_one_cannot_read_keeps_no_other_from_being_compared() {
+    for bad in [1, 2] {
+        let mut ring = SmallRing::new(2).unwrap();
+        for number in 0..500 {
+            ring.accept(2, &key(100 * number), 1).unwrap();
+        }
+        let rotten = (0..500).map(|number| key(100 * number));
+        let rotten = rotten.max_by_key(slice_of_row).unwrap();
+        // Each of the two has it.
+        ring.accept(1, &rotten, 2).unwrap();
+        let disk = &mut ring.node(bad).disk;
+        disk.rot(Table::Rows, &row_key::encode(&rotten));
+        let exchanged = exchange(&mut ring, 1, 2);
+        let mut expected = keys((0..500).map(|number| 100 * number));
+        expected.retain(|key| slice_of_row(key) != slice_of_row(&rotten));
+        assert!(expected.len() > 400);
+        assert_eq!(found(&exchanged), expected);
+        assert_eq!(exchanged.end, End::Partial);
+    }
+}
+
+#[test]
+fn one_that_does_not_get_on_with_its_rows_is_taken_for_silent() {
+    let mut ring = SmallRing::new(2).unwrap();
+    ring.accept(1, &key(1), 1).unwrap();
+    let mut machine = Exchange::new(ring.now, id(1), id(2), Epoch::FOUNDING);
+    let mut told = 0;
+    let stuck = |_: &mut SmallRing, from, _: &ReplicaRequest, mut answer| {
+        if let ReplicaAnswer::Stamps { rows, next, .. } = &mut answer
+            && from == id(2)
+        {
+            told += 1;
+            assert!(told < 10);
+            rows.clear();
+            *next = Some(key(1));
+        }
+        vec![Input::Answer { from, answer }]
+    };
+    assert_eq!(ring.run(1, &mut machine, stuck), None);
+    ring.pass_time(&mut machine);
+    let exchanged = ring.run(1, &mut machine, faithful).unwrap();
+    assert_eq!(exchanged.end, End::Silent(id(2)));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::{
     dht::test_ring::{World, all_reach, pass, reaches},
     identity::RequestId,
     limits::{LEASE_LIFE, LEASE_RENEWAL, TRACKER_ANSWER_TIMEOUT},
+    tracker::rows::member_key,
     transport::{Alpn, Crowd, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
     wire::tracker::{Access, NewFile, Password},
 };
@@ -245,4 +246,53 @@ async fn a_tracker_that_is_cut_off_goes_on_saying_who_is_there_and_takes_nothing
     let ended = vec![entry("a", Holding::Nothing)];
     ask(&there, announcement(number + 2, ended)).await;
     assert_eq!(online(&there).await, (true, vec![0, 1]));
+}
+
+/// A row of a group that two of three trackers can no longer read concerns nobody but whom it is of.
+#[tokio::test(start_paused = true)]
+async fn one_request_that_cannot_be_read_hides_no_other_and_makes_no_list_stale() {
+    let (ring, nodes) = World::founded(3).await;
+    let network = Network::new(1);
+    let tracker = tracker(&network, 1, &nodes[0]);
+    let peer = endpoint(&network, 9, Profile::Peer, &[]);
+    let owner = dial(&peer, &tracker).await;
+    enter(&owner).await;
+    let access = Access::Members;
+    let create = Request::CreateGroup {
+        change: change(4),
+        group: group(),
+        access,
+    };
+    assert!(matches!(ask(&owner, create).await, Response::Done));
+    let groups = Groups::new(nodes[0].clone());
+    let users = ["v", "w"].map(|name| UserName::new(name).unwrap());
+    for (number, user) in (5..).zip(&users) {
+        let request = Author {
+            peer: peer.peer_id(),
+            change: change(number),
+        };
+        groups
+            .join(request, user, &group(), Timestamp::from_millis(1))
+            .await
+            .unwrap();
+    }
+    for member in [1, 2] {
+        ring.damage(member, &member_key(&group(), &users[1]));
+    }
+    let began = Instant::now();
+    let (of, after) = (group(), None);
+    match ask(&owner, Request::ListRequests { group: of, after }).await {
+        Response::Users { users: found, .. } => assert!(found.contains(&users[0])),
+        other => panic!("{other:?}"),
+    }
+    let cursor = Vec::new();
+    match ask(&owner, Request::ListGroups { cursor }).await {
+        Response::Groups { groups, stale, .. } => assert_eq!((groups.len(), stale), (1, false)),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
 }

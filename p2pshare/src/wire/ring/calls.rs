@@ -244,6 +244,8 @@ pub(crate) enum ReplicaAnswer {
         news: Vec<LeaseNews>,
         next: Option<LeasePlace>,
     },
+    /// It cannot read on its disk what it was asked for of this slice, or of those behind it.
+    Unreadable { slice: Slice },
 }
 
 /// A place in the rows that two members hold: a slice, and in it the row behind which it is.

@@ -45,6 +45,7 @@ variants!(ReplicaAnswer {
     Leases,
     LeaseVectors,
     LeasesLacking,
+    Unreadable,
 });
 variants!(StoredRegister { V1 });
 
@@ -205,6 +206,8 @@ fn answers() -> Vec<(&'static str, ReplicaAnswers)> {
         ("fenced", ReplicaAnswer::Fenced { epoch: highest }),
     ];
     answers.extend(lease::tests::answers());
+    let slice = Slice::FIRST;
+    answers.push(("unreadable", ReplicaAnswer::Unreadable { slice }));
     assert_every_variant(answers.iter().map(|(_, answer)| answer));
     let answered = |(name, answer)| {
         let answers = ReplicaAnswers {

@@ -9,11 +9,12 @@ use tokio::time::{Instant, timeout};
 
 use crate::dht::host::Authority;
 use crate::dht::life::{Surroundings, start};
+use crate::dht::row_key;
 use crate::dht::{Attempt, DhtBindError, DhtNode, RowChange, RowError};
 use crate::identity::key::SigningKey;
 use crate::identity::ring_key::RingKey;
 use crate::identity::{PeerId, RequestId, TrackerAddr};
-use crate::store::{MemoryDisk, Store, StoreKind};
+use crate::store::{MemoryDisk, Store, StoreKind, Table};
 use crate::transport::memory::Network;
 use crate::transport::{Alpn, Endpoint, EndpointConfig, Profile};
 use crate::wire::ring::{RequestKey, RowKey};
@@ -92,6 +93,12 @@ impl World {
         let noted = self.folder.as_ref();
         let noted = noted.map(|folder| folder.join(format!("commits-{i}")));
         start(store, path, ring, around, noted).await
+    }
+
+    /// Puts bytes on the disk of a member in the place of a row that are none.
+    pub(crate) fn damage(&self, i: usize, row: &RowKey) {
+        let place = row_key::encode(row);
+        self.disks[i].plant(Table::Rows, &place, b"what is this");
     }
 
     /// Ends a member without a word to anybody, as by `kill -9`. Partitions end.

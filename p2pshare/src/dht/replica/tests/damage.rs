@@ -90,6 +90,77 @@ fn a_damaged_row_is_answered_for_again_once_something_newer_than_what_was_lost_i
     }
 }
 
+/// What it lost first was less than what it loses then.
+#[test]
+fn a_row_that_was_whole_in_between_is_refused_up_to_what_it_lost_last() {
+    let mut ring = SmallRing::new(3).unwrap();
+    ask(&mut ring, accept(1));
+    let place = row_key::encode(&key(1));
+    let sound = ring.node(1).disk.rows(Table::Rows);
+    let sound = sound.map(|(_, value)| value.to_vec()).next().unwrap();
+    damage(&mut ring, 1, &key(1));
+    let above = PROMISE_ROUNDS_AT_ONCE + 2;
+    assert_eq!(ask(&mut ring, prepare(above)), ReplicaAnswer::Unavailable);
+    // It was the reading that failed.
+    let disk = &mut ring.node(1).disk;
+    disk.write(|tx| tx.put(Table::Rows, place, sound)).unwrap();
+    disk.sync();
+    let lost = 10 * PROMISE_ROUNDS_AT_ONCE;
+    let accepted = ReplicaAnswer::Accepted {
+        ballot: ballot(lost),
+    };
+    assert_eq!(ask(&mut ring, accept(lost)), accepted);
+    damage(&mut ring, 1, &key(1));
+    let answer = ask(&mut ring, accept(lost - 1));
+    assert!(
+        matches!(answer, ReplicaAnswer::Refused { .. }),
+        "{answer:?}"
+    );
+}
+
+/// A thousand rows of one slice: what is done about each costs what one row does, but for one look at the slice.
+#[test]
+fn what_many_damaged_rows_of_a_slice_cost_grows_with_their_number_alone() {
+    const ROWS: u64 = 1000;
+    let mut ring = SmallRing::new(3).unwrap();
+    let row = |number: u64| RowKey::new("files", number.to_be_bytes()).unwrap();
+    let slice = slice_of_row(&row(0));
+    for number in 0..ROWS {
+        ring.accept(1, &row(number), 1).unwrap();
+    }
+    ring.restart(1).unwrap();
+    let install = |ring: &mut SmallRing, rows: Vec<ReplicaRow>| {
+        let before = ring.node(1).disk.scanned();
+        let installed = ring.ask(1, 1, Epoch::FOUNDING, ReplicaCall::Install { rows });
+        assert_eq!(installed.unwrap(), ReplicaAnswer::Done);
+        let Node { disk, replica } = ring.node(1);
+        let cost = disk.scanned() - before;
+        let mended = disk.write(|tx| replica.as_mut().unwrap().scrub(tx, slice));
+        assert_eq!(mended.unwrap(), 0);
+        assert_eq!(replica.as_ref().unwrap().rows(), ROWS);
+        cost
+    };
+    let lost = |number| ReplicaRow::of_state(row(number), RowState::default());
+    let sound = |number| ReplicaRow {
+        key: row(number),
+        accepted: ballot(2),
+        state: state(2),
+    };
+    let cost = install(&mut ring, (0..400).map(lost).collect());
+    assert!(cost <= 2 * ROWS, "{cost}");
+    // Twice the same, and made whole again.
+    let cost = install(&mut ring, (0..400).map(lost).collect());
+    assert!(cost <= 2 * ROWS, "{cost}");
+    let cost = install(&mut ring, (0..400).map(sound).collect());
+    assert!(cost <= 2 * ROWS, "{cost}");
+    for number in 200..600 {
+        damage(&mut ring, 1, &row(number));
+    }
+    let rows = (200..400).map(lost).chain((400..600).map(sound));
+    let cost = install(&mut ring, rows.collect());
+    assert!(cost <= 2 * ROWS, "{cost}");
+}
+
 #[test]
 fn one_that_comes_back_is_given_the_rows_that_are_damaged_on_its_disk() {
     let mut ring = SmallRing::new(3).unwrap();
