@@ -36,6 +36,11 @@ pub(crate) const ANNOUNCED_SWARMS_MAX: usize = 256;
 pub(crate) const ANNOUNCED_BITFIELD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes in the bitfields of all files that one peer announces; what is beyond is not kept.
 pub(crate) const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 8 * 1024 * 1024;
+/// What one announced file takes beside its bitfield, roughly, at its tracker and at each replica of its lease.
+pub(crate) const ANNOUNCED_ENTRY_BYTES: usize = 512;
+/// Bytes of all that is announced at one tracker, so that the tables of the replicas have room for what all trackers
+/// say. Beyond that whoever announces most makes room for who announces less.
+pub(crate) const ANNOUNCED_BYTES_MAX: usize = LEASE_TABLE_BYTES_MAX / REPLICAS_MAX;
 /// Bits of a lease's number below that of the announcement: what a tracker itself does about a peer's leases
 /// between two announcements is counted there.
 pub(crate) const ANNOUNCEMENT_STEP_BITS: u32 = 16;
@@ -47,8 +52,11 @@ pub(crate) const ANNOUNCING_PEERS_MAX: usize = 16 * 1024;
 pub(crate) const HOLDERS_SAMPLE_MAX: usize = 50;
 /// Of that many in such a sample, one has the whole; the others have parts, if there are as many of them.
 pub(crate) const HOLDERS_WHOLE_SHARE: usize = 4;
-/// For how long a tracker goes on with what it found when it was asked for a swarm that is larger than a sample.
+/// For how long a tracker goes on with what it found when it was asked for a swarm that is larger than a sample, or
+/// that says more than [`CROWD_LIGHT_BYTES_MAX`].
 pub(crate) const CROWD_KEPT: Duration = Duration::from_secs(2);
+/// Bytes in the leases of a swarm that is counted at once, in less than a millisecond.
+pub(crate) const CROWD_LIGHT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of such swarms, of all together.
 pub(crate) const CROWDS_KEPT_BYTES_MAX: usize = 64 << 20;
 /// How long a lease counts after it was announced.
@@ -144,7 +152,8 @@ pub(crate) const SEED_WAITING_PER_PEER_MAX: usize = 2;
 pub(crate) const SEED_WAIT_MAX: Duration = Duration::from_secs(120);
 /// How long a swarm stream has its place for itself when others wait for it.
 pub(crate) const SEED_TURN: Duration = Duration::from_secs(30);
-/// Bytes of chunks, of all streams, that were read and have not all arrived; one peer may have half of it.
+/// Bytes of chunks, of all streams, that were read and have not all arrived; one peer may have half of it, and each
+/// one chunk beyond it.
 pub(crate) const SEED_UNDER_WAY_BYTES_MAX: u64 = 64 << 20;
 /// The lowest limit of what is sent or fetched, in bytes a second, and the least that each stream gets of one: a
 /// chunk takes 66 s of the [`CHUNK_DEADLINE`].
@@ -161,6 +170,14 @@ pub(crate) const SEED_STALL_MAX: Duration = Duration::from_secs(60);
 pub(crate) const STRANGER_LIFE: Duration = Duration::from_secs(60);
 /// Chunks that are read from disk ahead of what is being sent, on one swarm stream.
 pub(crate) const SEED_READ_AHEAD: usize = 4;
+/// Chunks that were read and then cancelled, by which these may be more on one swarm stream than those that were
+/// given: what is cancelled beyond that is sent.
+pub(crate) const CANCELLED_READS_MAX: u32 = 8;
+/// How often it is looked whether who is served still has the right to be.
+pub(crate) const RIGHT_LOOK: Duration = Duration::from_secs(1);
+/// Bytes of the bitfield of a part that count under a limit: at the lowest they take 4 s, and whoever opens a stream
+/// has to hear of it within [`PEER_ANSWER_TIMEOUT`].
+pub(crate) const OPENED_BYTES_PACED_MAX: usize = 32 * 1024;
 /// How long a swarm stream may be silent before the one who serves it gives its place away.
 pub(crate) const STREAM_IDLE_MAX: Duration = Duration::from_secs(120);
 /// How long beyond its end a grant counts on a stream opened before, for a peer that reaches no tracker.
@@ -449,6 +466,8 @@ pub(crate) const LEASE_SLICES_PER_LIST_MAX: usize = 16 * 1024;
 pub(crate) const LEASE_GET_KEYS_MAX: usize = 512;
 /// Leases in one answer.
 pub(crate) const LEASES_PER_ANSWER_MAX: usize = 4096;
+/// Reads of leases for one listing, when those of all its files do not fit one.
+pub(crate) const COUNT_READS_MAX: usize = 16;
 /// Bytes of leases after which a read asks for no more of them.
 pub(crate) const LEASE_READ_BYTES_MAX: usize = 32 << 20;
 /// How long a read waits for a majority of the replicas when there is one answer.
@@ -483,6 +502,8 @@ const _: () = assert!(2 * PACED_PIECE_BYTES < RATE_MIN * SOURCE_SILENCE_MAX.as_s
 const _: () = assert!(1024 * 1024 * (SEED_STREAMS_MAX as u64) <= SEED_UNDER_WAY_BYTES_MAX);
 const _: () = assert!(SEED_TURN.as_secs() < SEED_WAIT_MAX.as_secs());
 const _: () = assert!(TIME_NOTED_APART.as_secs() < CLOCK_TOLERANCE.as_secs());
+const _: () =
+    assert!(2 * OPENED_BYTES_PACED_MAX as u64 <= RATE_MIN * PEER_ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(GRANT_LOOK.as_secs() * 4 < GRANT_LIFE.as_secs());
 // Beside the bitfields and addresses of a sample, an answer has a byte for each of as many chunks as a bitfield.
 const _: () = assert!(

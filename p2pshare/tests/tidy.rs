@@ -100,6 +100,7 @@ const PURE: &[&str] = &[
     "dht/task.rs",
     "tracker/fair.rs",
     "tracker/swarms/crowd.rs",
+    "tracker/swarms/room.rs",
     "tracker/swarms/held.rs",
     "tracker/throttle.rs",
     "peer/download/stall.rs",

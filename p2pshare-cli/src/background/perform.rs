@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use p2pshare::{
-    Access, FileSummary, GroupSummary, JoinOutcome, Password, Peer, RingStatus, Role, Session,
-    UserName,
+    Access, FileSummary, GroupSummary, JoinOutcome, Limits, Password, Peer, RingStatus, Role,
+    Session, UserName,
 };
 use tokio::time::timeout;
 
@@ -113,18 +113,13 @@ pub(super) async fn perform(
             Outcome::Transfers(transfer::rows(&session))
         }
         Request::Limit { upload, download } => {
-            let mut limits = shared.peer.limits();
-            if let Some(upload) = upload {
-                limits = limits.upload(upload.rate());
-            }
-            if let Some(download) = download {
-                limits = limits.download(download.rate());
-            }
-            if limits != shared.peer.limits() {
-                let set = shared.peer.set_limits(limits).await;
-                set.map_err(|error| Failure::failed(error.to_string()))?;
-            }
-            Outcome::Limits(limits)
+            let change = |limits: Limits| {
+                let upload = upload.map_or(limits.upload, |upload| upload.rate());
+                let download = download.map_or(limits.download, |download| download.rate());
+                limits.upload(upload).download(download)
+            };
+            let changed = shared.peer.change_limits(change).await;
+            Outcome::Limits(changed.map_err(|error| Failure::failed(error.to_string()))?)
         }
         Request::StopSharing {
             group,

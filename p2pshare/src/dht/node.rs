@@ -224,7 +224,8 @@ impl DhtNode {
     }
 
     /// Everything that is said under each of these keys, in no order that means anything, asked at once: what
-    /// a majority of the replicas knows, or what can be learnt in a short time. Cancel-safe.
+    /// a majority of the replicas knows, or what can be learnt in a short time. Where it is too much for one answer
+    /// (32 MiB), there are fewer lists than keys, but one: the rest is to be asked for again. Cancel-safe.
     pub async fn leases_of(&self, keys: &[LeaseKey]) -> Vec<Vec<Lease>> {
         self.member.leases_of(keys).await
     }

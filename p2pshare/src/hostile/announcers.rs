@@ -159,12 +159,16 @@ async fn what_all_have_together_is_told_before_anybody_is_asked() {
     assert_eq!(of_all.runs(), [(1, 1), (1, 3), (1, 2), (1, 1)]);
     assert!(bob.holders(&photos, &file).await.contains(&carol.peer_id()));
     assert!(!bob.holders(&photos, &file).await.contains(&bob.peer_id()));
-    // What makes no sense counts for nobody's chunks, and says of nobody that it has none.
-    bob.announce_part(2, entry(&photos, &file), &[0xff; 99])
-        .await;
-    let of_all = availability().await;
-    assert_eq!((of_all.holders, of_all.untold), (3, 1));
-    assert_eq!(of_all.runs(), [(1, 1), (1, 2), (2, 1)]);
+    // What cannot be said of such a file is not taken, nor is what was said before.
+    for (number, bits) in [(2, vec![0xff; 99]), (3, vec![0xff]), (4, vec![])] {
+        let holding = Holding::Partial(bits);
+        let of = entry(&photos, &file);
+        let gone = bob.announce(number, vec![SwarmEntry { holding, ..of }]);
+        assert_eq!(gone.await, [(photos.clone(), file.name.clone())]);
+        let of_all = availability().await;
+        assert_eq!((of_all.holders, of_all.untold), (2, 0));
+        assert_eq!(of_all.runs(), [(1, 1), (1, 2), (2, 1)]);
+    }
 
     // For whoever may not list the file there is none.
     let mallory = world.login("mallory").await;
@@ -179,7 +183,7 @@ async fn what_all_have_together_is_told_before_anybody_is_asked() {
     asking.join(&photos).await.unwrap();
     alice.accept(&photos, asking.user()).await.unwrap();
     alice.peer().shutdown().await.unwrap();
-    bob.announce_part(3, entry(&photos, &file), &[0b0100]).await;
+    bob.announce_part(5, entry(&photos, &file), &[0b0100]).await;
     let left = asking.availability(&photos, &file.name).await.unwrap();
     assert_eq!(left.runs(), [(1, 0), (2, 1), (1, 0)]);
     assert!(!left.is_complete());

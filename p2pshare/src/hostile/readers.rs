@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::{
     limits::CLOCK_TOLERANCE,
-    transport::{RecvStream, SendStream},
+    transport::{CloseCode, ReceiveError, RecvStream, SendStream},
     wire::{
         frame::{Message, encode},
         peer::{
@@ -124,10 +124,19 @@ impl Swarm {
         Some(chunk)
     }
 
-    /// Asks for the first chunk until it is not given any more.
-    async fn until_it_ends(&mut self) {
-        let ends = async { while self.chunk(0).await.is_some() {} };
-        timeout(WITHIN, ends).await.expect("the grant ends");
+    /// Waits until the holder gives the stream up, and says why it does.
+    async fn until_it_ends(&mut self) -> Option<CloseCode> {
+        let ends = async {
+            let mut pieces = [Bytes::new()];
+            loop {
+                match self.receive.receive_bytes(&mut pieces).await {
+                    Ok(Some(_)) => {}
+                    Err(ReceiveError::Reset(code)) => return code.known(),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        timeout(WITHIN, ends).await.expect("the grant ends")
     }
 
     async fn renew(&mut self, grant: Signed<Grant>) {
@@ -300,26 +309,24 @@ async fn a_grant_that_ends_ends_what_is_open_unless_the_ring_is_dead() {
         group: &photos,
         id: file.id(),
     };
-    let first = short();
     let connection = bob.stranger.dial_peer(alice.peer()).await;
-    let open = attempt(first.clone()).swarm();
+    let open = attempt(short()).swarm();
     let mut swarm = Swarm::open(&connection, &open).await.unwrap();
-    assert_eq!(swarm.chunk(0).await.as_ref(), Some(&file.content));
-    swarm.until_it_ends().await;
-
+    let mut ends = Swarm::open(&connection, &open).await.unwrap();
+    for swarm in [&mut swarm, &mut ends] {
+        assert_eq!(swarm.chunk(0).await.as_ref(), Some(&file.content));
+    }
     // A grant that does not fit is no renewal; one that does is.
     let credential = disguised(&bob.credential);
-    for grant in [mallory.grant(&photos).await, first, credential] {
-        swarm.renew(grant).await;
-        assert_eq!(swarm.chunk(0).await, None);
+    for grant in [mallory.grant(&photos).await, credential] {
+        ends.renew(grant).await;
     }
     swarm.renew(bob.grant(&photos).await).await;
+    let why = ends.until_it_ends().await;
+    assert_eq!(why, Some(CloseCode::Unauthenticated));
     assert!(swarm.chunk(0).await.is_some());
 
     // With the ring gone, what is open goes on past the end of its grant, and nothing new is opened.
-    let second = short();
-    swarm.renew(second.clone()).await;
-    swarm.until_it_ends().await;
     world.tracker.shutdown().await.unwrap();
     let gone = async {
         while alice.tracker().is_some() {
@@ -327,7 +334,12 @@ async fn a_grant_that_ends_ends_what_is_open_unless_the_ring_is_dead() {
         }
     };
     timeout(WITHIN, gone).await.expect("the tracker is missed");
-    assert!(swarm.chunk(0).await.is_some());
-    let again = Swarm::open(&connection, &attempt(second).swarm()).await;
+    let last = short();
+    swarm.renew(last.clone()).await;
+    let ends = now().saturating_add(Duration::from_secs(2));
+    while now() <= ends {
+        assert!(swarm.chunk(0).await.is_some());
+    }
+    let again = Swarm::open(&connection, &attempt(last).swarm()).await;
     assert_eq!(again.err(), Some(PeerRefusal::Denied));
 }

@@ -143,6 +143,12 @@ impl TrackerLink {
         }
     }
 
+    /// As if that one were.
+    #[cfg(test)]
+    pub(super) fn pretend(&self, connected: Connected) {
+        self.0.connected.send_replace(Some(connected));
+    }
+
     /// Which tracker is connected, now and whenever that changes.
     pub(super) fn connected(&self) -> watch::Receiver<Option<Connected>> {
         self.0.connected.subscribe()

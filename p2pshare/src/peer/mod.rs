@@ -323,7 +323,24 @@ impl Peer {
     /// # Errors
     /// [`StoreError`] if they cannot be kept; they are then as they were.
     pub async fn set_limits(&self, limits: Limits) -> Result<(), StoreError> {
+        self.change_limits(|_| limits).await.map(drop)
+    }
+
+    /// Changes the limits from what they are at that moment, as [`Peer::set_limits`] does, and gives them as they
+    /// are then: of two changes at once none is lost.
+    ///
+    /// # Errors
+    /// As [`Peer::set_limits`].
+    pub async fn change_limits(
+        &self,
+        change: impl FnOnce(Limits) -> Limits,
+    ) -> Result<Limits, StoreError> {
         let _limiting = self.0.limiting.lock().await;
+        let before = self.limits();
+        let limits = change(before);
+        if limits == before {
+            return Ok(limits);
+        }
         let value = encode_limits(limits);
         self.0
             .store
@@ -333,7 +350,7 @@ impl Peer {
         self.0.seeder.set_rate(limits.upload);
         self.0.intake.set_rate(limits.download);
         tracing::info!(?limits, "limits changed");
-        Ok(())
+        Ok(limits)
     }
 
     /// Downloads that go on now.

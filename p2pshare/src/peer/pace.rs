@@ -24,7 +24,8 @@ pub struct RateTooLow;
 
 /// How fast a peer may send and fetch, over all its transfers; the default is as fast as it can.
 ///
-/// What is counted are bytes of files: what QUIC adds to them is about 3 % on a path of 1,500 bytes. Over any
+/// What is counted are bytes of files, and of what is told about their chunks; what QUIC adds to them is about 3 %
+/// on a path of 1,500 bytes, and digests, of 32 bytes for a chunk, are not counted. Over any
 /// time an upload limit lets no more go than its rate, 50 ms of it more, and one piece (16 KiB, or 10 ms of the
 /// rate if that is more), and shares it equally among the peers that ask; a download limit holds for the
 /// chunks that are asked for, so that a chunk comes as fast as its sender sends it, and the next is asked for

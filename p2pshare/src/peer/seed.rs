@@ -44,10 +44,7 @@ use crate::{
     },
     time::Timestamp,
     transport::{Admission, CloseCode, Connection, ReceiveError, RecvStream, SendStream},
-    wire::{
-        peer::{Open, PageAnswer, PeerRefusal, SwarmAnswer},
-        tracker::Holding,
-    },
+    wire::peer::{Open, PageAnswer, PeerRefusal, SwarmAnswer},
 };
 
 /// Serves what a library holds. A cheap clone.
@@ -77,14 +74,16 @@ struct Right {
 
 impl Seeder {
     pub(super) fn new(library: Library, ongoing: Ongoing, link: TrackerLink) -> Self {
+        let reads = Gate::new(SEED_UNDER_WAY_BYTES_MAX);
+        let sends = Gate::new(u64::MAX);
         Self(Arc::new(Inner {
             library,
             ongoing,
             link,
             buffers: BufferPool::default(),
-            streams: Streams::new(),
-            reads: Gate::new(SEED_UNDER_WAY_BYTES_MAX),
-            sends: Gate::new(u64::MAX),
+            streams: Streams::new(vec![reads.clone(), sends.clone()]),
+            reads,
+            sends,
             given: GivenFiles::default(),
             sent_bytes: AtomicU64::new(0),
         }))
@@ -229,26 +228,24 @@ impl Seeder {
                 return None;
             }
         };
-        let told = served.had();
-        let holding = match &told {
-            Some(told) => Holding::Partial(told.to_bytes()),
-            None => Holding::Complete,
-        };
-        send.send(&SwarmAnswer::Opened { holding }).await.ok()?;
         let swarm = Swarm::new(self.0.clone(), served, right, place);
-        swarm.serve(send, receive, told).await
+        swarm.serve(send, receive).await
     }
 
     /// A place to be served at, for which the one who asks may have to wait for a while.
     async fn place(&self, peer: PeerId, send: &mut SendStream) -> Option<Place> {
         let mut place = self.0.streams.enter(peer)?;
-        if place.waits() {
+        if !place.waits() {
+            return Some(place);
+        }
+        let waits = async {
             send.send(&SwarmAnswer::Waits).await.ok()?;
             tokio::select! {
-                free = timeout(SEED_WAIT_MAX, place.served()) => free.ok()?,
-                _ = send.stopped() => return None,
+                () = place.served() => Some(()),
+                _ = send.stopped() => None,
             }
-        }
+        };
+        timeout(SEED_WAIT_MAX, waits).await.ok()??;
         Some(place)
     }
 }

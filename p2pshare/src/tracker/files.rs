@@ -119,16 +119,16 @@ impl Files {
         self.row(standing, name).await.map(summary)
     }
 
-    /// Whether the group has the file `id` under that name.
-    pub(super) async fn is_there(
+    /// The layout of the file `id`, if the group has it under that name.
+    pub(super) async fn layout(
         &self,
         standing: &Standing,
         name: &FileName,
         id: FileId,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Option<Layout>, Refusal> {
         match self.find(standing, name).await {
-            Ok(file) => Ok(file.id == id),
-            Err(Refusal::FileNotFound { .. }) => Ok(false),
+            Ok(file) if file.id == id => Ok(Layout::new(file.size).ok()),
+            Ok(_) | Err(Refusal::FileNotFound { .. }) => Ok(None),
             Err(refusal) => Err(refusal),
         }
     }

@@ -553,7 +553,7 @@ impl Service {
         announcement.swarms = right;
         let Taken { to_check, left_out } = self
             .swarms
-            .announce(caller.peer, login.session, announcement, now)
+            .announce(caller.peer, (&login.user, login.session), announcement, now)
             .await?;
         let may = self.may_hold(login, &to_check).await?;
         for (entry, may) in to_check.into_iter().zip(may) {
@@ -585,7 +585,7 @@ impl Service {
         checked
     }
 
-    /// Which of these files a user may be a holder of now. Each is a question to a majority, so that several are
+    /// Which of these files a user may be a holder of now, of as much as he says. Each is a question to a majority, so that several are
     /// asked at once; announcements come sorted by group.
     async fn may_hold(&self, login: &Login, entries: &[SwarmEntry]) -> Result<Vec<bool>, Refusal> {
         let mut may = Vec::with_capacity(entries.len());
@@ -602,12 +602,13 @@ impl Service {
             for some in of_group.chunks(LOOKUPS_AT_ONCE) {
                 let mut lookups = Vec::with_capacity(some.len());
                 for entry in some {
-                    let lookup = self.files.is_there(&standing, &entry.name, entry.id);
+                    let lookup = self.files.layout(&standing, &entry.name, entry.id);
                     lookups.push(Box::pin(lookup));
                 }
-                for there in side_by_side(lookups).await {
-                    may.push(match there {
-                        Ok(there) => there,
+                for (entry, layout) in some.iter().zip(side_by_side(lookups).await) {
+                    may.push(match layout {
+                        Ok(Some(layout)) => entry.holding.is_of(layout.chunk_count()),
+                        Ok(None) => false,
                         Err(Refusal::NotAMember { .. }) => false,
                         Err(refusal) => return Err(refusal),
                     });

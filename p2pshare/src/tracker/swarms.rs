@@ -8,6 +8,8 @@
 
 mod crowd;
 mod held;
+mod looks;
+mod room;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,14 +22,17 @@ use tokio::time::Instant;
 
 use crowd::Crowd;
 use held::{Held, HeldSet};
+use looks::Looks;
+use room::Share;
 
 use crate::{
     content::FileId,
     dht::{DhtNode, Lease, LeaseError, LeaseKey, LeaseNews, LeaseSession},
-    identity::{FileName, GroupName, PeerId, SessionId},
+    identity::{FileName, GroupName, PeerId, SessionId, UserName},
     limits::{
-        ANNOUNCEMENT_STEP_BITS, ANNOUNCING_PEERS_MAX, CROWD_KEPT, CROWDS_KEPT_BYTES_MAX,
-        HOLDERS_SAMPLE_MAX, LEASE_LIFE, LEASE_RENEWAL, SWARMS_CHECKED_PER_RENEWAL, SWARMS_SEEN_MAX,
+        ANNOUNCED_BYTES_MAX, ANNOUNCEMENT_STEP_BITS, ANNOUNCING_PEERS_MAX, COUNT_READS_MAX,
+        CROWD_LIGHT_BYTES_MAX, HOLDERS_SAMPLE_MAX, LEASE_LIFE, LEASE_RENEWAL,
+        SWARMS_CHECKED_PER_RENEWAL, SWARMS_SEEN_MAX,
     },
     time::Timestamp,
     wire::tracker::{
@@ -38,16 +43,17 @@ use crate::{
 /// The swarms of a ring.
 pub(super) struct Swarms {
     dht: DhtNode,
+    /// Bytes that all announcements together may take.
+    most: usize,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     peers: HashMap<PeerId, Announced>,
-    /// When a swarm last had somebody with all of it, for those that were seen lately.
+    /// When a swarm was last seen to get or to lose somebody with all of it, for those that were seen lately.
     seen: HashMap<Swarm, Timestamp>,
-    /// The large swarms that somebody asked for a moment ago.
-    crowds: HashMap<Swarm, (Instant, Arc<Crowd>)>,
+    looks: Looks,
 }
 
 /// What became of an announcement.
@@ -62,8 +68,27 @@ pub(super) struct Taken {
 /// What there was no room for.
 type LeftOut = Vec<(GroupName, FileName)>;
 
+/// What an announcement changes.
+#[derive(Default)]
+struct Changed {
+    swarms: HashSet<Swarm>,
+    /// Of these, those that got or lost somebody with the whole.
+    whole: Vec<Swarm>,
+    left_out: LeftOut,
+}
+
+/// What comes of an announcement.
+struct Said {
+    /// To be said in the ring.
+    news: Result<Vec<LeaseNews>, LeaseError>,
+    /// The swarms that got or lost somebody with the whole.
+    whole: Vec<Swarm>,
+    left_out: LeftOut,
+}
+
 /// What one peer announced to this tracker.
 struct Announced {
+    user: String,
     session: SessionId,
     number: u64,
     /// What was said of it in the ring.
@@ -75,6 +100,8 @@ struct Announced {
     /// Where the next check of old entries goes on.
     checked: Option<SwarmPlace>,
     last: Instant,
+    /// The same in the ring's time.
+    seen: Timestamp,
 }
 
 /// A file of a group.
@@ -114,43 +141,56 @@ impl Swarms {
     pub(super) fn new(dht: DhtNode) -> Self {
         Self {
             dht,
+            most: ANNOUNCED_BYTES_MAX,
             state: Mutex::default(),
         }
     }
 
     /// Takes an announcement whose entries were all found to be right, and renews every lease of the
-    /// peer.
+    /// peer. Where there is not enough room for all, who has most makes room.
     ///
     /// # Errors
     /// [`Refusal::Busy`] when too many peers announce themselves here.
     pub(super) async fn announce(
         &self,
         peer: PeerId,
-        session: SessionId,
+        (user, session): (&UserName, SessionId),
         announcement: Announcement,
         now: Timestamp,
     ) -> Result<Taken, Refusal> {
-        let (news, taken) = {
+        let user = user.folded();
+        let (news, gone, taken) = {
             let mut state = self.state();
-            state
-                .peers
-                .retain(|_, announced| announced.last.elapsed() < LEASE_LIFE);
+            state.expire();
             if state.peers.len() >= ANNOUNCING_PEERS_MAX && !state.peers.contains_key(&peer) {
                 return Err(Refusal::Busy);
             }
+            let known = state
+                .peers
+                .get(&peer)
+                .filter(|known| known.session == session);
+            if known.is_some_and(|known| announcement.number <= known.number) {
+                return Ok(Taken::default());
+            }
+            let holds = state.peers.get(&peer).map(|known| &known.holds);
+            let more = announcement.swarms.iter();
+            let more = more.map(|entry| held::more(holds, entry)).sum();
+            let (gone, most) = state.make_room((peer, &user), more, self.most);
             let announced = state
                 .peers
                 .entry(peer)
                 .or_insert_with(|| Announced::new(peer, session));
-            if announced.session == session && announcement.number <= announced.number {
-                return Ok(Taken::default());
-            }
-            let (news, left_out) = announced.take(peer, session, announcement);
-            let whole = announced.whole();
+            (announced.user, announced.seen) = (user, now);
+            let mut said = announced.take(peer, session, announcement, most);
             let to_check = announced.next_to_check();
-            state.saw(whole.iter(), now);
-            (news, Taken { to_check, left_out })
+            let left_out = std::mem::take(&mut said.left_out);
+            state.saw(said.whole, now);
+            (said.news, gone, Taken { to_check, left_out })
         };
+        for (peer, gone) in gone {
+            tracing::warn!(%peer, user = gone.user, "announces most, and makes room for others");
+            self.say_nothing(peer, gone).await;
+        }
         self.say(peer, news).await;
         Ok(taken)
     }
@@ -172,7 +212,15 @@ impl Swarms {
                     && announced.number < renewal.number
                     && announced.last.elapsed() < LEASE_LIFE
             });
-            announced.map(|announced| announced.take(peer, session, renewal).0)
+            let said = announced.map(|announced| {
+                let most = announced.holds.bytes();
+                let said = announced.take(peer, session, renewal, most);
+                (said, announced.seen)
+            });
+            said.map(|(said, seen)| {
+                state.saw(said.whole, seen);
+                said.news
+            })
         };
         if let Some(news) = news {
             self.say(peer, news).await;
@@ -207,11 +255,19 @@ impl Swarms {
 
     /// Drops what `peer` announced under that name, unless it is held under another one too.
     pub(super) async fn forget(&self, peer: PeerId, group: &GroupName, name: &FileName) {
-        let news = self.state().peers.get_mut(&peer).and_then(|announced| {
-            let place = (group.folded(), name.clone());
-            let swarm = announced.holds.remove(&place)?.swarm();
-            Some(announced.change(0, &HashSet::from([swarm])))
-        });
+        let news = {
+            let mut state = self.state();
+            let held = state.peers.get_mut(&peer).and_then(|announced| {
+                let place = (group.folded(), name.clone());
+                let held = announced.holds.remove(&place)?;
+                let news = announced.change(0, &HashSet::from([held.swarm()]));
+                Some((held, announced.seen, news))
+            });
+            held.map(|(held, seen, news)| {
+                state.saw(held.is_whole().then(|| held.swarm()), seen);
+                news
+            })
+        };
         if let Some(news) = news {
             self.say(peer, news.map(|news| vec![news])).await;
         }
@@ -219,63 +275,89 @@ impl Swarms {
 
     /// Drops all that `peer` announced.
     pub(super) async fn leave(&self, peer: PeerId) {
-        let announced = self.state().peers.remove(&peer);
-        if let Some(mut announced) = announced {
-            let news = announced.said.whole(0, LEASE_LIFE, []);
-            self.say(peer, news.map(|news| vec![news])).await;
+        let announced = self.state().remove(peer);
+        if let Some(announced) = announced {
+            self.say_nothing(peer, announced).await;
         }
     }
 
+    /// Says that a peer that was removed holds nothing any more.
+    async fn say_nothing(&self, peer: PeerId, mut removed: Announced) {
+        let news = removed.said.whole(0, LEASE_LIFE, []);
+        self.say(peer, news.map(|news| vec![news])).await;
+    }
+
     /// Some of those who are online with (part of) a file of so many chunks, `asking` left out, and what all of
-    /// them have together. A swarm of so many that they cannot all be named is looked at anew once in
-    /// [`CROWD_KEPT`], however many ask.
+    /// them have together. However many ask, they have one look at it in common, for [a moment](Looks) if it is
+    /// one of so many that they cannot all be named, or of a large file.
     pub(super) async fn holders(
         &self,
         asking: PeerId,
         (group, id): (&GroupName, FileId),
         chunks: u32,
     ) -> (Vec<Holder>, Availability) {
-        let swarm = Swarm::new(group, id);
-        let kept = self.state().crowd(&swarm);
-        let crowd = match kept {
-            Some(crowd) => crowd,
-            None => self.look_at(swarm, chunks).await,
-        };
+        let crowd = self.crowd(Swarm::new(group, id), chunks).await;
         let sample = crowd.sample(asking, &mut rand::rng());
         (sample, crowd.availability().clone())
     }
 
-    async fn look_at(&self, swarm: Swarm, chunks: u32) -> Arc<Crowd> {
+    async fn crowd(&self, swarm: Swarm, chunks: u32) -> Arc<Crowd> {
+        let of = (swarm, chunks);
+        let look = self.state().looks.at(&of);
+        // Whoever goes leaves it to the next who waits.
+        look.get_or_init(|| self.look_at(&of)).await.clone()
+    }
+
+    async fn look_at(&self, of: &(Swarm, u32)) -> Arc<Crowd> {
+        let (swarm, chunks) = (&of.0, of.1);
         let leases = self.dht.leases_of(&[swarm.key()]).await;
-        let holders = all_holders(leases.into_iter().flatten().collect());
-        let is_large = holders.len() > HOLDERS_SAMPLE_MAX;
-        let crowd = move || Arc::new(Crowd::new(holders.into_values(), chunks));
-        if !is_large {
-            return crowd();
-        }
-        // What many have of a large file takes a while to count.
-        let Ok(crowd) = tokio::task::spawn_blocking(crowd).await else {
-            return Arc::new(Crowd::new([], chunks));
+        let leases: Vec<Lease> = leases.into_iter().flatten().collect();
+        let bytes = leases
+            .iter()
+            .map(|lease| lease.payload.len())
+            .sum::<usize>();
+        let is_light = leases.len() <= HOLDERS_SAMPLE_MAX && bytes <= CROWD_LIGHT_BYTES_MAX;
+        let count = move || Arc::new(Crowd::new(all_holders(leases).into_values(), chunks));
+        let crowd = match is_light {
+            true => count(),
+            // What many have, or of a large file, takes a while to count.
+            false => match tokio::task::spawn_blocking(count).await {
+                Ok(crowd) => crowd,
+                Err(_) => Arc::new(Crowd::new([], chunks)),
+            },
         };
-        self.state().keep(swarm, &crowd);
+        self.state().looks.end(of, (!is_light).then_some(&crowd));
         crowd
     }
 
     /// How many are online with the whole of each file.
     pub(super) async fn counts(&self, group: &GroupName, ids: &[FileId]) -> Vec<u32> {
         let keys = ids.iter().map(|id| Swarm::new(group, *id).key());
-        let leases = self.dht.leases_of(&keys.collect::<Vec<_>>()).await;
+        let keys: Vec<LeaseKey> = keys.collect();
         let count = |leases| {
             let holders = all_holders(leases).into_values();
             let whole = holders.filter(|holder| holder.holding == Holding::Complete);
             u32::try_from(whole.count()).unwrap_or(u32::MAX)
         };
-        leases.into_iter().map(count).collect()
+        let mut counts = Vec::with_capacity(keys.len());
+        // Of many who hold very much one read may not tell.
+        for _ in 0..COUNT_READS_MAX {
+            let rest = &keys[counts.len()..];
+            if rest.is_empty() {
+                break;
+            }
+            let leases = self.dht.leases_of(rest).await;
+            counts.extend(leases.into_iter().map(count));
+        }
+        counts.resize(keys.len(), 0);
+        counts
     }
 
     /// When somebody was last online with the whole file, as far as this tracker knows.
     pub(super) fn last_seen(&self, group: &GroupName, id: FileId) -> Option<Timestamp> {
-        self.state().seen.get(&Swarm::new(group, id)).copied()
+        let mut state = self.state();
+        state.expire();
+        state.seen.get(&Swarm::new(group, id)).copied()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -304,6 +386,7 @@ impl Announced {
     fn new(peer: PeerId, session: SessionId) -> Self {
         let now = Instant::now();
         Self {
+            user: String::new(),
             session,
             number: 0,
             said: LeaseSession::new(peer, session),
@@ -312,16 +395,18 @@ impl Announced {
             holds: HeldSet::default(),
             checked: None,
             last: now,
+            seen: Timestamp::from_millis(0),
         }
     }
 
-    /// Takes in an announcement, and gives what is to be said in the ring, and what there was no room for.
+    /// Takes in an announcement, where all that is kept may take `most`.
     fn take(
         &mut self,
         peer: PeerId,
         session: SessionId,
         announcement: Announcement,
-    ) -> (Result<Vec<LeaseNews>, LeaseError>, LeftOut) {
+        most: usize,
+    ) -> Said {
         let mut news = Vec::new();
         let is_other_session = self.session != session;
         if is_other_session {
@@ -330,15 +415,21 @@ impl Announced {
             news.push(former.whole(0, LEASE_LIFE, []));
             self.session = session;
         }
+        let mut ended = HeldSet::default();
         if announcement.anew || is_other_session {
-            self.holds = HeldSet::default();
+            ended = std::mem::take(&mut self.holds);
         }
         let whole = announcement.anew || is_other_session || self.addrs != announcement.addrs;
         (self.number, self.last) = (announcement.number, Instant::now());
         self.addrs = announcement.addrs;
-        let (touched, left_out) = self.hold(announcement.swarms);
-        news.extend(self.news(whole, &touched));
-        (news.into_iter().collect(), left_out)
+        let mut changed = self.hold(announcement.swarms, most);
+        changed.whole.extend(ended.whole());
+        news.extend(self.news(whole, &changed.swarms));
+        Said {
+            news: news.into_iter().collect(),
+            whole: changed.whole,
+            left_out: changed.left_out,
+        }
     }
 
     /// What is to be said in the ring of what has just been announced.
@@ -365,20 +456,23 @@ impl Announced {
         news
     }
 
-    /// Notes what is held, and gives the swarms of which that changes something, and what there is no room for.
-    fn hold(&mut self, entries: Vec<SwarmEntry>) -> (HashSet<Swarm>, LeftOut) {
-        let (mut touched, mut left_out) = (HashSet::new(), Vec::new());
+    /// Notes what is held.
+    fn hold(&mut self, entries: Vec<SwarmEntry>, most: usize) -> Changed {
+        let mut changed = Changed::default();
         for entry in entries {
             let (group, name) = (entry.group.clone(), entry.name.clone());
             let swarm = Swarm::new(&entry.group, entry.id);
-            let (before, kept) = self.holds.put(entry);
-            touched.extend(before.map(|held| held.swarm()));
+            let is_whole = entry.holding == Holding::Complete;
+            let (before, kept) = self.holds.put(entry, most);
+            if let Some(before) = before {
+                changed.add(before.swarm(), before.is_whole());
+            }
             match kept {
-                true => drop(touched.insert(swarm)),
-                false => left_out.push((group, name)),
+                true => changed.add(swarm, is_whole),
+                false => changed.left_out.push((group, name)),
             }
         }
-        (touched, left_out)
+        changed
     }
 
     /// What is to be said of some swarms, as they are now.
@@ -408,15 +502,8 @@ impl Announced {
         };
         // Of what is held under several names, the whole of it counts.
         let (whole, parts): (Vec<_>, Vec<_>) =
-            (self.holds.iter()).partition(|held| held.holding == Holding::Complete);
+            (self.holds.iter()).partition(|held| held.is_whole());
         parts.into_iter().chain(whole).filter_map(lease).collect()
-    }
-
-    /// The swarms of what it holds whole.
-    fn whole(&self) -> Vec<Swarm> {
-        let whole = self.holds.iter();
-        let whole = whole.filter(|held| held.holding == Holding::Complete);
-        whole.map(Held::swarm).collect()
     }
 
     fn next_to_check(&mut self) -> Vec<SwarmEntry> {
@@ -427,32 +514,68 @@ impl Announced {
     }
 }
 
-impl State {
-    /// What is kept of a large swarm.
-    fn crowd(&self, swarm: &Swarm) -> Option<Arc<Crowd>> {
-        let (seen, crowd) = self.crowds.get(swarm)?;
-        (seen.elapsed() < CROWD_KEPT).then(|| crowd.clone())
+impl Changed {
+    fn add(&mut self, swarm: Swarm, is_whole: bool) {
+        if is_whole {
+            self.whole.push(swarm.clone());
+        }
+        self.swarms.insert(swarm);
     }
+}
 
-    /// Keeps a swarm for a moment, as long as they are not too many.
-    fn keep(&mut self, swarm: Swarm, crowd: &Arc<Crowd>) {
-        self.crowds
-            .retain(|_, (seen, _)| seen.elapsed() < CROWD_KEPT);
-        let bytes: usize = self.crowds.values().map(|(_, crowd)| crowd.bytes()).sum();
-        if bytes + crowd.bytes() <= CROWDS_KEPT_BYTES_MAX {
-            self.crowds.insert(swarm, (Instant::now(), crowd.clone()));
+impl State {
+    /// Forgets peers that have not spoken for so long that nothing of theirs counts any more.
+    fn expire(&mut self) {
+        let expired = self
+            .peers
+            .extract_if(|_, announced| announced.last.elapsed() >= LEASE_LIFE);
+        for (_, expired) in expired.collect::<Vec<_>>() {
+            self.saw(expired.holds.whole(), expired.seen);
         }
     }
 
-    fn saw<'a>(&mut self, swarms: impl Iterator<Item = &'a Swarm>, now: Timestamp) {
+    fn remove(&mut self, peer: PeerId) -> Option<Announced> {
+        let removed = self.peers.remove(&peer)?;
+        self.saw(removed.holds.whole(), removed.seen);
+        Some(removed)
+    }
+
+    /// Removes those who make room for a peer of that user to announce so much `more`, where all may have `most`; and
+    /// gives how much it may have then.
+    fn make_room(
+        &mut self,
+        newcomer: (PeerId, &str),
+        more: usize,
+        most: usize,
+    ) -> (Vec<(PeerId, Announced)>, usize) {
+        let sum: usize = self
+            .peers
+            .values()
+            .map(|announced| announced.holds.bytes())
+            .sum();
+        if sum.saturating_add(more) <= most {
+            return (Vec::new(), usize::MAX);
+        }
+        let all = self.peers.iter().map(|(peer, announced)| Share {
+            peer: *peer,
+            user: &announced.user,
+            bytes: announced.holds.bytes(),
+        });
+        let (gone, most) = room::make_room(all.collect(), newcomer, more, most);
+        let gone = gone.into_iter();
+        let gone = gone.filter_map(|peer| Some((peer, self.remove(peer)?)));
+        (gone.collect(), most)
+    }
+
+    fn saw(&mut self, swarms: impl IntoIterator<Item = Swarm>, now: Timestamp) {
         for swarm in swarms {
-            if self.seen.len() >= SWARMS_SEEN_MAX && !self.seen.contains_key(swarm) {
+            if self.seen.len() >= SWARMS_SEEN_MAX && !self.seen.contains_key(&swarm) {
                 let half = self.seen.len() / 2;
                 let mut times: Vec<Timestamp> = self.seen.values().copied().collect();
                 let (_, &mut median, _) = times.select_nth_unstable(half);
                 self.seen.retain(|_, seen| *seen > median);
             }
-            self.seen.insert(swarm.clone(), now);
+            self.seen.insert(swarm, now);
         }
     }
 }

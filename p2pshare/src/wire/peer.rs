@@ -4,8 +4,9 @@
 //! A *digests* stream is one [`Open::Digests`] and one [`PageAnswer`]. A *swarm* stream lives as long as a
 //! download: after [`SwarmAnswer::Opened`] the downloader sends [`SwarmRequest`] frames, as many as
 //! [`crate::limits::CHUNK_REQUESTS_MAX`] unanswered, and the holder answers the chunk requests in their
-//! order, each by a [`ChunkHeader`] and, if it has the chunk, its bytes raw. A chunk is never in postcard. A
-//! holder that is itself downloading says in between, by [`ChunkHeader::Have`], what it has got.
+//! order, each by a [`ChunkHeader`] and, if it has the chunk, its bytes raw. A chunk is never in postcard. In
+//! between it says, by [`ChunkHeader::Have`], what others ask it for, and what it has got if it is itself
+//! downloading; and it may end by [`ChunkHeader::TurnOver`].
 
 #[cfg(test)]
 mod tests;
@@ -82,7 +83,7 @@ pub(crate) enum PeerRefusal {
 pub(crate) enum SwarmRequest {
     /// Send this chunk.
     Chunk { index: u32 },
-    /// Do not send this chunk, if it has not been begun.
+    /// Do not send this chunk, if nothing of it was sent. Whoever cancels too often what was read gets it all the same.
     Cancel { index: u32 },
     /// The right to go on.
     Renew { grant: Signed<Grant> },
@@ -117,7 +118,7 @@ pub(crate) enum ChunkHeader {
     Chunk { index: u32, length: u32 },
     /// Tag 2, length 0: the holder does not have (or no longer has) this chunk.
     Lacking { index: u32 },
-    /// Tag 3, length 0: the request was cancelled before it was begun.
+    /// Tag 3, length 0: the request was cancelled before anything of it was sent.
     Cancelled { index: u32 },
     /// Tag 4, length 0: no answer; the holder, who said that it had a part, has got this chunk as well, or, if it
     /// had it, was asked for it by somebody else.

@@ -2,7 +2,8 @@
 //! number says.
 //!
 //! **Invariant.** It never fails, and never waits long: it is finished when a majority of each key's replicas
-//! has answered, else after a short while with what there is, and if that is nothing, a little later.
+//! has answered, else after a short while with what there is, and if that is nothing, a little later. Where it is
+//! too much for one read, the last keys are left to another.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ struct Asked {
     /// Behind which session under the first of them.
     after: Option<LeaseOwner>,
     failed: bool,
+    /// Whether it was not asked for the rest as it is too much.
+    cut_off: bool,
 }
 
 impl Asked {
@@ -162,7 +165,8 @@ impl LeaseRead {
         if self.bytes < LEASE_READ_BYTES_MAX {
             self.ask(from);
         } else if let Some(asked) = self.members.get_mut(&from) {
-            asked.failed = !asked.open.is_empty();
+            asked.cut_off = !asked.open.is_empty();
+            asked.failed = asked.cut_off;
         }
     }
 
@@ -204,6 +208,11 @@ impl LeaseRead {
                 payload: found.payload?,
             })
         };
+        let cut_off = self.members.values().filter(|asked| asked.cut_off);
+        let left = cut_off.filter_map(|asked| asked.open.first()).min();
+        if let Some(left) = left {
+            self.found.truncate((*left).max(1));
+        }
         let found = std::mem::take(&mut self.found).into_iter();
         let found = found
             .map(|found| found.into_iter().filter_map(lease).collect())

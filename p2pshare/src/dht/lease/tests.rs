@@ -15,8 +15,9 @@ use crate::dht::machine::{Action, Input, Machine};
 use crate::dht::placement::slice_of_lease;
 use crate::identity::MemberId;
 use crate::limits::{
-    LEASE_LIFE_MAX, LEASE_PAGE_BYTES, LEASE_READ_PATIENCE, LEASE_SILENCE_MAX, LEASE_SLOT_BYTES_MAX,
-    LEASE_SLOT_ENTRIES_MAX, LEASE_TABLE_BYTES_MAX, LEASES_PER_ANSWER_MAX, LEASES_PER_KEY_MAX,
+    LEASE_LIFE_MAX, LEASE_PAGE_BYTES, LEASE_READ_BYTES_MAX, LEASE_READ_PATIENCE, LEASE_SILENCE_MAX,
+    LEASE_SLOT_BYTES_MAX, LEASE_SLOT_ENTRIES_MAX, LEASE_TABLE_BYTES_MAX, LEASES_PER_ANSWER_MAX,
+    LEASES_PER_KEY_MAX,
 };
 use crate::wire::ring::{
     Epoch, LeaseKey, ReplicaAnswer, ReplicaCall, ReplicaRequest, SessionVector, SlotEntry,

@@ -52,7 +52,8 @@ struct Waiting<'a> {
 type Told = Vec<(oneshot::Sender<Turn>, Turn)>;
 
 impl Gate {
-    /// Through which all go at once, as long as no more than `most` bytes are under way.
+    /// Through which all go at once, as long as no more than `most` bytes are under way; one with such a bound has no
+    /// rate.
     pub(super) fn new(most: u64) -> Self {
         let state = State {
             turns: Turns::new(most),
@@ -68,6 +69,8 @@ impl Gate {
 
     pub(super) fn set_rate(&self, rate: Option<Rate>) {
         let mut state = self.state();
+        // Where both hold, what arrives could make it a matter of time whose turn it is, and nobody would be told.
+        debug_assert!(rate.is_none() || !state.turns.is_bounded());
         state.turns.set_rate(rate, self.now());
         let (told, _) = self.let_through(&mut state);
         drop(state);

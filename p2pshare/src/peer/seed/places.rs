@@ -85,7 +85,7 @@ impl Places {
         let Some(served) = self.served.get(&id).copied() else {
             return true;
         };
-        if now.saturating_sub(served.since) < SEED_TURN || self.waiting.is_empty() {
+        if now < self.turn_end(id) || self.waiting.is_empty() {
             return false;
         }
         let own = self.count_of(served.peer);
@@ -96,6 +96,12 @@ impl Places {
         });
         self.served.insert(id, served);
         is_over
+    }
+
+    /// When a stream has had its place for so long that others may need it.
+    pub(super) fn turn_end(&self, id: StreamId) -> Duration {
+        let served = self.served.get(&id);
+        served.map_or(Duration::ZERO, |served| served.since + SEED_TURN)
     }
 
     /// Another limit. Those whose place is not worth enough at it lose it: of whom has most the last ones.

@@ -7,10 +7,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::places::{Entry, Places, StreamId};
+use super::{
+    gate::Gate,
+    places::{Entry, Places, StreamId},
+};
 use crate::{identity::PeerId, peer::pace::Rate};
 
 /// All of them. A cheap clone.
@@ -21,6 +27,10 @@ pub(super) struct Streams(Arc<Inner>);
 struct Inner {
     began: Instant,
     state: Mutex<State>,
+    /// Told when somebody else waits, or is served.
+    changed: watch::Sender<()>,
+    /// Where a peer is forgotten that has no place any more.
+    gates: Vec<Gate>,
 }
 
 #[derive(Debug, Default)]
@@ -43,10 +53,12 @@ pub(super) struct Place {
 }
 
 impl Streams {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(gates: Vec<Gate>) -> Self {
         Self(Arc::new(Inner {
             began: Instant::now(),
             state: Mutex::default(),
+            changed: watch::Sender::new(()),
+            gates,
         }))
     }
 
@@ -65,6 +77,7 @@ impl Streams {
         };
         state.served.insert(id, lost.clone());
         drop(state);
+        self.0.changed.send_replace(());
         let streams = self.clone();
         Some(Place {
             streams,
@@ -84,6 +97,8 @@ impl Streams {
             }
         }
         self.promote(&mut state);
+        drop(state);
+        self.0.changed.send_replace(());
     }
 
     /// How many are served, of all peers.
@@ -136,10 +151,16 @@ impl Place {
         self.streams.state().places.is_turn_over(self.id, now)
     }
 
-    /// Whether its peer has another place.
-    pub(super) fn is_last(&self) -> bool {
-        let state = self.streams.state();
-        state.places.count_of(self.peer) <= 1
+    /// Waits until that is so. Cancel-safe.
+    pub(super) async fn turn_over(&self) {
+        let Inner { began, changed, .. } = &*self.streams.0;
+        let mut changed = changed.subscribe();
+        let end = self.streams.state().places.turn_end(self.id);
+        sleep_until(*began + end).await;
+        while !self.is_turn_over() {
+            // Whoever tells of it is there as long as this is.
+            let _ = changed.changed().await;
+        }
     }
 }
 
@@ -149,6 +170,13 @@ impl Drop for Place {
         state.places.leave(self.id);
         state.waiting.remove(&self.id);
         state.served.remove(&self.id);
+        let is_last = state.places.count_of(self.peer) == 0;
         self.streams.promote(&mut state);
+        drop(state);
+        let inner = &self.streams.0;
+        inner.changed.send_replace(());
+        for gate in inner.gates.iter().filter(|_| is_last) {
+            gate.forget(self.peer);
+        }
     }
 }

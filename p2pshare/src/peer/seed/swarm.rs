@@ -2,12 +2,9 @@
 //! one who asks comes, waits in the next to be sent. Bytes go from the buffer into which they were read.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     pin::pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -15,7 +12,7 @@ use bytes::Bytes;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{Inner, Right, Served, gate::Turn, given::Asker, streams::Place};
@@ -23,12 +20,17 @@ use crate::{
     content::{Bitfield, ChunkIndex},
     identity::PeerId,
     limits::{
-        CHUNK_REQUESTS_MAX, CLOCK_TOLERANCE, GRANT_GRACE_CUT_OFF, HAVE_INTERVAL, SEED_READ_AHEAD,
-        SEED_STALL_MAX, STREAM_IDLE_MAX,
+        CANCELLED_READS_MAX, CHUNK_REQUESTS_MAX, CLOCK_TOLERANCE, GRANT_GRACE_CUT_OFF,
+        HAVE_INTERVAL, OPENED_BYTES_PACED_MAX, RIGHT_LOOK, SEED_READ_AHEAD, SEED_STALL_MAX,
+        STREAM_IDLE_MAX,
     },
     peer::ongoing::Part,
+    time::Timestamp,
     transport::{CloseCode, ReceiveError, RecvStream, SendStream},
-    wire::peer::{ChunkHeader, SwarmRequest},
+    wire::{
+        peer::{ChunkHeader, SwarmAnswer, SwarmRequest},
+        tracker::Holding,
+    },
 };
 
 /// One open swarm stream.
@@ -37,11 +39,17 @@ pub(super) struct Swarm {
     served: Served,
     asker: Asker,
     right: Mutex<Right>,
-    /// Chunks that are asked for and no longer wanted.
-    cancelled: Mutex<HashSet<u32>>,
-    /// Requests that came and are not answered.
-    unanswered: AtomicUsize,
+    /// Chunks that are asked for, until they are answered.
+    asked: Mutex<HashMap<u32, Asked>>,
     place: Place,
+}
+
+/// What is asked for of one chunk.
+#[derive(Default)]
+struct Asked {
+    times: u32,
+    /// Whether it is no longer wanted.
+    cancelled: bool,
 }
 
 /// A chunk that was read, and the right to have it under way until the last byte of it has arrived.
@@ -62,6 +70,8 @@ enum Ended {
     Answered,
     /// Others need the place, or there are fewer now.
     PlaceLost,
+    /// The one who asks may read no more.
+    RightOver,
     /// The one who asked takes nothing.
     NotTaken,
 }
@@ -85,8 +95,7 @@ impl Swarm {
             inner,
             served,
             right: Mutex::new(right),
-            cancelled: Mutex::default(),
-            unanswered: AtomicUsize::new(0),
+            asked: Mutex::default(),
             place,
         }
     }
@@ -95,8 +104,8 @@ impl Swarm {
         self,
         mut send: SendStream,
         receive: RecvStream,
-        told: Option<Bitfield>,
     ) -> Option<ReceiveError> {
+        let told = self.open(&mut send).await?;
         let (ask, asked) = mpsc::channel(CHUNK_REQUESTS_MAX);
         let (prepare, prepared) = mpsc::channel(SEED_READ_AHEAD);
         let ended = tokio::select! {
@@ -104,14 +113,32 @@ impl Swarm {
             () = self.prepare(asked, prepare) => return None,
             ended = self.answer(prepared, &mut send, told) => ended,
             () = self.place.lost() => Ended::PlaceLost,
+            () = self.right_ends() => Ended::RightOver,
         };
         match ended {
             Ended::Answered => send.finish(),
+            // Nor does anything go out that was read before, or waits to be sent.
+            Ended::RightOver => send.reset(CloseCode::Unauthenticated),
             // Within a chunk there is nothing to say but this.
             Ended::PlaceLost => send.reset(CloseCode::TooManyRequests),
             Ended::NotTaken => {}
         }
         None
+    }
+
+    /// Says what is here, and gives that.
+    async fn open(&self, send: &mut SendStream) -> Option<Option<Bitfield>> {
+        let told = self.served.had();
+        let holding = match &told {
+            Some(told) => Holding::Partial(told.to_bytes()),
+            None => Holding::Complete,
+        };
+        if let Holding::Partial(bits) = &holding {
+            self.pace(bits.len().min(OPENED_BYTES_PACED_MAX)).await;
+        }
+        let opened = SwarmAnswer::Opened { holding };
+        let sent = timeout(SEED_STALL_MAX, send.send(&opened)).await;
+        matches!(sent, Ok(Ok(()))).then_some(told)
     }
 
     /// Takes in what the downloader says, until the stream ends.
@@ -122,7 +149,7 @@ impl Swarm {
             let request = loop {
                 match timeout_at(idle_until, &mut next).await {
                     // At a low limit it is this side that takes its time.
-                    Err(_) if self.unanswered.load(Ordering::Relaxed) > 0 => {
+                    Err(_) if !self.asked().is_empty() => {
                         idle_until = Instant::now() + STREAM_IDLE_MAX;
                     }
                     request => break request,
@@ -130,22 +157,17 @@ impl Swarm {
             };
             match request {
                 Ok(Ok(Some(SwarmRequest::Chunk { index }))) => {
-                    // Whose right is over keeps his place for as long as he may be silent, to show another.
-                    if self.may_read() {
-                        idle_until = Instant::now() + STREAM_IDLE_MAX;
-                        self.note(index);
-                    }
-                    self.cancelled().remove(&index);
-                    self.unanswered.fetch_add(1, Ordering::Relaxed);
+                    idle_until = Instant::now() + STREAM_IDLE_MAX;
+                    self.note(index);
+                    self.is_asked(index);
                     // More than may be unanswered: whoever sends them waits until some are answered.
                     if ask.send(index).await.is_err() {
                         return None;
                     }
                 }
                 Ok(Ok(Some(SwarmRequest::Cancel { index }))) => {
-                    let mut cancelled = self.cancelled();
-                    if cancelled.len() < CHUNK_REQUESTS_MAX {
-                        cancelled.insert(index);
+                    if let Some(asked) = self.asked().get_mut(&index) {
+                        asked.cancelled = true;
                     }
                 }
                 Ok(Ok(Some(SwarmRequest::Renew { grant }))) => {
@@ -178,11 +200,11 @@ impl Swarm {
     async fn prepare(&self, mut asked: mpsc::Receiver<u32>, prepare: mpsc::Sender<Prepared>) {
         while let Some(index) = asked.recv().await {
             let prepared = match self.served.layout().chunk(index) {
-                Some(chunk) if self.gives(chunk) => {
+                Some(chunk) if self.served.gives(chunk) => {
                     let bytes = self.served.layout().chunk_len(chunk);
                     let turn = self.inner.reads.turn(self.peer(), bytes.into()).await;
                     // Much may have happened meanwhile.
-                    match self.gives(chunk) && !self.cancelled().contains(&index) {
+                    match self.served.gives(chunk) && !self.is_cancelled(index) {
                         true => Prepared::Chunk {
                             index,
                             read: self.read(chunk, turn),
@@ -208,6 +230,7 @@ impl Swarm {
         told: Option<Bitfield>,
     ) -> Ended {
         let (mut growth, mut news) = (Growth::new(&self.served, told), self.asker.news());
+        let mut may_cancel = CANCELLED_READS_MAX;
         loop {
             let more = async {
                 tokio::select! {
@@ -217,22 +240,33 @@ impl Swarm {
             };
             let answer = tokio::select! {
                 answer = prepared.recv() => answer,
-                // Nor is it told what is here whose right is over.
-                more = more, if self.may_read() => match send_in_time(send, more).await {
-                    true => continue,
-                    false => return Ended::NotTaken,
-                },
+                more = more => {
+                    self.pace(more.len()).await;
+                    match send_in_time(send, more).await {
+                        true => continue,
+                        false => return Ended::NotTaken,
+                    }
+                }
+                // Who asks for nothing has no use for it.
+                () = self.place.turn_over(), if self.asked().is_empty() => {
+                    return end_turn(send).await;
+                }
             };
             let Some(answer) = answer else { break };
             let (index, bytes) = match answer {
                 Prepared::Chunk { index, read } => (index, read.await.ok().flatten()),
                 Prepared::Lacking { index } => (index, None),
             };
-            let cancelled = self.cancelled().remove(&index);
+            let is_cancelled = self.is_cancelled(index);
             let (header, bytes) = match bytes {
-                _ if cancelled => (ChunkHeader::Cancelled { index }, None),
+                None if is_cancelled => (ChunkHeader::Cancelled { index }, None),
                 None => (ChunkHeader::Lacking { index }, None),
+                Some(_) if is_cancelled && may_cancel > 0 => {
+                    may_cancel -= 1;
+                    (ChunkHeader::Cancelled { index }, None)
+                }
                 Some(bytes) => {
+                    may_cancel = CANCELLED_READS_MAX.min(may_cancel + 1);
                     let length = bytes.len() as u32;
                     (ChunkHeader::Chunk { index, length }, Some(bytes))
                 }
@@ -241,24 +275,20 @@ impl Swarm {
                 return Ended::NotTaken;
             }
             if let Some(bytes) = bytes
-                && !self.send_paced(send, bytes).await
+                && !self.send_chunk(send, bytes).await
             {
                 return Ended::NotTaken;
             }
-            self.unanswered.fetch_sub(1, Ordering::Relaxed);
+            self.is_answered(index);
             if self.place.is_turn_over() {
-                // The rest is asked for again, there or elsewhere.
-                return match send_header(send, ChunkHeader::TurnOver).await {
-                    true => Ended::Answered,
-                    false => Ended::NotTaken,
-                };
+                return end_turn(send).await;
             }
         }
         Ended::Answered
     }
 
     /// Sends a chunk as fast as the limit allows. Whether it was taken.
-    async fn send_paced(&self, send: &mut SendStream, mut bytes: Bytes) -> bool {
+    async fn send_chunk(&self, send: &mut SendStream, mut bytes: Bytes) -> bool {
         while !bytes.is_empty() {
             let mut piece = bytes.len();
             if let Some(rate) = self.inner.sends.rate() {
@@ -274,6 +304,13 @@ impl Swarm {
         true
     }
 
+    /// Waits until so many bytes may be sent that are of no chunk.
+    async fn pace(&self, bytes: usize) {
+        if self.inner.sends.rate().is_some() {
+            self.inner.sends.turn(self.peer(), bytes as u64).await;
+        }
+    }
+
     fn read(&self, chunk: ChunkIndex, turn: Turn) -> JoinHandle<Option<Bytes>> {
         let (inner, served) = (self.inner.clone(), self.served.clone());
         tokio::task::spawn_blocking(move || {
@@ -282,41 +319,67 @@ impl Swarm {
         })
     }
 
-    fn gives(&self, chunk: ChunkIndex) -> bool {
-        self.may_read() && self.served.gives(chunk)
-    }
-
     fn peer(&self) -> PeerId {
         self.right().peer
     }
 
-    /// Whether the downloader's right to read still holds. One exception, so that a dead ring stops nobody:
-    /// a peer that itself reaches no tracker goes on for a while on what was open before.
-    fn may_read(&self) -> bool {
-        let (now, right) = (self.inner.link.now(), self.right());
-        let over = now.saturating_since(right.expires.saturating_add(CLOCK_TOLERANCE));
-        over == Duration::ZERO
-            || (over < GRANT_GRACE_CUT_OFF && self.inner.link.connected().borrow().is_none())
+    /// Waits until the downloader may read no more. It may show another right before, and the ring's time may be set.
+    async fn right_ends(&self) {
+        while let Some(left) = self.right_left() {
+            sleep(left.min(RIGHT_LOOK)).await;
+        }
     }
 
-    fn right(&self) -> std::sync::MutexGuard<'_, Right> {
+    /// For how long the downloader's right to read still holds, if it does. One exception, so that a dead ring stops
+    /// nobody: a peer that itself reaches no tracker goes on for a while on what was open before.
+    fn right_left(&self) -> Option<Duration> {
+        let (now, expires) = (self.inner.link.now(), self.right().expires);
+        let left = |end: Timestamp| (now <= end).then(|| end.saturating_since(now) + A_MOMENT);
+        let end = expires.saturating_add(CLOCK_TOLERANCE);
+        left(end).or_else(|| {
+            let is_cut_off = self.inner.link.connected().borrow().is_none();
+            left(end.saturating_add(GRANT_GRACE_CUT_OFF)).filter(|_| is_cut_off)
+        })
+    }
+
+    fn right(&self) -> MutexGuard<'_, Right> {
         self.right.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cancelled(&self) -> std::sync::MutexGuard<'_, HashSet<u32>> {
-        self.cancelled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// There is one more request for that chunk.
+    fn is_asked(&self, index: u32) {
+        let mut all = self.asked();
+        let asked = all.entry(index).or_default();
+        asked.times += 1;
+        asked.cancelled = false;
+    }
+
+    fn is_cancelled(&self, index: u32) -> bool {
+        let asked = self.asked();
+        asked.get(&index).is_some_and(|asked| asked.cancelled)
+    }
+
+    /// One request for that chunk is answered.
+    fn is_answered(&self, index: u32) {
+        let mut all = self.asked();
+        if let Some(asked) = all.get_mut(&index) {
+            asked.times -= 1;
+            if asked.times == 0 {
+                all.remove(&index);
+            }
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashMap<u32, Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Swarm {
-    fn drop(&mut self) {
-        if self.place.is_last() {
-            let peer = self.peer();
-            self.inner.reads.forget(peer);
-            self.inner.sends.forget(peer);
-        }
+/// Says that others have the place now: what is not answered is asked for again, there or elsewhere.
+async fn end_turn(send: &mut SendStream) -> Ended {
+    match send_header(send, ChunkHeader::TurnOver).await {
+        true => Ended::Answered,
+        false => Ended::NotTaken,
     }
 }
 
@@ -382,3 +445,5 @@ impl<'a> Growth<'a> {
 
 /// Chunks that are told of in one piece.
 const HAVES_AT_ONCE: usize = 4096;
+/// What it takes for a time to be over that is told in milliseconds.
+const A_MOMENT: Duration = Duration::from_millis(1);

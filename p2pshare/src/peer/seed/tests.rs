@@ -10,17 +10,21 @@ use super::*;
 use crate::{
     content::{CHUNK_SIZE, Digest},
     identity::{FileName, RingId, Role, UserName, key::SigningKey},
-    peer::{file::Stamp, library::NewShare},
+    peer::{file::Stamp, library::NewShare, link::Connected},
     store::{MemoryDisk, Store, StoreKind},
     transport::{Alpn, Crowd, Endpoint, EndpointConfig, Expect, Profile, memory::Network},
 };
 use crate::{
-    limits::{RATE_MIN, SEED_STALL_MAX, SEED_STREAMS_PER_PEER_MAX, SEED_TURN, STREAM_IDLE_MAX},
+    limits::{
+        CANCELLED_READS_MAX, RATE_MIN, SEED_READ_AHEAD, SEED_STALL_MAX, SEED_STREAMS_PER_PEER_MAX,
+        SEED_TURN, STREAM_IDLE_MAX,
+    },
     wire::peer::{ChunkHeader, ChunkPart, ChunkReader, SwarmRequest},
 };
 
 const RING: RingId = RingId::from_bytes([1; 32]);
 const ID: FileId = FileId::from_bytes([2; 32]);
+const GRANT_LIFE_IN_TESTS: Duration = Duration::from_secs(3600);
 
 fn endpoint(network: &Network, host: u8) -> Endpoint {
     let key = SigningKey::from_seed(&[host; 32]);
@@ -108,11 +112,7 @@ async fn open(
 }
 
 fn grant(seeder: &Seeder, peer: PeerId, group: GroupName) -> Signed<Grant> {
-    let expires = seeder
-        .0
-        .link
-        .now()
-        .saturating_add(Duration::from_secs(3600));
+    let expires = seeder.0.link.now().saturating_add(GRANT_LIFE_IN_TESTS);
     let grant = Grant::V1 {
         ring: RING,
         group,
@@ -122,6 +122,48 @@ fn grant(seeder: &Seeder, peer: PeerId, group: GroupName) -> Signed<Grant> {
         expires,
     };
     Signed::sign(&grant, &token_key())
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_byte_goes_out_once_the_right_is_over_though_it_was_asked_for_in_time() {
+    let network = Network::new(1);
+    let (seeder, one, _file) = seeder(&network, 80).await;
+    seeder.set_rate(rate(16 * RATE_MIN));
+    let (two, gone) = dial(&network, &seeder, &one, 2).await;
+    let (three, stays) = dial(&network, &seeder, &one, 3).await;
+    let (_send, mut ends) = ask(&seeder, &gone, two.peer_id(), 6).await;
+    let (mut renews, mut goes_on) = ask(&seeder, &stays, three.peer_id(), 80).await;
+    let link = &seeder.0.link;
+    link.update_clock(link.now());
+    // Who reaches no tracker cannot know better for a while.
+    let over = GRANT_LIFE_IN_TESTS + CLOCK_TOLERANCE + Duration::from_secs(1);
+    link.update_clock(link.now().saturating_add(over));
+    let mut later = Instant::now() + Duration::from_secs(5);
+    let before = ends.take(later).await;
+    assert!(before.end.is_none() && before.bytes > 0, "{before:?}");
+    // One shows another right.
+    let grant = grant(&seeder, three.peer_id(), group());
+    renews.send(&SwarmRequest::Renew { grant }).await.unwrap();
+    later += Duration::from_secs(1);
+    goes_on.take(later).await;
+    link.pretend(Connected {
+        tracker: "127.0.0.1:9000".parse().unwrap(),
+        observed: one.local_addr(),
+        serial: 1,
+    });
+    later += Duration::from_secs(5);
+    let after = ends.take(later).await;
+    match after.end {
+        Some(ReceiveError::Reset(code)) => {
+            assert_eq!(code.known(), Some(CloseCode::Unauthenticated));
+        }
+        _ => panic!("{after:?}"),
+    }
+    let of_two_seconds = 2 * 16 * RATE_MIN;
+    assert!(after.bytes < of_two_seconds, "{after:?}");
+    let taken = goes_on.take(later + Duration::from_secs(10)).await;
+    assert!(taken.end.is_none(), "{taken:?}");
+    assert!(taken.bytes > 8 * 16 * RATE_MIN, "{taken:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,6 +412,74 @@ async fn where_there_is_one_place_those_who_want_it_take_turns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_for_nothing_gives_the_place_to_who_waits() {
+    let network = Network::new(1);
+    let (seeder, one, _file) = seeder(&network, 8).await;
+    seeder.set_rate(rate(RATE_MIN));
+    let (two, first) = dial(&network, &seeder, &one, 2).await;
+    let (_send, mut receive) = ask(&seeder, &first, two.peer_id(), 1).await;
+    let start = Instant::now();
+    let taken = receive.take(start + SEED_TURN * 3).await;
+    assert_eq!((taken.chunks, taken.bytes), (1, CHUNK_SIZE.into()));
+    let (three, second) = dial(&network, &seeder, &one, 3).await;
+    let (answer, _waiting, mut waits) = open(&seeder, &second, three.peer_id()).await;
+    assert_eq!(answer, SwarmAnswer::Waits);
+    let opened = timeout(Duration::from_secs(1), waits.receive::<SwarmAnswer>()).await;
+    assert!(
+        matches!(opened, Ok(Ok(SwarmAnswer::Opened { .. }))),
+        "{opened:?}"
+    );
+    let second_had_it = Instant::now();
+    assert!(receive.take(second_had_it + SEED_TURN / 2).await.turn_over);
+    // It has its turn for itself too, though it asks for nothing.
+    let (answer, _again, mut waits) = open(&seeder, &first, two.peer_id()).await;
+    assert_eq!(answer, SwarmAnswer::Waits);
+    let answer = waits.receive::<SwarmAnswer>().await.unwrap();
+    assert!(matches!(answer, SwarmAnswer::Opened { .. }), "{answer:?}");
+    let took = second_had_it.elapsed();
+    assert!(took >= SEED_TURN - Duration::from_secs(1), "{took:?}");
+    assert!(took < SEED_TURN + Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_and_then_cancelled_is_sent_if_that_goes_on() {
+    let network = Network::new(1);
+    let (seeder, two, connection, _file) = connected(&network, 80).await;
+    seeder.set_rate(rate(RATE_MIN));
+    let (_, mut send, receive) = open(&seeder, &connection, two.peer_id()).await;
+    let mut told = Told::of(receive);
+    let mut given = 0;
+    let mut cancelled = 0;
+    for round in 0..3 {
+        // One is being sent, and those behind it are read.
+        let asked = round * 10..round * 10 + 1 + SEED_READ_AHEAD as u32;
+        for index in asked.clone() {
+            send.send(&SwarmRequest::Chunk { index }).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for index in asked.clone().skip(1) {
+            send.send(&SwarmRequest::Cancel { index }).await.unwrap();
+        }
+        assert_eq!(told.chunk().await, asked.start);
+        for index in asked.skip(1) {
+            match told.part().await {
+                ChunkPart::Header(ChunkHeader::Cancelled { index: of }) => {
+                    assert_eq!(of, index);
+                    cancelled += 1;
+                }
+                ChunkPart::Header(ChunkHeader::Chunk { length, .. }) => {
+                    told.bytes(length).await;
+                    given += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // After the first round three were given, of which one came in spite of its cancel.
+    assert_eq!((cancelled, given), (CANCELLED_READS_MAX + 3, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_in_vain_is_told_that_it_is_busy() {
     let network = Network::new(1);
     let (seeder, one, _file) = seeder(&network, 8).await;
@@ -484,6 +594,11 @@ impl Told {
         let ChunkHeader::Chunk { index, length } = self.header().await else {
             panic!("no chunk");
         };
+        self.bytes(length).await;
+        index
+    }
+
+    async fn bytes(&mut self, length: u32) {
         let mut missing = length as usize;
         while missing > 0 {
             match self.part().await {
@@ -491,6 +606,5 @@ impl Told {
                 ChunkPart::Header(header) => panic!("{header:?} within a chunk"),
             }
         }
-        index
     }
 }

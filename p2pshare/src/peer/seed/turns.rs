@@ -4,7 +4,8 @@
 //! It is start-time fair queueing. The bytes that each peer got are its place on a common clock, which is where the
 //! peer stands whose turn it is; a peer that did not want anything for a while, or could not take it, is where the
 //! clock is. Beside that there is a pace at which all of them are served, and a bound of what is under way: of it
-//! a peer may have as much as is left for all others, so that who takes slowly does not take the others' place.
+//! a peer may have as much as is left for all others, and one turn in any case, so that those who take slowly do not
+//! take the others' place, however many they are.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -65,6 +66,10 @@ impl Turns {
         }
     }
 
+    pub(super) const fn is_bounded(&self) -> bool {
+        self.most < u64::MAX
+    }
+
     pub(super) fn set_rate(&mut self, rate: Option<Rate>, now: Duration) {
         self.pace.set_rate(rate, now);
     }
@@ -108,9 +113,8 @@ impl Turns {
     /// Gives the next turn, if it is anybody's now; its bytes are under way then.
     pub(super) fn next(&mut self, now: Duration) -> Next {
         let free = self.most.saturating_sub(self.under_way);
-        let fits = |line: &Line, bytes: u64| {
-            bytes <= free && (line.under_way == 0 || line.under_way < free)
-        };
+        let fits =
+            |line: &Line, bytes| line.under_way == 0 || (bytes <= free && line.under_way < free);
         let waiting = self.peers.iter().filter_map(|(peer, line)| {
             let (id, bytes) = *line.waiting.front()?;
             fits(line, bytes).then_some((line.got.max(self.clock), id, *peer, bytes))

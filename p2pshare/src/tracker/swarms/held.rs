@@ -7,7 +7,7 @@ use super::Swarm;
 use crate::{
     content::FileId,
     identity::GroupName,
-    limits::{ANNOUNCED_BYTES_PER_PEER_MAX, SWARMS_PER_PEER_MAX},
+    limits::{ANNOUNCED_BYTES_PER_PEER_MAX, ANNOUNCED_ENTRY_BYTES, SWARMS_PER_PEER_MAX},
     wire::tracker::{Holding, SetDigest, SwarmEntry, SwarmPlace},
 };
 
@@ -15,8 +15,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct HeldSet {
     entries: BTreeMap<SwarmPlace, Held>,
-    /// Of all bitfields.
-    bytes: usize,
+    /// Bytes of all bitfields.
+    bits: usize,
     digest: SetDigest,
 }
 
@@ -32,18 +32,37 @@ impl Held {
         Swarm::new(&self.group, self.id)
     }
 
-    fn bytes(&self) -> usize {
-        match &self.holding {
-            Holding::Partial(bits) => bits.len(),
-            Holding::Nothing | Holding::Complete => 0,
-        }
+    pub(super) fn is_whole(&self) -> bool {
+        self.holding == Holding::Complete
     }
 }
 
+/// Bytes of the bitfield.
+fn bits(holding: &Holding) -> usize {
+    match holding {
+        Holding::Partial(bits) => bits.len(),
+        Holding::Nothing | Holding::Complete => 0,
+    }
+}
+
+/// What an entry takes, if it is kept.
+fn bytes(holding: &Holding) -> usize {
+    match holding {
+        Holding::Nothing => 0,
+        Holding::Partial(_) | Holding::Complete => ANNOUNCED_ENTRY_BYTES + bits(holding),
+    }
+}
+
+/// By how much what a peer holds grows with an entry.
+pub(super) fn more(holds: Option<&HeldSet>, entry: &SwarmEntry) -> usize {
+    let before = holds.and_then(|holds| holds.entries.get(&entry.place()));
+    bytes(&entry.holding).saturating_sub(before.map_or(0, |held| bytes(&held.holding)))
+}
+
 impl HeldSet {
-    /// Puts an entry into its place if there is room for it; what stood there is gone in any case. Gives that, and
-    /// whether what is said now is kept.
-    pub(super) fn put(&mut self, entry: SwarmEntry) -> (Option<Held>, bool) {
+    /// Puts an entry into its place if there is room for it, where all take `most` at most; what stood there is gone in
+    /// any case. Gives that, and whether what is said now is kept.
+    pub(super) fn put(&mut self, entry: SwarmEntry, most: usize) -> (Option<Held>, bool) {
         let place = entry.place();
         let before = self.remove(&place);
         let held = Held {
@@ -55,9 +74,10 @@ impl HeldSet {
             return (before, true);
         }
         let has_room = self.entries.len() < SWARMS_PER_PEER_MAX
-            && self.bytes + held.bytes() <= ANNOUNCED_BYTES_PER_PEER_MAX;
+            && self.bits + bits(&held.holding) <= ANNOUNCED_BYTES_PER_PEER_MAX
+            && self.bytes() + bytes(&held.holding) <= most;
         if has_room {
-            self.bytes += held.bytes();
+            self.bits += bits(&held.holding);
             self.digest.add(&place, held.id, &held.holding);
             self.entries.insert(place, held);
         }
@@ -66,13 +86,24 @@ impl HeldSet {
 
     pub(super) fn remove(&mut self, place: &SwarmPlace) -> Option<Held> {
         let held = self.entries.remove(place)?;
-        self.bytes -= held.bytes();
+        self.bits -= bits(&held.holding);
         self.digest.remove(place, held.id, &held.holding);
         Some(held)
     }
 
+    /// What all of it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bits + self.entries.len() * ANNOUNCED_ENTRY_BYTES
+    }
+
     pub(super) const fn digest(&self) -> SetDigest {
         self.digest
+    }
+
+    /// The swarms of what is held whole.
+    pub(super) fn whole(&self) -> impl Iterator<Item = Swarm> {
+        let whole = self.iter().filter(|held| held.is_whole());
+        whole.map(Held::swarm)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Held> {
@@ -122,24 +153,24 @@ mod tests {
         let most = ANNOUNCED_BYTES_PER_PEER_MAX / ANNOUNCED_BITFIELD_BYTES_MAX;
         let mut held = HeldSet::default();
         for i in 0..most {
-            assert!(held.put(entry(i, part(1))).1, "{i}");
+            assert!(held.put(entry(i, part(1)), usize::MAX).1, "{i}");
         }
         let full = held.digest();
-        assert!(!held.put(entry(most, part(1))).1);
-        assert!(held.put(entry(most, Holding::Nothing)).1);
+        assert!(!held.put(entry(most, part(1)), usize::MAX).1);
+        assert!(held.put(entry(most, Holding::Nothing), usize::MAX).1);
         assert_eq!(held.digest(), full);
         // One whose bits change takes its own place; one that takes none has room.
-        assert!(held.put(entry(0, part(2))).1);
-        assert!(held.put(entry(most, Holding::Complete)).1);
+        assert!(held.put(entry(0, part(2)), usize::MAX).1);
+        assert!(held.put(entry(most, Holding::Complete), usize::MAX).1);
         // What a larger entry stood for is not true any more, also where there is no room for it.
-        let (before, kept) = held.put(entry(most, part(1)));
+        let (before, kept) = held.put(entry(most, part(1)), usize::MAX);
         assert!(before.is_some() && !kept);
-        held.put(entry(0, part(1)));
+        held.put(entry(0, part(1)), usize::MAX);
         assert_eq!(held.digest(), full);
         assert_eq!(held.iter().count(), most);
         for i in 0..most {
             held.remove(&entry(i, Holding::Nothing).place());
         }
-        assert_eq!((held.digest(), held.bytes), (SetDigest::default(), 0));
+        assert_eq!((held.digest(), held.bytes()), (SetDigest::default(), 0));
     }
 }

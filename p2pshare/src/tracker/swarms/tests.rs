@@ -1,5 +1,8 @@
 use super::*;
-use crate::golden::{Golden, variants};
+use crate::{
+    golden::{Golden, variants},
+    limits::ANNOUNCED_ENTRY_BYTES,
+};
 
 variants!(Claim { V1 });
 
@@ -51,13 +54,23 @@ fn entry(i: u16, holding: Holding) -> SwarmEntry {
     }
 }
 
+fn user(name: &str) -> UserName {
+    UserName::new(name).unwrap()
+}
+
+fn peer(i: u16) -> PeerId {
+    let mut id = [2; 32];
+    id[..2].copy_from_slice(&i.to_be_bytes());
+    PeerId::from_bytes(id)
+}
+
 fn addr(port: u16) -> SocketAddr {
     ([192, 0, 2, 1], port).into()
 }
 
 /// Several trackers of one ring: what one of them says all know.
 struct Trackers {
-    swarms: Vec<Swarms>,
+    swarms: Vec<Arc<Swarms>>,
     dht: DhtNode,
     _folder: tempfile::TempDir,
 }
@@ -68,7 +81,9 @@ impl Trackers {
         let ring = crate::identity::RingId::from_bytes([1; 32]);
         let dht = DhtNode::alone(folder.path(), ring).await.unwrap();
         Self {
-            swarms: (0..count).map(|_| Swarms::new(dht.clone())).collect(),
+            swarms: (0..count)
+                .map(|_| Arc::new(Swarms::new(dht.clone())))
+                .collect(),
             dht,
             _folder: folder,
         }
@@ -99,8 +114,28 @@ impl Trackers {
         };
         let swarms = &self.swarms[at];
         let now = Timestamp::from_millis(1);
-        let announced = swarms.announce(PEER, session(as_session), announcement, now);
+        let login = (&user("u"), session(as_session));
+        let announced = swarms.announce(PEER, login, announcement, now);
         announced.await.unwrap();
+    }
+
+    /// One of many peers announces at the first tracker, and is told how much of it there is no room for.
+    async fn one_of_many(
+        &self,
+        (i, of): (u16, &str),
+        number: u64,
+        entries: Vec<SwarmEntry>,
+    ) -> usize {
+        let announcement = Announcement {
+            number,
+            addrs: vec![addr(i)],
+            anew: number == 1,
+            swarms: entries,
+        };
+        let login = (&user(of), session(1));
+        let now = Timestamp::from_millis(number);
+        let announced = self.swarms[0].announce(peer(i), login, announcement, now);
+        announced.await.unwrap().left_out.len()
     }
 
     /// How many have the whole of each file, as each tracker says.
@@ -239,6 +274,102 @@ async fn a_session_that_is_gone_does_not_hide_a_newer_one() {
     ring.anew(1, 3, 4, vec![entry(2, Holding::Complete)]).await;
     pass(40).await;
     assert_eq!(ring.counts([1, 2]).await, [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_announces_most_makes_room_for_others() {
+    let mut ring = Trackers::new(1).await;
+    Arc::get_mut(&mut ring.swarms[0]).unwrap().most = 100 * ANNOUNCED_ENTRY_BYTES;
+    let some = |from: u16, count: u16| -> Vec<SwarmEntry> {
+        (from..from + count)
+            .map(|i| entry(i, Holding::Complete))
+            .collect()
+    };
+    let kept = |ring: &Trackers| {
+        let state = ring.swarms[0].state();
+        state
+            .peers
+            .values()
+            .map(|peer| peer.holds.bytes() / ANNOUNCED_ENTRY_BYTES)
+            .sum::<usize>()
+    };
+    // Whoever comes first may have all of it, with as many peers as he likes.
+    for i in 0..10 {
+        assert_eq!(
+            ring.one_of_many((i, "greedy"), 1, some(10 * i, 10)).await,
+            0
+        );
+    }
+    assert_eq!(ring.one_of_many((10, "Greedy"), 1, some(200, 10)).await, 10);
+    assert_eq!((kept(&ring), ring.counts([95, 205]).await), (100, [1, 0]));
+    // Who has less is not turned away for it.
+    for i in 11..14 {
+        assert_eq!(
+            ring.one_of_many((i, "u"), 1, some(300 + 10 * i, 10)).await,
+            0
+        );
+        assert_eq!(ring.counts([300 + 10 * i]).await, [1]);
+    }
+    assert_eq!(kept(&ring), 100);
+    // What made room is not there any more, also in the ring, and was there until then.
+    let files: Vec<FileId> = (0..100).map(file).collect();
+    let counts = ring.swarms[0].counts(&group(), &files).await;
+    assert_eq!(counts.iter().sum::<u32>(), 70);
+    let gone = counts.iter().position(|count| *count == 0).unwrap();
+    let seen = ring.swarms[0].last_seen(&group(), files[gone]);
+    assert_eq!(seen, Some(Timestamp::from_millis(1)));
+    // Nor does he drive out others when he tells it again.
+    let again = (gone / 10) as u16;
+    assert_eq!(
+        ring.one_of_many((again, "greedy"), 2, some(10 * again, 10))
+            .await,
+        10
+    );
+    assert_eq!(
+        (kept(&ring), ring.counts([410, 420, 430]).await),
+        (100, [1, 1, 1])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_ask_at_once_have_one_look_in_common() {
+    let ring = Trackers::new(1).await;
+    let swarms = &ring.swarms[0];
+    let look = async || {
+        let mut looks = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let swarms = swarms.clone();
+            let swarm = Swarm::new(&group(), file(1));
+            looks.spawn(async move { swarms.crowd(swarm, CHUNKS).await });
+        }
+        let found = looks.join_all().await;
+        assert!(
+            found.iter().all(|crowd| Arc::ptr_eq(crowd, &found[0])),
+            "it is looked at twice"
+        );
+        found[0].clone()
+    };
+    let part = |i: u16| vec![entry(1, Holding::Partial(vec![1 << (i % 8)]))];
+    ring.one_of_many((0, "u"), 1, part(0)).await;
+    let few = look().await;
+    assert_eq!(few.availability().holders, 1);
+    // A small swarm is not kept, and a large one for a moment.
+    for i in 1..=HOLDERS_SAMPLE_MAX as u16 {
+        ring.one_of_many((i, "u"), 1, part(i)).await;
+    }
+    let many = look().await;
+    assert_eq!(many.availability().holders as usize, HOLDERS_SAMPLE_MAX + 1);
+    ring.one_of_many((99, "u"), 1, part(0)).await;
+    assert!(Arc::ptr_eq(&many, &look().await));
+    tokio::time::advance(crate::limits::CROWD_KEPT).await;
+    let more = look().await;
+    assert_eq!(more.availability().holders as usize, HOLDERS_SAMPLE_MAX + 2);
+    // Whoever asks first may go.
+    tokio::time::advance(crate::limits::CROWD_KEPT).await;
+    let first = swarms.crowd(Swarm::new(&group(), file(1)), CHUNKS);
+    let gone = tokio::time::timeout(std::time::Duration::ZERO, first).await;
+    assert!(gone.is_err(), "the look is begun and given up");
+    look().await;
 }
 
 #[tokio::test(start_paused = true)]

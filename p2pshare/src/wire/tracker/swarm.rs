@@ -47,8 +47,22 @@ pub(crate) enum Holding {
     Nothing,
     /// All of it.
     Complete,
-    /// The chunks whose bits are set, as [`crate::content::Bitfield::to_bytes`] gives them.
+    /// The chunks whose bits are set, as [`Bitfield::to_bytes`] gives them; for a file whose bits are more than an
+    /// announcement takes, none of them.
     Partial(Vec<u8>),
+}
+
+impl Holding {
+    /// Whether that can be announced of a file of so many chunks.
+    pub(crate) fn is_of(&self, chunks: u32) -> bool {
+        match self {
+            Self::Nothing | Self::Complete => true,
+            Self::Partial(bits) if bits.is_empty() => {
+                chunks.div_ceil(8) as usize > ANNOUNCED_BITFIELD_BYTES_MAX
+            }
+            Self::Partial(bits) => Bitfield::from_bytes(chunks, bits).is_ok(),
+        }
+    }
 }
 
 /// The name under which a peer announces something: a group, whatever its case, and a file.

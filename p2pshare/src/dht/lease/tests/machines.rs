@@ -79,6 +79,29 @@ fn a_write_says_how_many_know_it_and_never_fails() {
 }
 
 #[test]
+fn what_is_too_much_for_one_read_is_left_to_the_next() {
+    let mut ring = Ring::new(1);
+    let (now, keys) = (ring.now, [key("a"), key("b"), key("c")]);
+    let large: Arc<[u8]> = vec![0; LEASE_PAYLOAD_BYTES_MAX].into();
+    let enough = LEASE_READ_BYTES_MAX / LEASE_PAYLOAD_BYTES_MAX;
+    for i in 0..enough {
+        let mut id = [7; 32];
+        id[..8].copy_from_slice(&i.to_be_bytes());
+        let peer = PeerId::from_bytes(id);
+        let mut session = LeaseSession::new(peer, SessionId::from_bytes([1; 16]));
+        let mut said = vec![(keys[0].clone(), Some(large.clone()))];
+        if i == 0 {
+            said.extend(keys[1..].iter().map(|key| (key.clone(), say("small"))));
+        }
+        let news = session.change(1, LIFE, said).unwrap();
+        assert_eq!(put(ring.table(0), now, &news), taken());
+    }
+    let counts = |found: Vec<Vec<Lease>>| found.iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(counts(ring.read(&keys)), [enough]);
+    assert_eq!(counts(ring.read(&keys[1..])), [1, 1]);
+}
+
+#[test]
 fn a_read_merges_what_the_replicas_know() {
     let mut ring = Ring::new(3);
     let (mut first, mut second) = (session(1), session(2));

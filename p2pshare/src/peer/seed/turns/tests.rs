@@ -1,6 +1,6 @@
 //! Peers that ask for much and for little, on one stream and on many, and what each gets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
@@ -56,7 +56,7 @@ proptest! {
     }
 
     /// Whatever happens, each has one turn for each time that it asked and did not withdraw, no more is under way than
-    /// may be, and who waits is not forgotten.
+    /// may be, but for one turn of each, and who waits is not forgotten.
     #[test]
     fn nothing_is_lost(
         most in CHUNK..8 * CHUNK,
@@ -70,7 +70,8 @@ proptest! {
                 assert_eq!(waiting.remove(&id), Some((peer, bytes)));
                 under_way.push((peer, bytes));
                 let sum: u64 = under_way.iter().map(|(_, bytes)| bytes).sum();
-                assert!(sum <= most, "{sum} of {most}");
+                let of_peer = under_way.iter().filter(|(to, _)| *to == peer).count();
+                assert!(sum <= most || of_peer == 1, "{sum} of {most}");
             }
         };
         for (id, (what, who, bytes)) in (0..).zip(steps) {
@@ -150,19 +151,18 @@ fn who_takes_slowly_leaves_place_for_others() {
     assert_eq!(at_once(&mut queue), 8);
     queue.arrived(peer(1), CHUNK);
     assert_eq!(at_once(&mut queue), 1);
-    let others: BTreeSet<usize> = (2..20)
-        .map(|other| {
-            queue.ask(peer(other), 1000 + u64::from(other), CHUNK);
-            at_once(&mut queue)
-        })
-        .collect();
-    assert_eq!(others.first(), Some(&0), "it is full at some time");
+    // However many they are, each that has nothing under way has one turn, and the next when it takes it.
+    for other in 2..40 {
+        for id in 0..2 {
+            queue.ask(peer(other), 1000 + 2 * u64::from(other) + id, CHUNK);
+        }
+        assert!((1..=4).contains(&at_once(&mut queue)), "{other}");
+    }
+    assert!(queue.under_way > 32 * CHUNK, "it is full");
+    queue.arrived(peer(39), CHUNK);
+    assert_eq!(at_once(&mut queue), 1);
     queue.arrived(peer(0), CHUNK);
-    assert_eq!(
-        at_once(&mut queue),
-        1,
-        "and then it is one of those without any"
-    );
+    assert_eq!(at_once(&mut queue), 0, "it has more than that");
 }
 
 #[test]
