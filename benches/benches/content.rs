@@ -3,9 +3,9 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput};
+use criterion::{BatchSize, Criterion, Throughput};
 use p2pshare::CHUNK_SIZE;
-use p2pshare::internals::{ArrivedPage, TwoBitfields, hash_chunk};
+use p2pshare::internals::{ArrivedPage, Picks, TwoBitfields, hash_chunk};
 
 /// Chunks of a file of 1 TiB.
 const CHUNKS: u32 = 1 << 21;
@@ -15,6 +15,7 @@ fn main() {
     chunk(&mut criterion);
     page(&mut criterion);
     bitfield(&mut criterion);
+    picks(&mut criterion);
     criterion.final_summary();
 }
 
@@ -67,5 +68,27 @@ fn bitfield(criterion: &mut Criterion) {
         b.iter(|| black_box(&two).encode_and_decode())
     });
     group.bench_function("memcpy", |b| b.iter(|| black_box(&bytes).clone()));
+    group.finish();
+}
+
+/// What to ask whom for next, of 2^21 chunks: at the beginning, and when a few are left that lie far apart.
+fn picks(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("picks at 1 TiB");
+    let begin = |missing| Picks::new(missing).expect("a layout of 1 TiB");
+    group.throughput(Throughput::Elements(1));
+    let mut picks = begin(None);
+    group.bench_function("the first", |b| {
+        b.iter(|| {
+            if !picks.one() {
+                picks = begin(None);
+            }
+        })
+    });
+    let last = 1_000;
+    group.throughput(Throughput::Elements(last.into()));
+    group.sample_size(10);
+    group.bench_function("the last 1,000", |b| {
+        b.iter_batched(|| begin(Some(last)), Picks::all, BatchSize::PerIteration)
+    });
     group.finish();
 }

@@ -12,7 +12,7 @@ mod ring_ops;
 
 use std::collections::BTreeSet;
 
-pub use benches::{ArrivedPage, ChunkStream, Frames, TwoBitfields, hash_chunk};
+pub use benches::{ArrivedPage, ChunkStream, Frames, Picks, TwoBitfields, hash_chunk};
 pub use decoders::{
     fuzz_chunk_stream, fuzz_frame, fuzz_gossip, fuzz_peer_message, fuzz_ring_key,
     fuzz_ring_message, fuzz_token, fuzz_tracker_list, fuzz_tracker_request, fuzz_tracker_response,

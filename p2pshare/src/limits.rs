@@ -221,18 +221,29 @@ pub(crate) const GRANT_LOOK: Duration = Duration::from_secs(20);
 pub(crate) const LEFT_PEERS_SHOWN_MAX: usize = 16;
 /// Pieces of a stream taken at once.
 pub(crate) const CHUNK_PIECES_AT_ONCE: usize = 32;
+/// Pieces in which a chunk waits to be written: twice as many as there are of the smallest packets.
+pub(crate) const CHUNK_PIECES_MAX: usize = 1024;
 /// Chunks that wait to be written.
 pub(crate) const WRITE_QUEUE_CHUNKS: usize = 16;
 /// Pages of digests that a download keeps in memory, of 32 KiB each.
 pub(crate) const DIGEST_PAGES_CACHED: usize = 64;
 /// Sources that one download uses at once.
 pub(crate) const SOURCES_MAX: usize = 8;
+/// Sources that one download has at all: beside those it uses, those where it waits for a place, and those that it
+/// gave up and that still give what they were asked for.
+pub(crate) const SOURCES_HELD_MAX: usize = 2 * SOURCES_MAX;
 /// How long a source has to show how much comes from it before another may get its place.
 pub(crate) const SOURCE_TRIED: Duration = Duration::from_secs(5);
+/// How often the source from which the least comes makes place for another.
+pub(crate) const EXCHANGE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a peer rests that gave up its place to another.
 pub(crate) const RETIRED_REST: Duration = Duration::from_secs(30);
-/// How often a download asks for holders.
+/// How often a download asks for holders while it is young, or nothing is to be hoped for from those it knows.
 pub(crate) const HOLDERS_REFRESH: Duration = Duration::from_secs(5);
+/// Later it asks as often again each time that it has become older by this share,
+pub(crate) const HOLDERS_REFRESH_SHARE: u32 = 8;
+/// and at least so often.
+pub(crate) const HOLDERS_REFRESH_LONGEST: Duration = Duration::from_secs(30);
 /// After how long without a byte a download says why none comes.
 pub(crate) const STALL_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a download looks whether bytes come.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     CHUNK_SIZE, Download, Limits, Rate, Stall,
+    limits::NO_SOURCE_PATIENCE,
     wire::tracker::{Announcement, Holding, SwarmEntry},
 };
 
@@ -113,6 +114,42 @@ async fn a_stall_is_never_silent() {
     }
     world.tracker.shutdown().await.unwrap();
     stalls_by(&lost, Stall::NoTracker).await;
+}
+
+#[tokio::test]
+async fn who_is_told_to_wait_for_a_place_is_not_told_that_nobody_is_online() {
+    let world = World::new().await;
+    let films = group("films");
+    let alice = world.login("alice").await;
+    alice.create_group(&films, Access::Open).await.unwrap();
+    let manners = [
+        ("queue", Manner::Queues),
+        ("busy", Manner::Busy(usize::MAX)),
+        ("part", Manner::HasOne),
+    ];
+    for (at, (name, manner)) in manners.into_iter().enumerate() {
+        let file = Arc::new(random_file(name, 3 * CHUNK_SIZE as usize - at));
+        world.share(&alice, &films, &file).await;
+        Holder::start(world.raw_user(name).await, &films, &file, manner).await;
+    }
+    alice.peer().shutdown().await.unwrap();
+    let bob = world.login("bob").await;
+    // None of them is to wait until somebody comes.
+    let download = |name: &str| {
+        let dest = world.path(&format!("{name}.got"));
+        bob.download(&films, &file_name(name), dest, DownloadOptions::default())
+    };
+    let waiting = ["queue", "busy"].map(download);
+    for download in &waiting {
+        stalls_by(download, Stall::Busy { peers: 1 }).await;
+    }
+    // Where nothing can come any more that is the end, after so long a time that it would have been theirs.
+    let part = timeout(NO_SOURCE_PATIENCE * 2, download("part").into_future());
+    part.await.expect("it gives up").unwrap_err();
+    for download in &waiting {
+        stalls_by(download, Stall::Busy { peers: 1 }).await;
+        assert!(download.progress().state.is_active());
+    }
 }
 
 #[tokio::test]

@@ -2,14 +2,16 @@
 
 use std::hint::black_box;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::PageClaim;
-use crate::content::{Bitfield, Digest, Hasher, PAGE};
+use crate::content::{Bitfield, Digest, Hasher, Layout, PAGE};
 use crate::limits::{ANNOUNCED_SWARMS_MAX, FILES_PAGE_MAX};
+use crate::peer::measured::{Order, Picker};
 use crate::wire::frame::{HEADER_BYTES, Message, decode_body, decode_header, encode};
 use crate::wire::peer::{ChunkHeader, ChunkPart, ChunkReader, SwarmRequest};
 use crate::wire::tracker::{Announcement, FileSummary, Holding, Request, Response, SwarmEntry};
@@ -80,6 +82,60 @@ impl TwoBitfields {
         let bytes = postcard::to_stdvec(&self.ours).ok()?;
         let again: Bitfield = postcard::from_bytes(&bytes).ok()?;
         (black_box(again) == self.ours).then_some(bytes)
+    }
+}
+
+/// What is asked of whom, in a download of 1 TiB from four who have everything and four who have a quarter each, which
+/// are told apart by how rare they are.
+pub struct Picks {
+    picker: Picker,
+    source: u64,
+    now: Duration,
+}
+
+impl Picks {
+    /// At its beginning, or with only so many chunks missing, far from each other.
+    pub fn new(missing: Option<u32>) -> Option<Self> {
+        let layout = Layout::new(1 << 40).ok()?;
+        let count = layout.chunk_count();
+        let apart = missing.map(|missing| count / missing);
+        let of = |wanted: &dyn Fn(u32) -> bool| {
+            let mut bits = Bitfield::new(count);
+            (0..count).filter(|&index| wanted(index)).for_each(|index| {
+                bits.set(index);
+            });
+            bits
+        };
+        let had = of(&|index| apart.is_some_and(|apart| index % apart != 0));
+        let mut picker = Picker::new(layout, had, Order::RarestFirst, 1);
+        let quarter = |index: u32| index / apart.unwrap_or(1) % 4;
+        let counts: Vec<u16> = (0..count).map(|i| 1 + quarter(i) as u16).collect();
+        picker.note_availability(&counts);
+        for source in 0..4 {
+            picker.join(source, of(&|index| u64::from(quarter(index)) == source));
+            picker.join(4 + source, Bitfield::full(count));
+        }
+        Some(Self {
+            picker,
+            source: 0,
+            now: Duration::ZERO,
+        })
+    }
+
+    /// The next source is asked for a chunk, gives it, and it is written. False once there is nothing more to ask it for.
+    pub fn one(&mut self) -> bool {
+        (self.source, self.now) = ((self.source + 1) % 8, self.now + Duration::from_micros(500));
+        let Some(chunk) = self.picker.pick(self.source, self.now) else {
+            return false;
+        };
+        self.picker.deliver(self.source, chunk, self.now) && self.picker.have(chunk)
+    }
+
+    /// Goes on to the end.
+    pub fn all(mut self) {
+        while !self.picker.is_complete() {
+            self.one();
+        }
     }
 }
 

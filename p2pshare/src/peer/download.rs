@@ -4,6 +4,7 @@
 mod events;
 mod in_place;
 mod journal;
+mod noting;
 mod pages;
 mod partial;
 mod repair;
@@ -28,6 +29,8 @@ pub use events::{DownloadEvent, DownloadEvents};
 pub(super) use journal::Journal;
 pub(super) use pages::Pages;
 pub(super) use repair::Repair;
+#[cfg(any(test, feature = "__sim"))]
+pub(crate) use sources::pause_between_looks;
 pub use stall::Stall;
 
 use super::{error::DownloadError, session::Session};

@@ -21,9 +21,16 @@ mod session_file;
 mod share;
 mod verify;
 
+/// What the benches measure.
+#[cfg(feature = "__internals")]
+pub(crate) mod measured {
+    pub(crate) use crate::peer::picker::{Order, Picker};
+}
+
 /// What the simulator of swarms runs.
 #[cfg(any(test, feature = "__sim"))]
 pub(crate) mod sim {
+    pub(crate) use crate::peer::download::pause_between_looks;
     pub(crate) use crate::peer::picker::{Order, Picker, SourceId};
 }
 

@@ -91,11 +91,13 @@ impl Ongoing {
         found.max_by_key(|part| part.lock().count()).cloned()
     }
 
-    /// All of them of which anything is here.
+    /// All of them of which anything is here, those of which most is here last.
     pub(super) fn begun(&self) -> Vec<Arc<Part>> {
         let parts = self.parts();
         let begun = parts.iter().filter(|part| !part.lock().is_empty());
-        begun.cloned().collect()
+        let mut begun: Vec<Arc<Part>> = begun.cloned().collect();
+        begun.sort_by_cached_key(|part| part.lock().count());
+        begun
     }
 
     fn parts(&self) -> MutexGuard<'_, Vec<Arc<Part>>> {
@@ -188,5 +190,36 @@ impl Drop for Serving {
             .retain(|part| !Arc::ptr_eq(part, &self.part));
         self.part.grown.send_replace(());
         self.ongoing.library.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MemoryDisk, Store, StoreKind};
+
+    #[tokio::test]
+    async fn of_one_file_that_goes_to_two_places_what_has_got_farther_is_told_and_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"x").unwrap();
+        let store = Store::open_memory(&MemoryDisk::default(), StoreKind::Peer).await;
+        let library = Library::load(store.unwrap()).await.unwrap();
+        let ongoing = Ongoing::new(library);
+        let group = GroupName::new("g").unwrap();
+        let id = FileId::from_bytes([1; 32]);
+        let layout = Layout::new(9 * u64::from(crate::content::CHUNK_SIZE)).unwrap();
+        let serve = |chunks: u32| {
+            let mut had = Bitfield::new(9);
+            (0..chunks).for_each(|index| {
+                had.set(index);
+            });
+            let of = (group.clone(), FileName::new("f").unwrap(), id);
+            ongoing.serve(of, layout, had, Source::open(&path).unwrap())
+        };
+        let _all = [5, 2, 0, 7, 3].map(serve);
+        let begun = ongoing.begun().into_iter().map(|part| part.had().count());
+        assert_eq!(begun.collect::<Vec<_>>(), [2, 3, 5, 7]);
+        assert_eq!(ongoing.find(&group, id).unwrap().had().count(), 7);
     }
 }

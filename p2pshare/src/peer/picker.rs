@@ -73,7 +73,8 @@ impl Picker {
         }
     }
 
-    /// How many are known to hold each chunk, some of whom may be connected; of another number of chunks it says nothing.
+    /// How many are known to hold each chunk, some of whom may be connected; nothing means that nobody holds just a
+    /// part, and another number of chunks says nothing.
     pub(crate) fn note_availability(&mut self, holders: &[u16]) {
         self.rarity.announce(holders);
     }
@@ -96,9 +97,13 @@ impl Picker {
         };
         let count = asked.holds.len();
         let gave = || Bitfield::new(count);
-        let is_new = asked.holds.set(index) || asked.gave.get_or_insert_with(gave).set(index);
+        let got = asked.holds.set(index);
+        let is_new = got || asked.gave.get_or_insert_with(gave).set(index);
         if is_new {
-            self.rarity.more(index);
+            // Of one that held everything what it lacked for a while does not count either.
+            if asked.counts || !got {
+                self.rarity.more(index);
+            }
             self.part_ways(source, index);
         }
         is_new
@@ -139,10 +144,15 @@ impl Picker {
         if asked.retired || asked.queue.len() >= asked.window() {
             return None;
         }
-        let missing = self.missing(source);
-        let index = match missing.filter(|&index| !self.would_hold_up(source, index, now)) {
-            Some(index) => index,
-            None => self.take_over(source, now)?,
+        let index = match self.take_over_front(source, now) {
+            Some(front) => front,
+            None => {
+                let missing = self.missing(source);
+                match missing.filter(|&index| !self.would_hold_up(source, index, now)) {
+                    Some(index) => index,
+                    None => self.take_over(source, now)?,
+                }
+            }
         };
         let chunk = self.layout.chunk(index)?;
         self.take(index);
@@ -248,6 +258,11 @@ impl Picker {
     /// Whether nothing is expected of anybody.
     pub(crate) fn is_idle(&self) -> bool {
         self.asked.is_empty()
+    }
+
+    /// Whether a chunk is expected of anybody.
+    pub(crate) fn is_awaited(&self, chunk: ChunkIndex) -> bool {
+        self.asked.contains_key(&chunk.get())
     }
 
     /// How many chunks are not had.

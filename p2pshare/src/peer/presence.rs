@@ -327,6 +327,7 @@ impl Presence {
             };
             ((group.folded(), name.clone()), entry)
         };
+        // Of what is downloaded to two places what has got farther counts, which is what is served.
         let parts = self.ongoing.begun().into_iter();
         let parts = parts.map(|part| entry(&part.group, &part.name, part.id, holding(&part)));
         let shares = self.library.announced().into_iter();

@@ -68,6 +68,7 @@ impl Swarm {
             one_leaves_of: None,
             one_lies_of: None,
             round_trip: Duration::from_millis(40),
+            given_up: GIVEN_UP,
         })
     }
 
@@ -104,12 +105,19 @@ impl Swarm {
         self
     }
 
+    /// Given up once it takes so many times as long as it has to.
+    #[must_use]
+    pub fn given_up_after(mut self, bounds: f64) -> Self {
+        self.0.given_up = bounds;
+        self
+    }
+
     /// Lives through it.
     #[must_use]
     pub fn live(&self) -> Outcome {
         let bound = self.0.bound();
         let mut world = World::new(self.0.clone());
-        let ended = world.live(bound * GIVEN_UP);
+        let ended = world.live(bound * self.0.given_up);
         let done_at = world
             .peers
             .iter()
@@ -139,5 +147,5 @@ impl Swarm {
 const RATE: f64 = 1.25e6;
 /// How many times as much it receives.
 const DOWN: f64 = 8.0;
-/// How many times as long as it has to a swarm may take.
+/// How many times as long as it has to a swarm may take, if nothing else is said.
 const GIVEN_UP: f64 = 20.0;

@@ -15,6 +15,12 @@ mod table;
 mod tests;
 mod throttle;
 
+/// What the simulator of swarms runs.
+#[cfg(any(test, feature = "__sim"))]
+pub(crate) mod sim {
+    pub(crate) use super::swarms::crowd::Crowd;
+}
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

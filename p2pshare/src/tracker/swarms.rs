@@ -6,7 +6,7 @@
 //! A number in the ring is that of the announcement, and below it the tracker's own steps since then. So what a
 //! peer announces to another tracker counts for more than anything that was said for it here.
 
-mod crowd;
+pub(super) mod crowd;
 mod held;
 mod looks;
 mod room;

@@ -3,7 +3,6 @@
 //! written; sources come and go meanwhile.
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -23,18 +22,16 @@ use super::{
     DownloadOptions, DownloadProgress, DownloadReport, DownloadState, LeftPeer,
     events::{self, DownloadEvent},
     journal::{DownloadRow, Reserved, page_bits},
+    noting::Noting,
     pages::Pages,
     partial::{Known, Partial, Write, Written},
-    source::{Shared, SourceEnd},
-    sources::Sources,
-    stall::Quiet,
+    source::{Shared, SourceEnd, Standing},
+    sources::{Ended, Sources, pause_between_looks},
 };
 use crate::{
     content::{Bitfield, ChunkIndex, Digest, Layout, PageIndex},
     identity::{FileName, GroupName, PeerId},
-    limits::{
-        GRANT_LOOK, HOLDERS_REFRESH, NO_SOURCE_PATIENCE, SOURCES_MAX, STALL_LOOK, STALL_PATIENCE,
-    },
+    limits::{GRANT_LOOK, HOLDERS_REFRESH, SOURCES_MAX, STALL_LOOK},
     peer::{
         error::{DownloadError, SessionError},
         file::{BufferPool, Source},
@@ -288,6 +285,12 @@ impl Job {
     ) -> Result<Bitfield, DownloadError> {
         let layout = prepared.layout;
         let mut right = Bitfield::new(layout.chunk_count());
+        if prepared.had.is_empty() {
+            return Ok(right);
+        }
+        let show = |state| self.progress.send_modify(|progress| progress.state = state);
+        show(DownloadState::Verifying);
+        let mut holders: Vec<&Holder> = holders.iter().collect();
         for page in layout.pages() {
             let mut claimed = Bitfield::new(layout.chunk_count());
             for chunk in layout
@@ -296,7 +299,7 @@ impl Job {
             {
                 claimed.set(chunk);
             }
-            if claimed.is_empty() || !have_page(shared, page, holders).await? {
+            if claimed.is_empty() || !have_page(shared, page, &mut holders).await? {
                 continue;
             }
             let (partial, shared) = (prepared.partial.clone(), shared.clone());
@@ -306,6 +309,7 @@ impl Job {
                 right.set(chunk);
             }
         }
+        show(DownloadState::Preparing);
         Ok(right)
     }
 
@@ -345,7 +349,6 @@ impl Job {
         if let Some(look) = first_look {
             self.start(&mut sources, look);
         }
-        self.show_sources(&sources, false);
         let collected = tokio::select! {
             collected = self.drain(prepared, &mut sources, serving, written, joins) => collected,
             () = self.keep_grant() => Ok(()),
@@ -360,96 +363,115 @@ impl Job {
         prepared: &Prepared,
         sources: &mut Sources,
         serving: &Serving,
-        mut written: mpsc::Receiver<Written>,
-        mut joins: mpsc::Receiver<PeerId>,
+        written: mpsc::Receiver<Written>,
+        joins: mpsc::Receiver<PeerId>,
+    ) -> Result<(), DownloadError> {
+        let shared = sources.shared().clone();
+        let journal = self.session.peer().journal().clone();
+        let journal = prepared.row.is_some().then(|| (journal, self.dest.clone()));
+        let mut noting = Noting::new(journal, prepared.layout);
+        let drained = self
+            .take_in(prepared, sources, serving, &mut noting, (written, joins))
+            .await;
+        let had = shared.pick(|picker, _| picker.had().clone());
+        let noted = noting.finish(&had).await;
+        drained?;
+        Ok(noted?)
+    }
+
+    async fn take_in(
+        &self,
+        prepared: &Prepared,
+        sources: &mut Sources,
+        serving: &Serving,
+        noting: &mut Noting,
+        (mut written, mut joins): (mpsc::Receiver<Written>, mpsc::Receiver<PeerId>),
     ) -> Result<(), DownloadError> {
         let (layout, shared) = (prepared.layout, sources.shared().clone());
-        let (mut dirty, mut look) = (BTreeSet::new(), JoinSet::new());
-        let mut refresh = interval(HOLDERS_REFRESH);
-        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut look, mut ticks) = (JoinSet::new(), interval(STALL_LOOK));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
         // Others who began at the same moment are soon to be seen.
-        refresh.reset_after(Duration::from_secs(1));
-        let mut idle_since = Some(Instant::now());
-        let (mut quiet, mut looks) = (Quiet::default(), interval(STALL_LOOK));
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut looked, mut next_look) = (began, began + second);
         loop {
+            // What comes first is seldom: however much is written, it has its turn.
             tokio::select! {
                 biased;
-                done = written.recv() => {
+                _ = ticks.tick() => {
+                    self.show(sources);
+                    let now = Instant::now();
+                    let wanting = sources.is_idle() && now >= looked + HOLDERS_REFRESH;
+                    // The tracker may take its time, and the chunks do not wait for it.
+                    if look.is_empty() && (wanting || now >= next_look) {
+                        look.spawn(self.look(&prepared.file));
+                        (looked, next_look) = (now, now + pause_between_looks(now - began));
+                    } else if look.is_empty() {
+                        sources.fill();
+                    }
+                }
+                Some(ended) = sources.next_ended() => {
+                    self.source_ended(sources, ended)?;
+                    if sources.is_empty() {
+                        next_look = next_look.min(Instant::now() + second);
+                    }
+                    self.show(sources);
+                }
+                Some(Ok(found)) = look.join_next() => self.take_on(found, sources)?,
+                Some(peer) = joins.recv() => {
+                    sources.joined();
+                    self.events.send(DownloadEvent::PeerJoined { peer });
+                    self.show(sources);
+                }
+                Some(noted) = noting.done() => noted?,
+                done = written.recv(), if noting.has_room() => {
                     let Some(done) = done else {
                         return Err(DownloadError::Cancelled);
                     };
-                    dirty.insert(self.count_in(layout, &shared, serving, done?));
-                    while let Ok(done) = written.try_recv() {
-                        dirty.insert(self.count_in(layout, &shared, serving, done?));
+                    noting.add(self.count_in(layout, &shared, serving, done?));
+                    while noting.has_room() && let Ok(done) = written.try_recv() {
+                        noting.add(self.count_in(layout, &shared, serving, done?));
                     }
-                    idle_since = None;
-                    self.note(prepared, &shared, std::mem::take(&mut dirty)).await?;
                     if shared.pick(|picker, _| picker.is_complete()) {
                         return Ok(());
                     }
                 }
-                Some(peer) = joins.recv() => {
-                    sources.joined();
-                    self.events.send(DownloadEvent::PeerJoined { peer });
-                    self.show_sources(sources, false);
-                }
-                Some(ended) = sources.next_ended() => {
-                    let (peer, end) = ended;
-                    self.source_ended(sources, peer, end)?;
-                    if sources.is_empty() {
-                        refresh.reset_after(Duration::from_secs(1));
-                    }
-                    self.show_sources(sources, false);
-                }
-                Some(Ok(found)) = look.join_next() => {
-                    idle_since = still_idle(&shared, idle_since);
-                    self.take_on(found, sources, idle_since)?;
-                }
-                _ = looks.tick() => self.look_for_stall(sources, &mut quiet),
-                _ = refresh.tick() => {
-                    idle_since = still_idle(&shared, idle_since);
-                    self.show_sources(sources, idle_since.is_some());
-                    // The tracker may take its time, and the chunks do not wait for it.
-                    if look.is_empty() {
-                        look.spawn(self.look(&prepared.file));
-                    }
-                }
+            }
+            if noting.is_due() {
+                shared.pick(|picker, _| noting.begin(picker.had()));
             }
         }
     }
 
-    /// Says why nothing comes, as soon as nothing came for a while.
-    fn look_for_stall(&self, sources: &Sources, quiet: &mut Quiet) {
-        let shared = sources.shared();
-        let received = shared.received_bytes.load(Ordering::Relaxed);
-        let quiet = quiet.note(received, shared.began.elapsed());
-        let stall = match quiet < STALL_PATIENCE {
-            true => None,
-            false => sources.facts(quiet).stall(),
-        };
+    /// Shows from whom chunks come, and why none do.
+    fn show(&self, sources: &mut Sources) {
+        let stall = sources.look();
+        let peers = sources.count(Standing::Open);
+        let is_waiting = sources.is_idle() || (peers == 0 && !sources.are_new());
         self.progress.send_if_modified(|progress| {
-            let before = std::mem::replace(&mut progress.stall, stall);
-            before != progress.stall
+            let state = match (peers, is_waiting) {
+                (_, true) => DownloadState::Waiting,
+                (1.., false) => DownloadState::Running,
+                (0, false) => progress.state.clone(),
+            };
+            let shown = (stall, peers, state);
+            let before = (progress.stall, progress.peers, progress.state.clone());
+            let changed = before != shown;
+            (progress.stall, progress.peers, progress.state) = shown;
+            changed
         });
     }
 
-    /// Journals the chunks of these pages that were written.
+    /// Journals the chunks of a page that were written.
     async fn note(
         &self,
         prepared: &Prepared,
         shared: &Shared,
-        pages: impl IntoIterator<Item = PageIndex>,
+        page: PageIndex,
     ) -> Result<(), DownloadError> {
         if prepared.row.is_some() {
-            let pages = pages.into_iter();
-            let pages = shared.pick(|picker, _| {
-                pages
-                    .map(|page| page_bits(prepared.layout, picker.had(), page))
-                    .collect()
-            });
+            let bits = shared.pick(|picker, _| page_bits(prepared.layout, picker.had(), page));
             let journal = self.session.peer().journal();
-            journal.note(&self.dest, pages).await?;
+            journal.note(&self.dest, vec![bits]).await?;
         }
         Ok(())
     }
@@ -472,9 +494,8 @@ impl Job {
         &self,
         look: Result<Look, SessionError>,
         sources: &mut Sources,
-        idle_since: Option<Instant>,
     ) -> Result<(), DownloadError> {
-        let tired = idle_since.is_some_and(|since| since.elapsed() >= NO_SOURCE_PATIENCE);
+        let tired = sources.is_given_up();
         let hopeless = look
             .as_ref()
             .is_ok_and(|look| sources.is_hopeless(&look.holders));
@@ -522,12 +543,9 @@ impl Job {
         layout.page_of(chunk)
     }
 
-    fn source_ended(
-        &self,
-        sources: &mut Sources,
-        peer: PeerId,
-        end: SourceEnd,
-    ) -> Result<(), DownloadError> {
+    fn source_ended(&self, sources: &mut Sources, ended: Ended) -> Result<(), DownloadError> {
+        let Ended { peer, end, .. } = &ended;
+        let peer = *peer;
         if end.is_final() {
             tracing::warn!(%peer, group = %self.group, name = %self.name, reason = %end, "a peer is left");
         } else {
@@ -542,24 +560,12 @@ impl Job {
             peer,
             reason: end.to_string().into(),
         });
-        match end {
-            SourceEnd::Store(error) => return Err(error.into()),
-            SourceEnd::NoGrant(error) if !error.is_transient() => return Err(error.into()),
-            _ => {}
+        sources.ended(&ended);
+        match ended.end {
+            SourceEnd::Store(error) => Err(error.into()),
+            SourceEnd::NoGrant(error) if !error.is_transient() => Err(error.into()),
+            _ => Ok(()),
         }
-        sources.ended(peer, &end);
-        Ok(())
-    }
-
-    fn show_sources(&self, sources: &Sources, idle: bool) {
-        let peers = sources.count();
-        self.progress.send_modify(|progress| {
-            progress.peers = peers;
-            progress.state = match peers == 0 || idle {
-                true => DownloadState::Waiting,
-                false => DownloadState::Running,
-            };
-        });
     }
 
     fn give_up(&self, sources: &Sources, look: Look) -> DownloadError {
@@ -673,7 +679,7 @@ impl Job {
                 (Ok(()), Some(done)) => self.count_in(layout, shared, serving, done?),
                 _ => return Err(DownloadError::Cancelled),
             };
-            self.note(prepared, shared, [page]).await?;
+            self.note(prepared, shared, page).await?;
         }
     }
 
@@ -700,28 +706,22 @@ impl Job {
     }
 }
 
-/// Since when nothing is expected of any source, if it is so: sources from which nothing comes are none.
-fn still_idle(shared: &Shared, since: Option<Instant>) -> Option<Instant> {
-    // Nor is it for want of a source that nothing is asked for if there is no room in the limit.
-    let idle = shared.pick(|picker, _| picker.is_idle()) && shared.intake.limiting().is_none();
-    idle.then(|| since.unwrap_or_else(Instant::now))
-}
-
-/// Whether the page is here, or one of `holders` gives it.
+/// Whether the page is here, or one of `holders` gives it; those who do not are not asked for another one.
 async fn have_page(
     shared: &Arc<Shared>,
     page: PageIndex,
-    holders: &[Holder],
+    holders: &mut Vec<&Holder>,
 ) -> Result<bool, DownloadError> {
     if shared.pages.load(page).await? {
         return Ok(true);
     }
-    for holder in holders {
+    while let Some(holder) = holders.last() {
         match shared.fetch_page_from(holder, page).await {
             Ok(()) => return Ok(true),
             Err(SourceEnd::Store(error)) => return Err(error.into()),
             Err(error) => tracing::debug!(peer = %holder.peer, %error, "no digests"),
         }
+        holders.pop();
     }
     Ok(false)
 }

@@ -23,8 +23,9 @@ use crate::{
     content::{Bitfield, ChunkIndex, Hasher, PageIndex},
     identity::{GroupName, PeerId},
     limits::{
-        BROKEN_WORDS_MAX, CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, IDLE_SOURCE_LOOK, OUTRUN_PATIENCE,
-        PEER_ANSWER_TIMEOUT, SEED_WAIT_MAX, SOURCE_IDLE_MAX, SOURCE_SILENCE_MAX, TURN_WORTH,
+        BROKEN_WORDS_MAX, CHUNK_DEADLINE, CHUNK_PIECES_AT_ONCE, CHUNK_PIECES_MAX, IDLE_SOURCE_LOOK,
+        OUTRUN_PATIENCE, PEER_ANSWER_TIMEOUT, SEED_WAIT_MAX, SOURCE_IDLE_MAX, SOURCE_SILENCE_MAX,
+        TURN_WORTH,
     },
     peer::{
         grants::{Grants, HeldGrant},
@@ -194,13 +195,14 @@ impl From<BadChunkHeader> for SourceEnd {
 }
 
 impl Shared {
-    /// Fetches chunks from `holder` until there is a reason not to. `joined` is told once chunks can come.
+    /// Fetches chunks from `holder` until there is a reason not to, which it gives, and whether any came. `joined` is
+    /// told once chunks can come.
     pub(super) async fn fetch(
         self: Arc<Self>,
         source: SourceId,
         holder: Holder,
         joined: mpsc::Sender<PeerId>,
-    ) -> SourceEnd {
+    ) -> (SourceEnd, bool) {
         let _give_back = GiveBack {
             shared: &self,
             source,
@@ -208,15 +210,16 @@ impl Shared {
         self.stands(source, Standing::Connecting);
         let connection = match self.connect(&holder).await {
             Ok(connection) => connection,
-            Err(end) => return end,
+            Err(end) => return (end, false),
         };
+        let mut gave = false;
         let end = loop {
             let began = Instant::now();
             let end = match self.open(&connection, source).await {
                 Ok(feed) => {
                     self.stands(source, Standing::Open);
                     let _ = joined.send(holder.peer).await;
-                    feed.run().await
+                    feed.run(&mut gave).await
                 }
                 Err(end) => end,
             };
@@ -229,7 +232,7 @@ impl Shared {
         if let Some(code) = end.code() {
             connection.close(code);
         }
-        end
+        (end, gave)
     }
 
     /// Connects to whichever address answers first, and proves to be the right peer.
@@ -303,6 +306,7 @@ impl Shared {
             broken_words: 0,
             lacked: 0,
             held_back: false,
+            gave: false,
             grant_serial: grant.serial,
         })
     }
@@ -393,6 +397,8 @@ struct Feed<'a> {
     lacked: u32,
     /// Whether it would have been asked for more, had there been room in the limit.
     held_back: bool,
+    /// Whether a chunk came.
+    gave: bool,
     /// Which grant the peer saw last.
     grant_serial: u64,
 }
@@ -407,9 +413,12 @@ impl Drop for Feed<'_> {
 }
 
 impl Feed<'_> {
-    async fn run(mut self) -> SourceEnd {
+    /// Goes on until there is a reason not to; notes whether chunks came.
+    async fn run(mut self, gave: &mut bool) -> SourceEnd {
         loop {
-            if let Err(end) = self.step().await {
+            let step = self.step().await;
+            *gave |= self.gave;
+            if let Err(end) = step {
                 return end;
             }
         }
@@ -504,7 +513,12 @@ impl Feed<'_> {
             ChunkHeader::Chunk { index, length }
                 if index == chunk.get() && length == layout.chunk_len(chunk) =>
             {
+                // What is there already is let come, but not for long.
+                if was_cancelled && !self.shared.pick(|picker, _| picker.is_awaited(chunk)) {
+                    self.outruns();
+                }
                 self.take_chunk(chunk, length).await?;
+                self.gave = true;
                 self.broken_words = self.broken_words.saturating_sub(1);
             }
             ChunkHeader::TurnOver => return Err(SourceEnd::TurnOver),
@@ -535,7 +549,7 @@ impl Feed<'_> {
     async fn take_chunk(&mut self, chunk: ChunkIndex, length: u32) -> Result<(), SourceEnd> {
         let shared = self.shared;
         let mut loose = Loose { shared, bytes: 0 };
-        let (mut hasher, mut pieces) = (Hasher::new(), Vec::new());
+        let (mut hasher, mut pieces) = (Hasher::new(), Pieces::default());
         while loose.bytes < u64::from(length) {
             let ChunkPart::Bytes(piece) = self.next_part(true).await? else {
                 return Err(SourceEnd::NONSENSE);
@@ -560,7 +574,13 @@ impl Feed<'_> {
         if shared.pick(|picker, now| picker.deliver(self.source, chunk, now)) {
             loose.bytes = 0;
             shared.unwritten.fetch_add(1, Ordering::Relaxed);
-            let sent = shared.writes.send(Write { chunk, pieces }).await;
+            let sent = shared
+                .writes
+                .send(Write {
+                    chunk,
+                    pieces: pieces.0,
+                })
+                .await;
             sent.map_err(|_| SourceEnd::Over)?;
         }
         Ok(())
@@ -592,6 +612,12 @@ impl Feed<'_> {
         self.outrun = false;
     }
 
+    /// Another has given the chunk that is being received.
+    fn outruns(&mut self) {
+        self.outrun = true;
+        self.due = self.due.min(Instant::now() + OUTRUN_PATIENCE);
+    }
+
     /// The holder has got a chunk, or has given it to another.
     fn learn(&self, index: u32) -> Result<(), SourceEnd> {
         match self
@@ -611,8 +637,7 @@ impl Feed<'_> {
         for index in unwanted {
             let is_first = self.asked.front().is_some_and(|first| first.get() == index);
             if begun && is_first {
-                self.outrun = true;
-                self.due = self.due.min(Instant::now() + OUTRUN_PATIENCE);
+                self.outruns();
             } else if !self.cancelled.contains(&index) {
                 self.cancelled.push(index);
                 self.send.send(&SwarmRequest::Cancel { index }).await?;
@@ -678,6 +703,21 @@ impl Shared {
     }
 }
 
+/// A chunk in the pieces in which it came. Where they are so small that it would be very many, they are joined.
+#[derive(Default)]
+struct Pieces(Vec<Bytes>);
+
+impl Pieces {
+    fn push(&mut self, piece: Bytes) {
+        if self.0.len() >= CHUNK_PIECES_MAX {
+            let joined = self.0.concat().into();
+            self.0.clear();
+            self.0.push(joined);
+        }
+        self.0.push(piece);
+    }
+}
+
 /// What was received and not yet used, in the pieces in which it came.
 struct Incoming {
     stream: RecvStream,
@@ -722,4 +762,4 @@ impl Incoming {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

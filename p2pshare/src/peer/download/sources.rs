@@ -1,6 +1,8 @@
 //! The sources of one download: whom to ask, and what is known of those that ended. Nobody who lied is asked
-//! again, and whoever just failed rests for a while, the longer the more often; whoever lacks twice what it said it
-//! has, for long.
+//! again, and whoever just failed rests for a while, the longer the more often in a row; whoever lacks twice what it
+//! said it has, for long.
+//!
+//! **Invariant.** There are never more than [`SOURCES_HELD_MAX`], whatever they make of this peer.
 
 use std::{
     collections::HashMap,
@@ -13,12 +15,16 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
     source::{Shared, SourceEnd, Standing},
-    stall::{self, Facts},
+    stall::{self, Facts, Quiet, Stall},
 };
 use crate::{
     content::Bitfield,
     identity::PeerId,
-    limits::{BROKEN_WORDS_REST, HOLDERS_SAMPLE_MAX, RETIRED_REST, SOURCE_TRIED, SOURCES_MAX},
+    limits::{
+        BROKEN_WORDS_REST, EXCHANGE_INTERVAL, HOLDERS_REFRESH, HOLDERS_REFRESH_LONGEST,
+        HOLDERS_REFRESH_SHARE, HOLDERS_SAMPLE_MAX, NO_SOURCE_PATIENCE, RETIRED_REST, SOURCE_TRIED,
+        SOURCES_HELD_MAX, SOURCES_MAX, STALL_PATIENCE,
+    },
     peer::picker::SourceId,
     wire::{
         peer::PeerRefusal,
@@ -29,7 +35,7 @@ use crate::{
 /// The sources of a download.
 pub(super) struct Sources {
     shared: Arc<Shared>,
-    running: JoinSet<(PeerId, SourceEnd)>,
+    running: JoinSet<Ended>,
     active: HashMap<PeerId, Active>,
     joined: mpsc::Sender<PeerId>,
     next_id: SourceId,
@@ -40,6 +46,17 @@ pub(super) struct Sources {
     answered: bool,
     resting: HashMap<PeerId, Rest>,
     last_end: Option<String>,
+    /// When one last made place for another.
+    exchanged: Instant,
+    quiet: Quiet,
+}
+
+/// A source from which no more comes.
+pub(super) struct Ended {
+    pub(super) peer: PeerId,
+    pub(super) end: SourceEnd,
+    /// Whether a chunk came.
+    pub(super) gave: bool,
 }
 
 /// A source in use.
@@ -51,7 +68,7 @@ struct Active {
 /// What is known of a peer from which nothing comes any more.
 #[derive(Default)]
 struct Rest {
-    /// How often it ended.
+    /// How often in a row it ended without having given a chunk.
     times: u32,
     /// Not to be asked before this instant; one that is banned never is.
     until: Option<Instant>,
@@ -62,7 +79,10 @@ struct Rest {
 }
 
 impl Rest {
-    fn begin(&mut self, end: &SourceEnd, now: Instant) {
+    fn begin(&mut self, end: &SourceEnd, gave: bool, now: Instant) {
+        if gave {
+            self.times = 0;
+        }
         let broke_its_word = matches!(end, SourceEnd::Lacking { .. });
         let pause = match end {
             SourceEnd::Retired => RETIRED_REST,
@@ -104,6 +124,7 @@ impl From<&SourceEnd> for Why {
 impl Sources {
     /// No sources yet. `joined` is told of each once chunks can come from it.
     pub(super) fn new(shared: Arc<Shared>, joined: mpsc::Sender<PeerId>) -> Self {
+        let quiet = Quiet::new(shared.began.elapsed());
         Self {
             shared,
             running: JoinSet::new(),
@@ -115,16 +136,13 @@ impl Sources {
             answered: true,
             resting: HashMap::new(),
             last_end: None,
+            exchanged: Instant::now(),
+            quiet,
         }
     }
 
     pub(super) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    /// How many are in use.
-    pub(super) fn count(&self) -> usize {
-        self.active.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -136,34 +154,60 @@ impl Sources {
         self.last_end.as_ref()
     }
 
-    /// Takes on those of `holders` that are not in use and may be asked, as many as there is place for, whichever
-    /// they are: so a crowd does not all ask the same. When all places are taken, the one from which the least
-    /// comes makes place for another, now and then; what is shared by many gives little to each of them, and
-    /// so everybody's upload comes to be used.
-    pub(super) fn start(&mut self, mut holders: Vec<Holder>) {
-        self.holders.clone_from(&holders);
+    /// It was asked who holds the file.
+    pub(super) fn start(&mut self, holders: Vec<Holder>) {
+        self.holders = holders;
         self.answered = true;
-        let now = Instant::now();
-        holders.retain(|holder| {
+        self.fill();
+    }
+
+    /// Takes on those who are known, are not in use and may be asked, as many as there is place for, whichever they are:
+    /// so a crowd does not all ask the same. When all places are taken, the one from which the least comes makes place
+    /// for another now and then; what is shared by many gives little to each of them, and so everybody's upload comes
+    /// to be used.
+    pub(super) fn fill(&mut self) {
+        let (now, in_use) = (Instant::now(), self.in_use());
+        let may_exchange =
+            now - self.exchanged >= EXCHANGE_INTERVAL && self.active.len() < SOURCES_HELD_MAX;
+        if in_use == SOURCES_MAX && !may_exchange {
+            return;
+        }
+        let others = self.others(now);
+        let mut places = SOURCES_MAX;
+        if in_use > places
+            || (in_use == places && others.first().is_some_and(|first| self.use_of(first) > 0))
+        {
+            self.exchanged = now;
+            places += self.retire_slowest(now);
+        }
+        self.take_on(others, places.saturating_sub(in_use), now);
+    }
+
+    /// Those who are known, are not in use and may be asked, in any order, but first those who have something to give.
+    fn others(&self, now: Instant) -> Vec<Holder> {
+        let may_be_asked = |holder: &&Holder| {
             let rest = self.resting.get(&holder.peer);
             let rests = rest.is_some_and(|rest| rest.until.is_none_or(|until| now < until));
             !rests && !self.active.contains_key(&holder.peer)
-        });
-        holders.shuffle(&mut rand::rng());
+        };
+        let mut others: Vec<Holder> = self.holders.iter().filter(may_be_asked).cloned().collect();
+        others.shuffle(&mut rand::rng());
         // Of the largest files it is not announced what is there.
-        holders.sort_by_cached_key(|holder| self.use_of(holder) == 0);
-        let mut room = SOURCES_MAX.saturating_sub(self.in_use());
-        if room == 0 && holders.first().is_some_and(|first| self.use_of(first) > 0) {
-            room = self.retire_slowest(now);
-        }
-        for holder in holders.into_iter().take(room) {
+        others.sort_by_cached_key(|holder| self.use_of(holder) == 0);
+        others
+    }
+
+    fn take_on(&mut self, others: Vec<Holder>, room: usize, since: Instant) {
+        let room = room.min(SOURCES_HELD_MAX.saturating_sub(self.active.len()));
+        for holder in others.into_iter().take(room) {
             let (shared, source) = (self.shared.clone(), self.next_id);
             let (peer, joined) = (holder.peer, self.joined.clone());
             self.next_id += 1;
-            let since = now;
             self.active.insert(peer, Active { source, since });
-            self.running
-                .spawn(async move { (peer, shared.fetch(source, holder, joined).await) });
+            self.running.spawn(async move {
+                let (end, gave) = shared.fetch(source, holder, joined).await;
+                Ended { peer, end, gave }
+            });
         }
     }
 
@@ -172,50 +216,85 @@ impl Sources {
         self.answered = false;
     }
 
+    /// How it is now: why nothing comes, if nothing has come for a while.
+    pub(super) fn look(&mut self) -> Option<Stall> {
+        let now = self.shared.began.elapsed();
+        let mut facts = self.facts();
+        let received = self.shared.received_bytes.load(Ordering::Relaxed);
+        self.quiet.note(received, facts.give_hope(), now);
+        facts.quiet = self.quiet.time(now);
+        if facts.quiet >= STALL_PATIENCE {
+            facts.unheld = self.unheld();
+        }
+        facts.stall()
+    }
+
+    /// Whether nothing is to be hoped for from those who are known, and others are needed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.quiet.hopeless(self.shared.began.elapsed()) >= STALL_PATIENCE
+    }
+
+    /// Whether it has been so for so long that it is time to give up.
+    pub(super) fn is_given_up(&mut self) -> bool {
+        self.look();
+        self.quiet.hopeless(self.shared.began.elapsed()) >= NO_SOURCE_PATIENCE
+    }
+
+    /// Whether nothing can have come yet, as the first are still being connected.
+    pub(super) fn are_new(&self) -> bool {
+        !self.joined_once && self.count(Standing::Connecting) > 0
+    }
+
+    /// How many stand so.
+    pub(super) fn count(&self, of: Standing) -> usize {
+        let standings = self.shared.standings();
+        standings.values().filter(|at| **at == of).count()
+    }
+
+    /// Those who hold the file, and were not found to lie.
+    fn known(&self) -> impl Iterator<Item = &Holder> {
+        let is_banned = |rest: &Rest| rest.until.is_none();
+        let honest = move |h: &&Holder| !self.resting.get(&h.peer).is_some_and(is_banned);
+        self.holders.iter().filter(honest)
+    }
+
     /// What is known of why nothing comes.
-    pub(super) fn facts(&self, quiet: Duration) -> Facts {
+    fn facts(&self) -> Facts {
         let shared = &self.shared;
-        let standing = |of| {
-            let standings = shared.standings();
-            standings.values().filter(|at| **at == of).count()
-        };
-        let rest_of = |holder: &&Holder| self.resting.get(&holder.peer);
-        let is_banned = |holder: &&Holder| rest_of(holder).is_some_and(|rest| rest.until.is_none());
-        let known: Vec<_> = self.holders.iter().filter(|h| !is_banned(h)).collect();
         let because = |why| {
-            let resting = known.iter().filter(|h| !self.active.contains_key(&h.peer));
-            let resting = resting.filter_map(rest_of);
+            let resting = self.known().filter(|h| !self.active.contains_key(&h.peer));
+            let resting = resting.filter_map(|holder| self.resting.get(&holder.peer));
             resting.filter(|rest| rest.why == why).count()
         };
         Facts {
-            quiet,
+            quiet: Duration::ZERO,
             unwritten: shared.unwritten.load(Ordering::Relaxed) > 0,
             limiting: shared.intake.limiting(),
             asked: !shared.pick(|picker, _| picker.is_idle()),
-            open: standing(Standing::Open),
-            queued: standing(Standing::Queued),
-            connecting: standing(Standing::Connecting),
+            open: self.count(Standing::Open),
+            queued: self.count(Standing::Queued),
+            connecting: self.count(Standing::Connecting),
             tracker: self.answered,
-            known: known.len(),
+            known: self.known().count(),
             busy: because(Why::Busy),
             refusing: because(Why::Refusing),
             unreachable: because(Why::Unreachable),
-            unheld: self.unheld(&known),
+            unheld: None,
         }
     }
 
-    /// The missing chunks that none of `known` announced, if all who hold anything are known.
-    fn unheld(&self, known: &[&Holder]) -> Option<(u32, u32)> {
+    /// The missing chunks that none of those who are known announced, if all who hold anything are known.
+    fn unheld(&self) -> Option<(u32, u32)> {
+        if self.holders.len() >= HOLDERS_SAMPLE_MAX {
+            return None;
+        }
         let chunks = self.shared.pages.layout().chunk_count();
-        let holds = known.iter().map(|holder| match &holder.holding {
+        let holds = self.known().map(|holder| match &holder.holding {
             Holding::Nothing => Some(Bitfield::new(chunks)),
             Holding::Complete => None,
             Holding::Partial(bits) => Bitfield::from_bytes(chunks, bits).ok(),
         });
         let holds: Vec<Bitfield> = holds.collect::<Option<_>>()?;
-        if self.holders.len() >= HOLDERS_SAMPLE_MAX {
-            return None;
-        }
         self.shared
             .pick(|picker, _| stall::unheld(picker.had(), &holds))
     }
@@ -261,7 +340,7 @@ impl Sources {
     }
 
     /// Waits for the next one that ends; `None` while there are none. Cancel-safe.
-    pub(super) async fn next_ended(&mut self) -> Option<(PeerId, SourceEnd)> {
+    pub(super) async fn next_ended(&mut self) -> Option<Ended> {
         loop {
             // One that panicked was not counted out; its peer is not asked again.
             if let Ok(ended) = self.running.join_next().await? {
@@ -271,11 +350,11 @@ impl Sources {
     }
 
     /// Notes that one ended.
-    pub(super) fn ended(&mut self, peer: PeerId, end: &SourceEnd) {
-        self.active.remove(&peer);
+    pub(super) fn ended(&mut self, Ended { peer, end, gave }: &Ended) {
+        self.active.remove(peer);
         self.last_end = Some(end.to_string());
-        let rest = self.resting.entry(peer).or_default();
-        rest.begin(end, Instant::now());
+        let rest = self.resting.entry(*peer).or_default();
+        rest.begin(end, *gave, Instant::now());
     }
 
     /// Whether nobody ever gave anything, and each of `holders` was asked twice and is not just busy.
@@ -295,28 +374,11 @@ impl Sources {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_failed_rests_and_who_lied_is_not_asked_again() {
-        let now = Instant::now();
-        let lacking = SourceEnd::Lacking { index: 3 };
-        let pause = |rest: &Rest| rest.until.map(|until| (until - now).as_secs());
-        let mut rest = Rest::default();
-        for expected in [1, 2, 4, 8, 16, 32, 32] {
-            rest.begin(&SourceEnd::Unreachable, now);
-            assert_eq!(pause(&rest), Some(expected));
-        }
-        // A file that changes may be a reason, once.
-        rest.begin(&lacking, now);
-        assert_eq!(pause(&rest), Some(32));
-        rest.begin(&lacking, now);
-        assert_eq!(pause(&rest), Some(BROKEN_WORDS_REST.as_secs()));
-        rest.begin(&SourceEnd::Silent, now);
-        assert_eq!(pause(&rest), Some(32));
-        rest.begin(&SourceEnd::BadDigests, now);
-        assert_eq!(pause(&rest), None);
-    }
+/// How long a download that has gone on for so long asks nobody again who holds the file, if there is hope in those
+/// whom it knows. What it heard ages with it, and of a large file an answer is large.
+pub(crate) fn pause_between_looks(age: Duration) -> Duration {
+    (age / HOLDERS_REFRESH_SHARE).clamp(HOLDERS_REFRESH, HOLDERS_REFRESH_LONGEST)
 }
+
+#[cfg(test)]
+mod tests;

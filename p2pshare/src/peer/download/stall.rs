@@ -21,6 +21,11 @@ pub enum Stall {
         /// How many.
         peers: usize,
     },
+    /// Peers are connected, and have nothing that is missing.
+    Useless {
+        /// How many.
+        peers: usize,
+    },
     /// Nobody who is online has what is missing.
     NoHolder {
         /// The first chunk that nobody has.
@@ -89,6 +94,12 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// Whether bytes are to come without anybody else: they were asked for, or it is not for want of a source that
+    /// they were not. Whoever is told to wait is neither forgotten nor alone.
+    pub(super) const fn give_hope(&self) -> bool {
+        self.asked || self.unwritten || self.limiting.is_some() || self.queued > 0 || self.busy > 0
+    }
+
     /// Why nothing comes, if nothing has come for long enough to be asked.
     pub(super) fn stall(&self) -> Option<Stall> {
         if self.quiet < STALL_PATIENCE {
@@ -118,7 +129,7 @@ impl Facts {
             } => Stall::Connecting { peers },
             Self {
                 open: peers @ 1.., ..
-            } => Stall::Silent { peers },
+            } => Stall::Useless { peers },
             Self {
                 busy: peers @ 1.., ..
             } => Stall::Busy { peers },
@@ -150,6 +161,15 @@ impl fmt::Display for Stall {
             ),
             Self::Silent { peers: 1 } => f.write_str("the peer that was asked sends nothing"),
             Self::Silent { peers } => write!(f, "{peers} peers were asked and send nothing"),
+            Self::Useless { peers: 1 } => {
+                f.write_str("the peer that is connected has nothing that is missing")
+            }
+            Self::Useless { peers } => {
+                write!(
+                    f,
+                    "the {peers} peers that are connected have nothing that is missing"
+                )
+            }
             Self::NoHolder { chunk, chunks: 1 } => {
                 write!(f, "nobody online has chunk {chunk}")
             }
@@ -195,20 +215,43 @@ pub(super) fn unheld(had: &Bitfield, holds: &[Bitfield]) -> Option<(u32, u32)> {
     Some((first, 1 + unheld.count() as u32))
 }
 
-/// Since when no bytes have come.
-#[derive(Debug, Default)]
+/// Since when no bytes have come, and since when nothing gives hope for any.
+#[derive(Debug)]
 pub(super) struct Quiet {
     bytes: u64,
     since: Duration,
+    hopeless_since: Duration,
 }
 
 impl Quiet {
-    /// For how long none have come, if so many have come until `now`.
-    pub(super) fn note(&mut self, bytes: u64, now: Duration) -> Duration {
-        if bytes != self.bytes {
-            *self = Self { bytes, since: now };
+    /// Counts from now on.
+    pub(super) const fn new(now: Duration) -> Self {
+        Self {
+            bytes: 0,
+            since: now,
+            hopeless_since: now,
         }
+    }
+
+    /// So many bytes have come until `now`, and whether there is [hope](Facts::give_hope) for more.
+    pub(super) fn note(&mut self, bytes: u64, hope: bool, now: Duration) {
+        let came = bytes != self.bytes;
+        if came {
+            (self.bytes, self.since) = (bytes, now);
+        }
+        if came || hope {
+            self.hopeless_since = now;
+        }
+    }
+
+    /// For how long no bytes have come.
+    pub(super) fn time(&self, now: Duration) -> Duration {
         now.saturating_sub(self.since)
+    }
+
+    /// For how long neither bytes nor hope.
+    pub(super) fn hopeless(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.hopeless_since)
     }
 }
 

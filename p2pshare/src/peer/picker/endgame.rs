@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Picker, SourceId};
+use super::{Order, Picker, SourceId};
 use crate::{
     content::CHUNK_SIZE,
     limits::{DUPLICATE_BYTES_SHARE_MAX, SLOW_SOURCE_PATIENCE, STUCK_SOURCE_PATIENCE},
@@ -31,32 +31,56 @@ impl Picker {
         held && own * (asked.queue.len() + 1) as f64 > rest / chunks_per_second
     }
 
-    /// A chunk that is expected of a source so slow that `source`, which is not asked for anything, would be
-    /// sooner: the one that would come last. What has not begun to come is left to the faster one, what may
-    /// have is asked of both; more than [`DUPLICATE_BYTES_SHARE_MAX`] only where it hardly comes from the slow
-    /// one.
+    /// What `source`, which is not asked for anything, is to take over: of what it would sooner give, what would come
+    /// last.
     pub(super) fn take_over(&mut self, source: SourceId, now: Duration) -> Option<u32> {
-        let asked = self.sources.get(&source)?;
-        if !asked.queue.is_empty() {
+        let is_idle = self.sources.get(&source)?.queue.is_empty();
+        is_idle.then(|| self.take_from_slower(source, now, |_| true))?
+    }
+
+    /// In the order of the file somebody waits for the first chunk that is awaited from others: whether `source`, busy
+    /// as it may be, is to take it over.
+    pub(super) fn take_over_front(&mut self, source: SourceId, now: Duration) -> Option<u32> {
+        if self.order != Order::OfTheFile {
             return None;
         }
-        let holds = &asked.holds;
+        let of_others = self.asked.iter().filter(|(_, of)| **of != source);
+        let front = *of_others.map(|(index, _)| index).min()?;
+        let is_asked = self.sources.get(&source)?.queue.contains(&front);
+        (!is_asked).then(|| self.take_from_slower(source, now, |index| index == front))?
+    }
+
+    /// A chunk `of` those that are expected of a source so slow that `source` would be sooner: the one that would come
+    /// last. What has not begun to come is left to the faster one, what may have is asked of both; more than
+    /// [`DUPLICATE_BYTES_SHARE_MAX`] only where it hardly comes from the slow one, and
+    /// `source` has nothing else to do.
+    fn take_from_slower(
+        &mut self,
+        source: SourceId,
+        now: Duration,
+        of: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let asked = self.sources.get(&source)?;
+        let (holds, is_idle) = (&asked.holds, asked.queue.is_empty());
         let own = asked.pace.chunk_time().unwrap_or(CHUNK_TIME_GUESSED);
+        // It comes after what it is asked for already.
+        let until = own * (asked.queue.len() + 1) as f64;
         let allowed = self.risked_bytes + u64::from(CHUNK_SIZE)
             <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
         let patience = SLOW_SOURCE_PATIENCE.as_secs_f64();
         let mut latest: Option<(f64, SourceId, bool, u32)> = None;
         for (&victim, asked) in self.sources.iter().filter(|(id, _)| **id != source) {
             let (rest, time) = (asked.rest(now), asked.chunk_time(now));
-            let stuck = rest >= STUCK_SOURCE_PATIENCE.as_secs_f64();
+            let stuck = is_idle && rest >= STUCK_SOURCE_PATIENCE.as_secs_f64();
             if time < own * CLEARLY_SLOWER {
                 continue;
             }
-            for (place, &index) in asked.queue.iter().enumerate() {
+            let queue = asked.queue.iter().enumerate();
+            for (place, &index) in queue.filter(|(_, index)| of(**index)) {
                 let due = rest + place as f64 * time;
                 let sooner = match place {
-                    0 => due >= patience.max(own * CLEARLY_SLOWER) && allowed,
-                    _ => due - time >= own * MARGIN && (allowed || time >= patience),
+                    0 => due >= patience.max(until * CLEARLY_SLOWER) && allowed,
+                    _ => due - time >= until * MARGIN && (allowed || time >= patience),
                 };
                 let may_come = place == 0 || time < patience;
                 if (sooner || stuck)

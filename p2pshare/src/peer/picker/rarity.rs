@@ -7,14 +7,14 @@
 
 use rand::{RngExt as _, rngs::SmallRng};
 
-use crate::{content::Bitfield, limits::SOURCES_MAX};
+use crate::{content::Bitfield, limits::SOURCES_HELD_MAX};
 
 /// The counts of all chunks, and the missing ones by class.
 #[derive(Debug)]
 pub(super) struct Rarity {
     /// How often each counts because of connected sources.
     seen: Vec<u8>,
-    /// The class of each by what the tracker knows.
+    /// The class of each by what the tracker knows, if it knows anything.
     announced: Vec<u8>,
     classes: Vec<Bitfield>,
 }
@@ -29,7 +29,7 @@ impl Rarity {
         }
         Self {
             seen: vec![0; count as usize],
-            announced: vec![0; count as usize],
+            announced: Vec::new(),
             classes: vec![rarest],
         }
     }
@@ -76,14 +76,18 @@ impl Rarity {
         }
     }
 
-    /// How many hold each chunk, as the tracker knows, of which only the differences count.
+    /// How many hold each chunk, as the tracker knows, of which only the differences count; nothing if there are none.
     pub(super) fn announce(&mut self, holders: &[u16]) {
-        if holders.len() != self.announced.len() {
+        let count = self.seen.len();
+        let says_nothing = holders.is_empty() && self.announced.is_empty();
+        if says_nothing || !(holders.is_empty() || holders.len() == count) {
             return;
         }
+        self.announced.resize(count, 0);
         let fewest = holders.iter().copied().min().unwrap_or_default();
-        for (index, &holders) in (0..).zip(holders) {
-            let announced = class_of(holders - fewest);
+        let holders = holders.iter().map(|holders| holders - fewest);
+        let classes = holders.map(class_of).chain(std::iter::repeat(0));
+        for (index, announced) in (0..count as u32).zip(classes) {
             if self.announced[index as usize] == announced {
                 continue;
             }
@@ -150,11 +154,26 @@ const FINE_BITS: u32 = 2;
 const PLACES_TRIED: usize = 16;
 const EXACT: u32 = 1 << (FINE_BITS + 1);
 // Each source counts at most twice, and what is counted can be taken off again.
-const _: () = assert!(2 * SOURCES_MAX < u8::MAX as usize);
+const _: () = assert!(2 * SOURCES_HELD_MAX < u8::MAX as usize);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn when_all_with_a_part_have_gone_no_chunk_is_rarer_than_another() {
+        let none = Bitfield::new(4);
+        let mut rarity = Rarity::new(&none);
+        let counts = [9, 9, 1, 9];
+        rarity.announce(&counts);
+        let classes = |rarity: &Rarity| [0, 1, 2, 3].map(|index| rarity.class(index));
+        assert_eq!(classes(&rarity), [8, 8, 0, 8]);
+        rarity.announce(&counts[1..]);
+        assert_eq!(classes(&rarity), [8, 8, 0, 8], "it is of another file");
+        rarity.announce(&[]);
+        assert_eq!(classes(&rarity), [0; 4]);
+        rarity.check(&none, |_| 0);
+    }
 
     #[test]
     fn few_holders_are_told_apart_and_many_roughly() {

@@ -21,6 +21,8 @@ pub(super) struct Scenario {
     pub(super) one_leaves_of: Option<usize>,
     pub(super) one_lies_of: Option<usize>,
     pub(super) round_trip: Duration,
+    /// How many times as long as it has to it may take.
+    pub(super) given_up: f64,
 }
 
 /// Bytes a second.

@@ -2,8 +2,8 @@
 
 use super::*;
 
-const PEERS: usize = 60;
-const CHUNKS: u32 = 400;
+const PEERS: usize = 20;
+const CHUNKS: u32 = 200;
 
 fn over(outcome: &Outcome) -> f64 {
     let last = outcome.last.expect("all come to have it");
@@ -22,9 +22,9 @@ fn the_last_has_the_file_soon_after_it_can_have_it() {
         assert!(over(&outcome) < most, "{outcome:?}");
         assert!(outcome.seeder_copies < most, "{outcome:?}");
         assert!(outcome.twice < 0.01, "{outcome:?}");
-        let in_order = swarm.picking(Picking::InOrder).live();
-        let slower = in_order.last.is_none() || over(&in_order) > 1.2 * over(&outcome);
-        assert!(slower, "{in_order:?}");
+        let in_order = swarm.picking(Picking::InOrder);
+        let in_order = in_order.given_up_after(1.2 * over(&outcome)).live();
+        assert!(in_order.last.is_none(), "{in_order:?}");
     }
 }
 

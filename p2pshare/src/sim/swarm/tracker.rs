@@ -1,25 +1,40 @@
-//! What the tracker knows of a swarm: what each peer announced last, until its lease ends.
+//! What the tracker knows of a swarm: what each peer announced last, until its lease ends. Whom it names to whoever asks,
+//! and what it says of the rest, is for the product's own code to say.
 
 use rand::rngs::SmallRng;
-use rand::seq::index;
 
 use crate::content::Bitfield;
-use crate::limits::HOLDERS_SAMPLE_MAX;
+use crate::identity::PeerId;
+use crate::limits::{CROWD_KEPT, HOLDERS_SAMPLE_MAX};
+use crate::tracker::sim::Crowd;
+use crate::wire::tracker::{Holder, Holding};
 
 pub(super) struct Tracker {
     chunks: u32,
     /// By peer.
     leases: Vec<Option<Lease>>,
-    /// Those who announced something.
-    holders: Vec<usize>,
-    counts: Vec<u16>,
-    whole: u16,
+    /// What was found when somebody asked last, and when.
+    crowd: Option<(f64, Crowd)>,
 }
 
 struct Lease {
-    /// `None` if it is everything.
-    had: Option<Bitfield>,
+    holding: Holding,
     until: f64,
+}
+
+/// What somebody who asks is told.
+pub(super) struct Told {
+    /// Some others, and what they hold; `None` is everything.
+    pub(super) holders: Vec<Known>,
+    /// How many hold a part with each chunk, if anybody does.
+    pub(super) counts: Vec<u16>,
+}
+
+/// A peer, and what it announced; `None` is everything.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) peer: usize,
+    pub(super) had: Option<Bitfield>,
 }
 
 impl Tracker {
@@ -27,9 +42,7 @@ impl Tracker {
         Self {
             chunks,
             leases: Vec::new(),
-            holders: Vec::new(),
-            counts: vec![0; chunks as usize],
-            whole: 0,
+            crowd: None,
         }
     }
 
@@ -38,43 +51,58 @@ impl Tracker {
         if self.leases.len() <= peer {
             self.leases.resize_with(peer + 1, || None);
         }
-        let had = had.cloned();
-        self.count(had.as_ref(), |count| *count += 1);
-        match self.leases[peer].replace(Lease { had, until }) {
-            None => self.holders.push(peer),
-            Some(before) => self.count(before.had.as_ref(), |count| *count -= 1),
-        }
-    }
-
-    fn count(&mut self, had: Option<&Bitfield>, change: impl Fn(&mut u16)) {
-        match had {
-            None => change(&mut self.whole),
-            Some(had) => had
-                .iter_set()
-                .for_each(|i| change(&mut self.counts[i as usize])),
-        }
-    }
-
-    /// A random sample of those who hold something, `asking` left out.
-    pub(super) fn sample(&self, rng: &mut SmallRng, asking: usize, now: f64) -> Vec<usize> {
-        let amount = self.holders.len().min(HOLDERS_SAMPLE_MAX + 1);
-        let sample = index::sample(rng, self.holders.len(), amount).into_iter();
-        let sample = sample.map(|place| self.holders[place]);
-        let counts = |peer: &usize| {
-            let lease = self.leases[*peer].as_ref();
-            *peer != asking && lease.is_some_and(|lease| lease.until > now)
+        let holding = match had {
+            Some(had) => Holding::Partial(had.to_bytes()),
+            None => Holding::Complete,
         };
-        sample.filter(counts).take(HOLDERS_SAMPLE_MAX).collect()
+        self.leases[peer] = Some(Lease { holding, until });
     }
 
-    /// What a peer announced; `None` is everything.
-    pub(super) fn announced(&self, peer: usize) -> Option<&Bitfield> {
-        self.leases[peer].as_ref()?.had.as_ref()
+    /// `asking` asks for others.
+    pub(super) fn tell(&mut self, rng: &mut SmallRng, asking: usize, now: f64) -> Told {
+        let is_large = |crowd: &Crowd| crowd.availability().holders as usize > HOLDERS_SAMPLE_MAX;
+        let kept = self
+            .crowd
+            .take()
+            .filter(|(when, crowd)| is_large(crowd) && now - when < CROWD_KEPT.as_secs_f64());
+        let (when, crowd) = kept.unwrap_or_else(|| (now, self.look(now)));
+        let sample = crowd.sample(id(asking), rng).into_iter();
+        let known = |holder: Holder| Known {
+            peer: peer(holder.peer),
+            had: match holder.holding {
+                Holding::Partial(bits) => Bitfield::from_bytes(self.chunks, &bits).ok(),
+                Holding::Complete | Holding::Nothing => None,
+            },
+        };
+        let told = Told {
+            holders: sample.map(known).collect(),
+            counts: (crowd.availability().parts.iter().map(|&n| n.into())).collect(),
+        };
+        self.crowd = Some((when, crowd));
+        told
     }
 
-    /// How many hold each chunk.
-    pub(super) fn counts(&self) -> Vec<u16> {
-        debug_assert_eq!(self.counts.len(), self.chunks as usize);
-        self.counts.iter().map(|count| count + self.whole).collect()
+    fn look(&self, now: f64) -> Crowd {
+        let holders = self.leases.iter().enumerate().filter_map(|(peer, lease)| {
+            let lease = lease.as_ref().filter(|lease| lease.until > now)?;
+            Some(Holder {
+                peer: id(peer),
+                addrs: Vec::new(),
+                holding: lease.holding.clone(),
+            })
+        });
+        Crowd::new(holders, self.chunks)
     }
+}
+
+fn id(peer: usize) -> PeerId {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&(peer as u64).to_be_bytes());
+    PeerId::from_bytes(id)
+}
+
+fn peer(id: PeerId) -> usize {
+    let mut peer = [0; 8];
+    peer.copy_from_slice(&id.as_bytes()[..8]);
+    u64::from_be_bytes(peer) as usize
 }

@@ -1,5 +1,7 @@
 //! A swarm in virtual time: peers with uplinks and downlinks, each with the real picker, a tracker that knows what
-//! it was told, and what the driver of a download does around the picker, as it does it.
+//! it was told and draws whom it names as the product does, and what the driver of a download does around the picker.
+//! Left out is what a holder does about its places: it serves all who ask, up to as many as it has places, without a
+//! queue, turns or a limit, and all streams of it equally.
 //!
 //! **Invariant.** What happens follows from the seed: all choices come from one generator, and what is due at
 //! the same moment happens in the order in which it was planned.
@@ -11,14 +13,15 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::scenario::{Peculiar, Scenario};
-use super::tracker::Tracker;
+use super::tracker::{Known, Told, Tracker};
 use super::uplink::Uplink;
 use crate::content::{Bitfield, CHUNK_SIZE, ChunkIndex, Layout};
 use crate::limits::{
-    HAVE_INTERVAL, HOLDERS_REFRESH, IDLE_SOURCE_LOOK, LEASE_LIFE, LEASE_RENEWAL, OUTRUN_PATIENCE,
-    RETIRED_REST, SEED_STREAMS_MAX, SOURCE_IDLE_MAX, SOURCE_TRIED, SOURCES_MAX,
+    EXCHANGE_INTERVAL, HAVE_INTERVAL, HOLDERS_REFRESH, IDLE_SOURCE_LOOK, LEASE_LIFE, LEASE_RENEWAL,
+    OUTRUN_PATIENCE, RETIRED_REST, SEED_STREAMS_MAX, SOURCE_IDLE_MAX, SOURCE_TRIED,
+    SOURCES_HELD_MAX, SOURCES_MAX, STALL_LOOK, STALL_PATIENCE,
 };
-use crate::peer::sim::{Picker, SourceId};
+use crate::peer::sim::{Picker, SourceId, pause_between_looks};
 
 /// Everything there is. Peer 0 is the seeder.
 pub(super) struct World {
@@ -37,7 +40,7 @@ pub(super) struct World {
 /// What happens at one moment.
 #[derive(Copy, Clone, Debug)]
 enum Event {
-    /// A download begins, or asks the tracker again.
+    /// A download begins, or looks how it is, and asks the tracker again if it is time.
     Look(usize),
     /// The tracker hears of a peer.
     Announce(usize),
@@ -85,12 +88,27 @@ pub(super) struct Peer {
     /// From whom it fetches.
     sources: Vec<usize>,
     next_source: SourceId,
+    /// Whom the tracker named last.
+    known: Vec<Known>,
+    looks: Looks,
+    /// When one of its sources last made place for another.
+    exchanged: f64,
     resting: HashMap<usize, Rest>,
     announced: bool,
     pub(super) done_at: Option<f64>,
     pub(super) gone: bool,
     lies: bool,
     pub(super) duplicates: u32,
+}
+
+/// When a download asked the tracker.
+#[derive(Copy, Clone, Debug, Default)]
+struct Looks {
+    first: Option<f64>,
+    last: f64,
+    next: f64,
+    /// Since when nothing is asked of anybody.
+    idle_since: Option<f64>,
 }
 
 #[derive(Copy, Clone, Debug, Default)]
@@ -117,6 +135,8 @@ struct Stream {
     wakes: bool,
     useless_since: Option<f64>,
     since: f64,
+    /// Whether a chunk came.
+    gave: bool,
 }
 
 impl World {
@@ -162,6 +182,9 @@ impl World {
                 askers: Vec::new(),
                 sources: Vec::new(),
                 next_source: 1,
+                known: Vec::new(),
+                looks: Looks::default(),
+                exchanged: 0.0,
                 resting: HashMap::new(),
                 announced: false,
                 done_at: None,
@@ -230,6 +253,10 @@ impl World {
                     stream.queue.push_front(begun);
                 }
                 let left_out = stream.queue.len() < before;
+                if begun == Some(index) {
+                    let patience = self.half_trip() + OUTRUN_PATIENCE.as_secs_f64();
+                    return self.plan(self.now + patience, Event::Outrun(of, index));
+                }
                 if left_out && let Some(chunk) = self.layout.chunk(index) {
                     self.plan(self.now + self.half_trip(), Event::LeftOut(of, chunk));
                 }
@@ -308,61 +335,111 @@ impl World {
             return;
         };
         for index in picker.take_unwanted(source) {
-            let of = self.reference(place);
-            self.plan(self.now + self.half_trip(), Event::Cancelled(of, index));
-            let patience = OUTRUN_PATIENCE.as_secs_f64();
-            self.plan(self.now + patience, Event::Outrun(of, index));
+            let (of, stream) = (self.reference(place), &self.streams[place]);
+            let has_begun = stream.sending && stream.queue.front() == Some(&index);
+            match has_begun {
+                true => {
+                    let patience = OUTRUN_PATIENCE.as_secs_f64();
+                    self.plan(self.now + patience, Event::Outrun(of, index));
+                }
+                false => self.plan(self.now + self.half_trip(), Event::Cancelled(of, index)),
+            }
         }
     }
 
-    /// The look for holders: what is known of them, and new sources.
+    /// Looks how a download is, as it does once a second.
     fn look(&mut self, index: usize) {
+        let now = self.now;
+        let peer = &mut self.peers[index];
+        let (Some(picker), false, None) = (&peer.picker, peer.gone, peer.done_at) else {
+            return;
+        };
+        let looks = &mut peer.looks;
+        looks.idle_since = match picker.is_idle() {
+            true => looks.idle_since.or(Some(now)),
+            false => None,
+        };
+        let idle_for = now - looks.idle_since.unwrap_or(now);
+        let is_wanting = idle_for >= STALL_PATIENCE.as_secs_f64()
+            && now - looks.last >= HOLDERS_REFRESH.as_secs_f64();
+        match is_wanting || now >= looks.next {
+            true => self.ask_tracker(index),
+            false => self.start(index),
+        }
+        self.plan(now + STALL_LOOK.as_secs_f64(), Event::Look(index));
+    }
+
+    fn ask_tracker(&mut self, index: usize) {
+        let now = self.now;
+        let Told { holders, counts } = self.tracker.tell(&mut self.rng, index, now);
+        let peer = &mut self.peers[index];
+        peer.known = holders;
+        if let Some(picker) = &mut peer.picker {
+            picker.note_availability(&counts);
+        }
+        let pause = match peer.looks.first {
+            // Others who began at the same moment are soon to be seen.
+            None => STALL_LOOK,
+            Some(first) => pause_between_looks(Duration::from_secs_f64(now - first)),
+        };
+        peer.looks.first.get_or_insert(now);
+        (peer.looks.last, peer.looks.next) = (now, now + pause.as_secs_f64());
+        self.start(index);
+    }
+
+    /// Takes on sources as `Sources::fill` does.
+    fn start(&mut self, index: usize) {
+        let (now, in_use) = (self.now, self.in_use(index));
         let peer = &self.peers[index];
-        if peer.gone || peer.done_at.is_some() {
+        let may_exchange = now - peer.exchanged >= EXCHANGE_INTERVAL.as_secs_f64()
+            && peer.sources.len() < SOURCES_HELD_MAX;
+        if in_use == SOURCES_MAX && !may_exchange {
             return;
         }
-        let found = self.tracker.sample(&mut self.rng, index, self.now);
-        if let Some(picker) = &mut self.peers[index].picker {
-            picker.note_availability(&self.tracker.counts());
+        let others = self.others(index);
+        let mut places = SOURCES_MAX;
+        let is_of_use = others.first().is_some_and(|(_, is_of_use)| *is_of_use);
+        if in_use > places || (in_use == places && is_of_use) {
+            self.peers[index].exchanged = now;
+            places += self.replace(index);
         }
-        self.start(index, found);
-        // The first time after a second, and then now and then.
-        let first = self.peers[index].next_source <= 2 && self.now < 3.0;
-        let pause = match first {
-            true => 1.0,
-            false => HOLDERS_REFRESH.as_secs_f64(),
-        };
-        self.plan(self.now + pause, Event::Look(index));
+        self.take_on(index, others, places.saturating_sub(in_use));
     }
 
-    /// Takes on sources as `Sources::start` does.
-    fn start(&mut self, index: usize, mut found: Vec<usize>) {
+    /// Those who may be asked, and whether they have something to give.
+    fn others(&self, index: usize) -> Vec<(usize, bool)> {
         let peer = &self.peers[index];
-        let Some(picker) = &peer.picker else { return };
-        let use_of = |&holder: &usize| match self.tracker.announced(holder) {
-            Some(bits) => picker.needed_of(bits),
-            None => usize::MAX,
+        let Some(picker) = &peer.picker else {
+            return Vec::new();
         };
-        found.retain(|holder| {
-            let rests = peer
-                .resting
-                .get(holder)
-                .is_some_and(|rest| self.now < rest.until);
-            let active = peer
-                .sources
-                .iter()
-                .any(|&place| self.streams[place].holder == *holder);
-            !rests && !active
-        });
-        found.sort_by_cached_key(|holder| use_of(holder) == 0);
-        let useful = found.first().is_some_and(|first| use_of(first) > 0);
-        let retired = |place: &&usize| picker.is_retired(self.streams[**place].source);
-        let used = peer.sources.len() - peer.sources.iter().filter(retired).count();
-        let mut room = SOURCES_MAX.saturating_sub(used);
-        if room == 0 && useful {
-            room = self.replace(index);
-        }
-        for holder in found.into_iter().take(room) {
+        let may_be_asked = |known: &&Known| {
+            let rest = peer.resting.get(&known.peer);
+            let of = |&place: &usize| self.streams[place].holder == known.peer;
+            rest.is_none_or(|rest| self.now >= rest.until) && !peer.sources.iter().any(of)
+        };
+        let others = peer.known.iter().filter(may_be_asked);
+        let mut others: Vec<(usize, bool)> = others
+            .map(|known| {
+                let had = known.had.as_ref();
+                (known.peer, had.is_none_or(|had| picker.needed_of(had) > 0))
+            })
+            .collect();
+        others.sort_by_key(|(_, is_of_use)| !is_of_use);
+        others
+    }
+
+    fn in_use(&self, index: usize) -> usize {
+        let peer = &self.peers[index];
+        let is_retired =
+            |picker: &Picker, place: usize| picker.is_retired(self.streams[place].source);
+        let picker = peer.picker.as_ref();
+        let stays = |place: &&usize| picker.is_some_and(|picker| !is_retired(picker, **place));
+        peer.sources.iter().filter(stays).count()
+    }
+
+    fn take_on(&mut self, index: usize, others: Vec<(usize, bool)>, room: usize) {
+        let room = room.min(SOURCES_HELD_MAX.saturating_sub(self.peers[index].sources.len()));
+        for (holder, _) in others.into_iter().take(room) {
             self.open(index, holder);
         }
     }
@@ -395,6 +472,7 @@ impl World {
             wakes: false,
             useless_since: None,
             since: self.now,
+            gave: false,
         };
         let place = match self.free.pop() {
             Some(place) => {
@@ -432,9 +510,6 @@ impl World {
         stream.heard = (heard.0, 0);
         let source = stream.source;
         self.peers[holder].askers.push(of.place);
-        if let Some(rest) = self.peers[asker].resting.get_mut(&holder) {
-            rest.times = 0;
-        }
         self.pick(asker, |picker, _| {
             picker.join(source, holds);
             picker.note_round_trip(source, trip);
@@ -582,6 +657,7 @@ impl World {
         if self.peers[holder].lies {
             return self.end(of.place, Some(f64::INFINITY));
         }
+        self.streams[of.place].gave = true;
         let needed = self.pick(asker, |picker, now| {
             picker.deliver(source, chunk, now) && picker.have(chunk)
         });
@@ -639,6 +715,7 @@ impl World {
             asker,
             holder,
             source,
+            gave,
             ..
         } = self.streams[place];
         self.streams[place].life = u64::MAX;
@@ -649,6 +726,9 @@ impl World {
         self.free.push(place);
         let now = self.now;
         let rest = self.peers[asker].resting.entry(holder).or_default();
+        if gave {
+            rest.times = 0;
+        }
         rest.until = now + pause.unwrap_or_else(|| f64::from(1 << rest.times.min(5)));
         rest.times += 1;
         self.pick(asker, |picker, _| picker.leave(source));

@@ -15,7 +15,7 @@ use crate::{
 
 /// The holders of one file.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(crate) struct Crowd {
     whole: Vec<Holder>,
     /// Each with how much of what it has is rare.
     parts: Vec<(Holder, f64)>,
@@ -24,7 +24,7 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// Those who announced something of a file of so many chunks.
-    pub(super) fn new(holders: impl IntoIterator<Item = Holder>, chunks: u32) -> Self {
+    pub(crate) fn new(holders: impl IntoIterator<Item = Holder>, chunks: u32) -> Self {
         let (mut whole, mut parts) = (Vec::new(), Vec::new());
         let (mut counts, mut untold) = (Vec::new(), 0_u32);
         for holder in holders {
@@ -64,7 +64,7 @@ impl Crowd {
         }
     }
 
-    pub(super) const fn availability(&self) -> &Availability {
+    pub(crate) const fn availability(&self) -> &Availability {
         &self.availability
     }
 
@@ -84,7 +84,7 @@ impl Crowd {
 
     /// Some of them, `asking` left out: all if they are few, else a part of those with the whole, by lot, and for
     /// the rest of the places those with a part, half by lot and half by how rare it is what they have.
-    pub(super) fn sample(&self, asking: PeerId, rng: &mut impl Rng) -> Vec<Holder> {
+    pub(crate) fn sample(&self, asking: PeerId, rng: &mut impl Rng) -> Vec<Holder> {
         let is_other = |holder: &&Holder| holder.peer != asking;
         let mut whole: Vec<&Holder> = self.whole.iter().filter(is_other).collect();
         let parts = self.parts.iter().filter(|(part, _)| part.peer != asking);

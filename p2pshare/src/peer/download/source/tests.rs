@@ -21,7 +21,7 @@ use crate::{
     transport::{EndpointConfig, Profile, memory::Network},
 };
 
-const CHUNKS: u32 = 3;
+pub(in super::super) const CHUNKS: u32 = 3;
 
 fn endpoint(network: &Network, host: u8) -> Endpoint {
     let key = SigningKey::from_seed(&[host; 32]);
@@ -34,11 +34,18 @@ fn chunk(index: u32) -> Bytes {
     vec![index as u8; CHUNK_SIZE as usize].into()
 }
 
-/// A download of a few chunks, of which all digests are known.
 async fn download(network: &Network) -> (Arc<Shared>, mpsc::Receiver<Write>) {
-    let layout = Layout::new(u64::from(CHUNKS * CHUNK_SIZE)).unwrap();
+    download_of(network, CHUNKS).await
+}
+
+/// A download of a few chunks, of which all digests are known.
+pub(in super::super) async fn download_of(
+    network: &Network,
+    chunks: u32,
+) -> (Arc<Shared>, mpsc::Receiver<Write>) {
+    let layout = Layout::new(u64::from(chunks * CHUNK_SIZE)).unwrap();
     let mut builder = ManifestBuilder::new(layout);
-    let digests: Vec<_> = (0..CHUNKS).map(|index| Digest::of(&chunk(index))).collect();
+    let digests: Vec<_> = (0..chunks).map(|index| Digest::of(&chunk(index))).collect();
     for digest in &digests {
         builder.push(*digest).unwrap();
     }
@@ -53,7 +60,7 @@ async fn download(network: &Network) -> (Arc<Shared>, mpsc::Receiver<Write>) {
     let link = TrackerLink::new(endpoint.clone(), Vec::new(), Some(ring), None);
     let (grants, group) = (Grants::new(link), GroupName::new("g").unwrap());
     grants.plant(&group, samples::signed(&samples::grant()));
-    let (writes, written) = mpsc::channel(CHUNKS as usize);
+    let (writes, written) = mpsc::channel(chunks as usize);
     let shared = Shared {
         endpoint,
         grants,
@@ -61,7 +68,7 @@ async fn download(network: &Network) -> (Arc<Shared>, mpsc::Receiver<Write>) {
         pages: Pages::new(library, layout, id),
         picker: Mutex::new(Picker::new(
             layout,
-            Bitfield::new(CHUNKS),
+            Bitfield::new(chunks),
             Order::OfTheFile,
             0,
         )),
@@ -79,9 +86,15 @@ async fn download(network: &Network) -> (Arc<Shared>, mpsc::Receiver<Write>) {
 
 /// What a holder does with whoever asks it for chunks.
 #[derive(Copy, Clone, Debug)]
-enum Manner {
+pub(in super::super) enum Manner {
     Gives,
     IsSilent,
+    /// Gives one chunk, and breaks off.
+    Breaks,
+    /// Refuses for so many seconds, as it is busy, and gives then.
+    IsBusy(u64),
+    /// Is silent for so many seconds, and trickles then.
+    IsLate(u64),
     /// So many bytes at once, and so many seconds between them.
     Trickles(usize, u64),
     /// Lets who asks wait for a place for so many seconds, and gives one chunk then before others have their turn.
@@ -91,6 +104,62 @@ enum Manner {
 /// A byte a second, which is just not silent.
 const TRICKLES: Manner = Manner::Trickles(10, 10);
 
+/// Somebody who has the whole file.
+pub(in super::super) fn serve(network: &Network, host: u8, manner: Manner) -> Holder {
+    let (endpoint, began) = (endpoint(network, host), Instant::now());
+    let holder = Holder {
+        peer: endpoint.peer_id(),
+        addrs: vec![endpoint.local_addr()],
+        holding: Holding::Complete,
+    };
+    tokio::spawn(async move {
+        while let Some(connection) = endpoint.accept().await {
+            while let Ok((send, receive)) = connection.accept().await {
+                serve_stream(send, receive, manner, began).await;
+            }
+        }
+    });
+    holder
+}
+
+async fn serve_stream(
+    mut send: SendStream,
+    mut receive: RecvStream,
+    manner: Manner,
+    began: Instant,
+) {
+    receive.receive::<Open>().await.unwrap();
+    match manner {
+        Manner::TakesTurns(seconds) => {
+            send.send(&SwarmAnswer::Waits).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+        }
+        Manner::IsBusy(seconds) if began.elapsed().as_secs() < seconds => {
+            let busy = SwarmAnswer::Refused(PeerRefusal::Busy);
+            send.send(&busy).await.unwrap();
+            return send.finish();
+        }
+        _ => {}
+    }
+    let holding = Holding::Complete;
+    if send.send(&SwarmAnswer::Opened { holding }).await.is_err() {
+        return;
+    }
+    while let Ok(SwarmRequest::Chunk { index }) = receive.receive().await {
+        give(&mut send, index, manner).await;
+        match manner {
+            Manner::Breaks => return send.finish(),
+            Manner::TakesTurns(_) => {
+                let over = ChunkHeader::TurnOver.encode();
+                let over = Bytes::copy_from_slice(&over);
+                let _ = send.send_bytes(over).await;
+                return send.finish();
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A source that is fetched from.
 fn fetch(
     network: &Network,
@@ -98,36 +167,9 @@ fn fetch(
     host: u8,
     manner: Manner,
 ) -> JoinHandle<SourceEnd> {
-    let endpoint = endpoint(network, host);
-    let holder = Holder {
-        peer: endpoint.peer_id(),
-        addrs: vec![endpoint.local_addr()],
-        holding: Holding::Complete,
-    };
-    tokio::spawn(async move {
-        let connection = endpoint.accept().await.unwrap();
-        while let Ok((mut send, mut receive)) = connection.accept().await {
-            receive.receive::<Open>().await.unwrap();
-            if let Manner::TakesTurns(seconds) = manner {
-                send.send(&SwarmAnswer::Waits).await.unwrap();
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-            }
-            let holding = Holding::Complete;
-            send.send(&SwarmAnswer::Opened { holding }).await.unwrap();
-            while let Ok(SwarmRequest::Chunk { index }) = receive.receive().await {
-                give(&mut send, index, manner).await;
-                if matches!(manner, Manner::TakesTurns(_)) {
-                    let over = ChunkHeader::TurnOver.encode();
-                    let over = Bytes::copy_from_slice(&over);
-                    let _ = send.send_bytes(over).await;
-                    send.finish();
-                    break;
-                }
-            }
-        }
-    });
+    let holder = serve(network, host, manner);
     let (shared, (joined, _)) = (shared.clone(), mpsc::channel(1));
-    tokio::spawn(shared.fetch(host.into(), holder, joined))
+    tokio::spawn(async move { shared.fetch(host.into(), holder, joined).await.0 })
 }
 
 async fn give(send: &mut SendStream, index: u32, manner: Manner) {
@@ -136,12 +178,19 @@ async fn give(send: &mut SendStream, index: u32, manner: Manner) {
     let header = Bytes::copy_from_slice(&header);
     match manner {
         Manner::IsSilent => {}
-        Manner::Gives | Manner::TakesTurns(_) => {
+        Manner::Gives | Manner::Breaks | Manner::IsBusy(_) | Manner::TakesTurns(_) => {
             let sent = send.send_bytes(header).await;
             sent.unwrap();
             let _ = send.send_bytes(chunk(index)).await;
         }
-        Manner::Trickles(bytes, seconds) => {
+        Manner::IsLate(_) | Manner::Trickles(..) => {
+            let (bytes, seconds) = match manner {
+                Manner::Trickles(bytes, seconds) => (bytes, seconds),
+                _ => (10, 10),
+            };
+            if let Manner::IsLate(seconds) = manner {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+            }
             let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
             let mut rest = Bytes::from([header, chunk(index)].concat());
             while !rest.is_empty() {
@@ -208,6 +257,38 @@ async fn one_who_trickles_does_not_hold_up_the_end_of_a_download() {
     assert!(matches!(end, SourceEnd::Outrun), "{end}");
     assert!(start.elapsed() < took + OUTRUN_PATIENCE * 2);
     assert!(shared.duplicate_bytes.load(Ordering::Relaxed) < 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_back_too_late_is_let_come_but_not_for_long() {
+    let network = Network::new(1);
+    let (shared, mut written) = download(&network).await;
+    let (start, late) = (Instant::now(), 10);
+    let is_late = fetch(&network, &shared, 2, Manner::IsLate(late));
+    while shared.pick(|picker, _| picker.is_idle()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let _gives = fetch(&network, &shared, 3, Manner::Gives);
+    for _ in 0..CHUNKS {
+        let write = timeout(Duration::from_secs(late), written.recv()).await;
+        write.expect("the other gives everything").unwrap();
+    }
+    assert!(start.elapsed().as_secs() < late, "before it began");
+    let end = is_late.await.unwrap();
+    assert!(matches!(end, SourceEnd::Outrun), "{end}");
+    let took = start.elapsed() - Duration::from_secs(late);
+    assert!(took < OUTRUN_PATIENCE * 2, "{took:?}");
+}
+
+#[test]
+fn a_chunk_in_very_many_pieces_is_kept_in_fewer() {
+    let mut pieces = Pieces::default();
+    let all: Vec<u8> = (0..CHUNK_SIZE).map(|at| at as u8).collect();
+    for byte in &all {
+        pieces.push(Bytes::copy_from_slice(&[*byte]));
+        assert!(pieces.0.len() <= CHUNK_PIECES_MAX);
+    }
+    assert!(pieces.0.concat() == all);
 }
 
 /// When each chunk came, from now on.

@@ -119,6 +119,15 @@ fn there_is_a_reason_for_each_and_none_before_its_time() {
             "2 peers that have it cannot be reached",
         ),
         (
+            Facts {
+                open: 2,
+                busy: 1,
+                ..of.clone()
+            },
+            Stall::Useless { peers },
+            "the 2 peers that are connected have nothing that is missing",
+        ),
+        (
             of.clone(),
             Stall::Failed { peers },
             "2 peers that have it failed, and are asked again soon",
@@ -172,9 +181,76 @@ fn what_nobody_holds_is_counted() {
 
 #[test]
 fn quiet_counts_from_the_last_byte() {
-    let (mut quiet, second) = (Quiet::default(), Duration::from_secs(1));
-    assert_eq!(quiet.note(0, second), second);
-    assert_eq!(quiet.note(5, 2 * second), Duration::ZERO);
-    assert_eq!(quiet.note(5, 9 * second), 7 * second);
-    assert_eq!(quiet.note(6, 9 * second), Duration::ZERO);
+    // To look at what an earlier run left takes its time, and is no silence.
+    let second = Duration::from_secs(1);
+    let mut quiet = Quiet::new(99 * second);
+    let mut after = |bytes, now: u32| {
+        quiet.note(bytes, false, now * second);
+        quiet.time(now * second)
+    };
+    assert_eq!(after(0, 100), second);
+    assert_eq!(after(5, 102), Duration::ZERO);
+    assert_eq!(after(5, 109), 7 * second);
+    assert_eq!(after(6, 109), Duration::ZERO);
+}
+
+#[test]
+fn what_is_waited_for_is_hope() {
+    for (facts, hope) in [
+        (facts(), false),
+        (
+            Facts {
+                open: 1,
+                connecting: 1,
+                refusing: 1,
+                unreachable: 1,
+                ..facts()
+            },
+            false,
+        ),
+        (
+            Facts {
+                asked: true,
+                ..facts()
+            },
+            true,
+        ),
+        (
+            Facts {
+                unwritten: true,
+                ..facts()
+            },
+            true,
+        ),
+        (
+            Facts {
+                limiting: Some(rate()),
+                ..facts()
+            },
+            true,
+        ),
+        // Even if there is a chunk that nobody has.
+        (
+            Facts {
+                queued: 1,
+                unheld: Some((1, 1)),
+                ..facts()
+            },
+            true,
+        ),
+        (Facts { busy: 1, ..facts() }, true),
+    ] {
+        assert_eq!(facts.give_hope(), hope, "{facts:?}");
+    }
+    let second = Duration::from_secs(1);
+    let mut quiet = Quiet::new(7 * second);
+    let mut after = |bytes, hope, now: u32| {
+        quiet.note(bytes, hope, now * second);
+        quiet.hopeless(now * second)
+    };
+    assert_eq!(after(0, false, 9), 2 * second);
+    assert_eq!(after(0, true, 12), Duration::ZERO);
+    assert_eq!(after(0, false, 15), 3 * second);
+    assert_eq!(after(1, false, 16), Duration::ZERO);
+    assert_eq!(after(1, false, 17), second);
 }
