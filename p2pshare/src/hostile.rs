@@ -5,11 +5,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod announcers;
+mod cancels;
 mod clocks;
 mod crowds;
 mod frames;
 mod holders;
 mod impostors;
+mod lapses;
 mod publishers;
 mod readers;
 mod requests;
@@ -120,26 +122,7 @@ impl World {
     /// A new user who is not at a peer, but speaks for himself.
     async fn raw_user(&self, name: &str) -> RawUser {
         self.create_user(name).await;
-        let stranger = self.stranger();
-        let connection = stranger.dial_tracker().await;
-        let (name, password) = (user(name), password());
-        let user = name.clone();
-        let change = change();
-        let login = Request::Login {
-            change,
-            user,
-            password,
-        };
-        let answer = ask(&connection, login).await;
-        let Response::LoggedIn { credential, .. } = answer else {
-            panic!("not logged in: {answer:?}");
-        };
-        RawUser {
-            stranger,
-            name,
-            credential,
-            connection,
-        }
+        RawUser::login(self.stranger(), name).await
     }
 }
 
@@ -151,11 +134,14 @@ struct Stranger {
 
 impl Stranger {
     fn new(tracker: SocketAddr) -> Self {
+        let endpoint = Endpoint::bind(loopback(), Self::config()).unwrap();
+        Self { endpoint, tracker }
+    }
+
+    fn config() -> EndpointConfig {
         let key = SigningKey::from_seed(&rand::random());
         let protocols = vec![Alpn::Peer, Alpn::Tracker];
-        let config = EndpointConfig::listener(key, Profile::Peer, protocols);
-        let endpoint = Endpoint::bind(loopback(), config).unwrap();
-        Self { endpoint, tracker }
+        EndpointConfig::listener(key, Profile::Peer, protocols)
     }
 
     async fn dial_tracker(&self) -> Connection {
@@ -181,6 +167,28 @@ struct RawUser {
 }
 
 impl RawUser {
+    async fn login(stranger: Stranger, name: &str) -> Self {
+        let connection = stranger.dial_tracker().await;
+        let (name, password) = (user(name), password());
+        let user = name.clone();
+        let change = change();
+        let login = Request::Login {
+            change,
+            user,
+            password,
+        };
+        let answer = ask(&connection, login).await;
+        let Response::LoggedIn { credential, .. } = answer else {
+            panic!("not logged in: {answer:?}");
+        };
+        Self {
+            stranger,
+            name,
+            credential,
+            connection,
+        }
+    }
+
     fn peer_id(&self) -> PeerId {
         self.stranger.endpoint.peer_id()
     }

@@ -31,6 +31,14 @@ enum Trick {
     ShortChunk,
     /// A chunk of no length.
     EmptyChunk,
+    /// A chunk that says of itself that it is a byte longer, and is.
+    LongChunk,
+    /// A byte more after the chunk than its header says.
+    ByteMore,
+    /// A chunk more than was asked for.
+    ChunkMore,
+    /// The bytes of another chunk, which are right there.
+    OthersBytes,
     /// A header that makes no sense.
     NoHeader,
     /// A request is said to be cancelled that was not.
@@ -61,6 +69,16 @@ enum Trick {
     HangsUp,
 }
 
+impl Trick {
+    /// How long the file is with which it is played: some take two chunks, which are of one length.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::ByteMore | Self::ChunkMore | Self::OthersBytes => 2 * crate::CHUNK_SIZE as usize,
+            _ => 7_000,
+        }
+    }
+}
+
 /// What the download says of it, and the code with which the liar is closed, if it is to be one.
 const TRICKS: &[(Trick, &str, Option<CloseCode>)] = {
     const NONSENSE: &str = "it does not keep to the protocol";
@@ -74,6 +92,10 @@ const TRICKS: &[(Trick, &str, Option<CloseCode>)] = {
         (Trick::AnotherChunk, NONSENSE, FAULT),
         (Trick::ShortChunk, NONSENSE, FAULT),
         (Trick::EmptyChunk, NONSENSE, FAULT),
+        (Trick::LongChunk, NONSENSE, FAULT),
+        (Trick::ByteMore, NONSENSE, FAULT),
+        (Trick::ChunkMore, NONSENSE, FAULT),
+        (Trick::OthersBytes, "it sent a bad chunk ", FAULT),
         (Trick::NoHeader, NONSENSE, FAULT),
         (Trick::NeverCancelled, NONSENSE, FAULT),
         (Trick::MoreThanAll, NONSENSE, FAULT),
@@ -215,6 +237,14 @@ async fn give_chunk(trick: Trick, file: &TestFile, index: u32, send: &mut SendSt
             header = ChunkHeader::Chunk { index, length }.encode();
         }
         Trick::EmptyChunk => header[5..].fill(0),
+        Trick::LongChunk => {
+            chunk.push(0);
+            let length = length + 1;
+            header = ChunkHeader::Chunk { index, length }.encode();
+        }
+        Trick::ByteMore => chunk.push(9),
+        Trick::ChunkMore => chunk = [&chunk[..], &header, &chunk].concat(),
+        Trick::OthersBytes => chunk = file.chunk(1 - index).to_vec(),
         Trick::NoHeader => header[0] = 9,
         Trick::MoreThanAll => {
             // Once it would be that somebody else asked for it.
@@ -246,7 +276,7 @@ async fn who_sends_what_is_not_of_the_file_is_dropped_and_others_complete_it() {
     alice.create_group(&photos, Access::Open).await.unwrap();
     let mut stage = Stage::default();
     for (trick, ..) in TRICKS {
-        let file = TestFile::new(&format!("{trick:?}"), 7_000);
+        let file = TestFile::new(&format!("{trick:?}"), trick.bytes());
         world.share(&alice, &photos, &file).await;
         stage.files.insert(file.id(), (*trick, file));
     }

@@ -139,7 +139,7 @@ impl Swarm {
         timeout(WITHIN, ends).await.expect("the grant ends")
     }
 
-    async fn renew(&mut self, grant: Signed<Grant>) {
+    pub(super) async fn renew(&mut self, grant: Signed<Grant>) {
         self.tell(&SwarmRequest::Renew { grant }).await;
     }
 

@@ -53,6 +53,8 @@ pub(super) enum Manner {
     Lies(usize),
     /// Gives so many chunks and a part of the next, and hangs up.
     Dies(usize),
+    /// Gives on each of so many streams one chunk and a part of the next, and no more; on later ones all.
+    Doles(usize),
     /// Is busy for so many streams, and gives everything on the next.
     Busy(usize),
     /// Says that it has everything, and lacks whatever it is asked for.
@@ -80,7 +82,7 @@ pub(super) struct Holder {
     file: Arc<TestFile>,
     manner: Manner,
     /// Streams for chunks.
-    opened: AtomicUsize,
+    pub(super) opened: AtomicUsize,
     /// Chunks that it was asked for, and told not to send after all.
     asked: Mutex<Vec<u32>>,
     cancelled: Mutex<Vec<u32>>,
@@ -127,7 +129,7 @@ impl Holder {
         self.user.peer_id()
     }
 
-    fn sent(&self) -> usize {
+    pub(super) fn sent(&self) -> usize {
         self.sent.lock().unwrap().len()
     }
 
@@ -211,10 +213,14 @@ impl Holder {
         mut send: SendStream,
         mut asked: tokio::sync::mpsc::Receiver<u32>,
     ) {
+        let stream = self.opened.load(Ordering::Relaxed);
+        let mut given = 0;
         while let Some(index) = asked.recv().await {
-            if matches!(self.manner, Manner::Silent) {
+            let doled = matches!(self.manner, Manner::Doles(streams) if stream <= streams);
+            if matches!(self.manner, Manner::Silent) || doled && given > 1 {
                 continue;
             }
+            given += 1;
             let mut chunk = self.file.chunk(index).to_vec();
             let length = chunk.len() as u32;
             let mut header = ChunkHeader::Chunk { index, length };
@@ -245,6 +251,7 @@ impl Holder {
                     chunk.truncate(CHUNK / 2);
                     last = true;
                 }
+                Manner::Doles(_) if doled && given > 1 => chunk.truncate(CHUNK / 2),
                 _ => {}
             }
             let header = Bytes::copy_from_slice(&header.encode());
@@ -265,14 +272,19 @@ impl Holder {
                 self.user.stranger.endpoint.close(CloseCode::ShuttingDown);
                 return;
             }
-            if !chunk.is_empty() {
+            if chunk.len() == length as usize {
                 self.sent.lock().unwrap().push(index);
             }
         }
     }
 }
 
-fn download(session: &Session, group: &GroupName, file: &TestFile, dest: &PathBuf) -> Download {
+pub(super) fn download(
+    session: &Session,
+    group: &GroupName,
+    file: &TestFile,
+    dest: &PathBuf,
+) -> Download {
     session.download(group, &file.name, dest, DownloadOptions::default())
 }
 

@@ -62,6 +62,8 @@ pub(super) struct Share {
     found: Mutex<Found>,
     /// Whether the group has been told of it.
     published: AtomicBool,
+    /// Whether the file's record in the group names this peer among those who keep it.
+    recorded: AtomicBool,
 }
 
 /// A shared file, as it is shown.
@@ -105,6 +107,7 @@ enum ShareRow {
         sha256: Digest,
         path: Vec<u8>,
         stamp: Stamp,
+        recorded: bool,
     },
 }
 
@@ -176,6 +179,8 @@ pub(super) struct NewShare {
     pub(super) sha256: Digest,
     pub(super) path: PathBuf,
     pub(super) stamp: Stamp,
+    /// Whether the file's record names this peer once the file is [published](Library::publish).
+    pub(super) recorded: bool,
 }
 
 impl Library {
@@ -223,6 +228,7 @@ impl Library {
             sha256: new.sha256,
             path: path_bytes(&new.path),
             stamp: new.stamp,
+            recorded: new.recorded,
         };
         let (key, value) = (share_key(&new.group, &new.name), encode(&row)?);
         self.0
@@ -323,6 +329,34 @@ impl Library {
         announced.cloned().collect()
     }
 
+    /// Those of them whose records do not name this peer yet.
+    pub(super) fn unrecorded(&self) -> Vec<Arc<Share>> {
+        let mut shares = self.announced();
+        shares.retain(|share| !share.recorded.load(Ordering::Relaxed));
+        shares
+    }
+
+    /// The record of the file of `share` names this peer.
+    pub(super) async fn note_recorded(&self, share: &Share) -> Result<(), StoreError> {
+        if share.recorded.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (key, shared) = (share_key(&share.group, &share.name), share.id);
+        self.0
+            .store
+            .write(move |tx| {
+                let Some(value) = tx.get(Table::Shares, &key)? else {
+                    return Ok(());
+                };
+                let mut row = decode_row(&value)?;
+                let ShareRow::V1 { id, recorded, .. } = &mut row;
+                // Another file may have taken the name meanwhile.
+                *recorded |= *id == shared;
+                tx.put(Table::Shares, key, encode(&row)?)
+            })
+            .await
+    }
+
     /// The shares in a group.
     pub(super) fn of_group(&self, group: &GroupName) -> Vec<Arc<Share>> {
         let shares = self.shares();
@@ -405,6 +439,7 @@ impl Library {
             sha256: share.sha256,
             path: path_bytes(&share.path),
             stamp,
+            recorded: share.recorded.load(Ordering::Relaxed),
         };
         let (key, value, id) = (
             share_key(&share.group, &share.name),
@@ -563,9 +598,13 @@ pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
 }
 
 fn decode(value: &[u8]) -> Result<Share, StoreError> {
+    // Whether the group was told is found out by telling.
+    from_row(decode_row(value)?, true)
+}
+
+fn decode_row(value: &[u8]) -> Result<ShareRow, StoreError> {
     match postcard::take_from_bytes(value) {
-        // Whether the group was told is found out by telling.
-        Ok((row, [])) => from_row(row, true),
+        Ok((row, [])) => Ok(row),
         _ => Err(damaged(Table::Shares)),
     }
 }
@@ -578,6 +617,7 @@ fn from_row(row: ShareRow, published: bool) -> Result<Share, StoreError> {
         sha256,
         path,
         stamp,
+        recorded,
     } = row;
     Ok(Share {
         group,
@@ -590,6 +630,7 @@ fn from_row(row: ShareRow, published: bool) -> Result<Share, StoreError> {
         wrong: AtomicBool::new(stamp.is_of_none()),
         found: Mutex::new(Found::AsRecorded),
         published: AtomicBool::new(published),
+        recorded: AtomicBool::new(recorded),
     })
 }
 

@@ -159,6 +159,28 @@ impl PeerBuilder {
     /// # Errors
     /// [`PeerBindError`]; nothing runs then.
     pub async fn bind(self) -> Result<Peer, PeerBindError> {
+        let (config, store) = self.open().await?;
+        let endpoint = match self.listen {
+            Some(listen) => Endpoint::bind(listen, config),
+            None => bind_anywhere(&store, &config).await?,
+        };
+        let endpoint = endpoint.map_err(PeerBindError::socket)?;
+        Peer::start(self, endpoint, store).await
+    }
+
+    /// The same, on a network in memory.
+    #[cfg(test)]
+    pub(crate) async fn bind_on(
+        self,
+        socket: Arc<dyn quinn::AsyncUdpSocket>,
+    ) -> Result<Peer, PeerBindError> {
+        let (config, store) = self.open().await?;
+        let endpoint = Endpoint::bind_on(socket, config).map_err(PeerBindError::socket)?;
+        Peer::start(self, endpoint, store).await
+    }
+
+    /// The key and the store in its folder.
+    async fn open(&self) -> Result<(EndpointConfig, Store), PeerBindError> {
         if self.trackers.is_empty() {
             return Err(PeerBindError::NoTrackers);
         }
@@ -177,12 +199,7 @@ impl PeerBuilder {
         let store = Store::open(&self.data_dir.join("db"), StoreKind::Peer).await?;
         let mut config = EndpointConfig::listener(key, Profile::Peer, vec![Alpn::Peer]);
         config.reset_keys = Some(self.data_dir.clone());
-        let endpoint = match self.listen {
-            Some(listen) => Endpoint::bind(listen, config),
-            None => bind_anywhere(&store, &config).await?,
-        };
-        let endpoint = endpoint.map_err(PeerBindError::socket)?;
-        Peer::start(self, endpoint, store).await
+        Ok((config, store))
     }
 }
 

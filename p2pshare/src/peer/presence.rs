@@ -182,6 +182,10 @@ impl Presence {
         // Whatever becomes of this announcement, only what changes after it is a reason for the next.
         let change = *changes.borrow_and_update();
         let connected = self.link.connect().await?;
+        // Whoever hears that it is here may rely on its being kept.
+        if let Err(error) = self.record_shares().await {
+            tracing::debug!(%error, "not noted as a sharer yet");
+        }
         let known = self.told.take();
         let known = known.filter(|(serial, _)| *serial == connected.serial);
         self.known.send_replace(None);
@@ -296,6 +300,25 @@ impl Presence {
         };
         if let Err(error) = self.link.ask(request).await {
             tracing::debug!(%error, "not noted as a sharer any more, or never");
+        }
+        Ok(())
+    }
+
+    /// Has the records of those files name this peer that were complete here when no tracker could be asked for it.
+    async fn record_shares(&self) -> Result<(), SessionError> {
+        for share in self.library.unrecorded() {
+            let request = Request::AddSharer {
+                change: new_change(),
+                group: share.group.clone(),
+                name: share.name.clone(),
+                id: share.id,
+            };
+            match self.link.ask(request).await {
+                Ok(_) => self.library.note_recorded(&share).await?,
+                Err(error) if error.is_transient() => return Err(error),
+                // That it is no file of the group any more is the answer to its announcement.
+                Err(error) => tracing::debug!(%error, name = %share.name, "not noted as a sharer"),
+            }
         }
         Ok(())
     }

@@ -204,6 +204,8 @@ async fn share(
             sha256,
             path,
             stamp,
+            // As its first sharer, by the same change that publishes it.
+            recorded: true,
         })
         .await?;
     let published = session

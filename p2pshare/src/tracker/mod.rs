@@ -30,6 +30,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use service::Service;
 
+/// A tracker on a network in memory.
+#[cfg(test)]
+pub(crate) use service::tests::{RING_KEY, tracker as test_tracker};
+
 use crate::{
     dht::{DhtBindError, DhtNode, DhtNodeBuilder, Started},
     identity::{RingId, TrackerAddr},

@@ -724,4 +724,4 @@ fn is_useful(addr: &SocketAddr, from_loopback: bool) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -131,6 +131,7 @@ impl Job {
                     sha256: file.sha256,
                     path,
                     stamp,
+                    recorded: false,
                 })
                 .await?;
         }
@@ -144,7 +145,12 @@ impl Job {
             })
             .await;
         match added {
-            Ok(()) => peer.announce(&self.group, &file.name).await,
+            Ok(()) => {
+                if let Some(share) = library.get(&self.group, &file.name) {
+                    library.note_recorded(&share).await?;
+                }
+                peer.announce(&self.group, &file.name).await;
+            }
             Err(SessionError::Refused(
                 Refusal::FileNotFound { .. }
                 | Refusal::FileReplaced { .. }
@@ -152,9 +158,9 @@ impl Job {
             )) => {
                 library.remove(&self.group, &file.name, file.id).await?;
             }
-            // The file is here all the same, and announced as long as this peer is online.
+            // The file is here all the same; once it is announced, this is asked for again.
             Err(error) => {
-                tracing::warn!(%error, name = %file.name, "not noted as a sharer");
+                tracing::info!(%error, name = %file.name, "not noted as a sharer yet");
                 library.publish(&self.group, &file.name);
             }
         }

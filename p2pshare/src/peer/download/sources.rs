@@ -211,8 +211,9 @@ impl Sources {
         }
     }
 
-    /// Nobody said who holds the file.
-    pub(super) const fn not_answered(&mut self) {
+    /// Nobody said who holds the file now: those of whom the trackers told last are asked again.
+    pub(super) fn not_answered(&mut self) {
+        self.start(self.holders.clone());
         self.answered = false;
     }
 

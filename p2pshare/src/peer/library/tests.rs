@@ -22,6 +22,7 @@ fn golden_bytes() {
         sha256: digest,
         path: b"/home/alice/a.jpg".to_vec(),
         stamp: Stamp::from_parts(1_073_741_825, 1_700_000_000, 999_999_999),
+        recorded: true,
     };
     let page = PageRow::V1 {
         digests: vec![digest; 2],
@@ -51,6 +52,7 @@ fn share(group: &GroupName, name: &FileName, path: &std::path::Path) -> NewShare
         sha256: Digest::from_bytes([2; 32]),
         path: path.to_owned(),
         stamp: Stamp::of(&path.metadata().unwrap()),
+        recorded: true,
     }
 }
 

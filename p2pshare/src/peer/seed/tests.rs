@@ -65,6 +65,7 @@ async fn seeder(network: &Network, chunks: u32) -> (Seeder, Endpoint, NamedTempF
         sha256: Digest::from_bytes([3; 32]),
         path,
         stamp,
+        recorded: true,
     };
     library.add(new).await.unwrap();
     let token_key = Some(token_key().verifying_key());

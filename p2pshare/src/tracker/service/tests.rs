@@ -17,7 +17,10 @@ use crate::{
     wire::tracker::{Access, NewFile, Password},
 };
 
-fn key(of: u8) -> SigningKey {
+/// The seed of the ring's key.
+pub(crate) const RING_KEY: u8 = 7;
+
+pub(crate) fn key(of: u8) -> SigningKey {
     SigningKey::from_seed(&[of; 32])
 }
 
@@ -33,15 +36,15 @@ async fn ask(connection: &Connection, request: Request) -> Response {
 }
 
 /// A tracker of its own at this member of the ring.
-fn tracker(network: &Network, host: u8, dht: &DhtNode) -> Endpoint {
+pub(crate) fn tracker(network: &Network, host: u8, dht: &DhtNode) -> Endpoint {
     let tracker = endpoint(network, host, Profile::Tracker, &[Alpn::Tracker]);
     let authority = Authority {
-        ring: key(7),
+        ring: key(RING_KEY),
         tokens: key(8).verifying_key(),
         peer: tracker.peer_id(),
     };
     let service = Arc::new(Service::new(dht.clone(), authority, key(8)).unwrap());
-    let (serving, crowd) = (tracker.clone(), Crowd::new(2, 2));
+    let (serving, crowd) = (tracker.clone(), Crowd::new(8, 8));
     tokio::spawn(async move {
         while let Some(connection) = serving.accept().await {
             let place = crowd.admit(&connection).unwrap();

@@ -635,6 +635,7 @@ async fn share(library: &Library, folder: &std::path::Path, name: &str) {
         sha256: digest,
         stamp: Stamp::of(&path.metadata().unwrap()),
         path,
+        recorded: true,
     };
     library.add(new).await.unwrap();
     library.publish(&group, &name);
