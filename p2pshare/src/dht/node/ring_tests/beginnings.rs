@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dht::DhtBindError;
-use crate::dht::links::{Host as _, Refusal};
+use crate::dht::links::Refusal;
 use crate::identity::TrackerAddr;
 use crate::limits::NOTE_INTERVAL;
 use crate::store::{MemoryDisk, StoreError};
