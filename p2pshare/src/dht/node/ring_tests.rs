@@ -380,10 +380,10 @@ async fn reads_of_a_damaged_row_are_answered_at_once_and_it_is_looked_into_once(
         assert_eq!(unavailable, [false, false, false, true, false]);
     };
     let before = world.disks[0].snapshots();
-    let (go_on, stalled) = std::sync::mpsc::channel();
+    let (go_on, stalled) = std::sync::mpsc::sync_channel(1);
     world.disks[0].stall_snapshot(stalled);
     // If they wait for that after all, it is not for ever.
-    let (answered, is_answered) = std::sync::mpsc::channel();
+    let (answered, is_answered) = std::sync::mpsc::sync_channel(1);
     let in_time = std::thread::spawn(move || {
         let in_time = is_answered.recv_timeout(Duration::from_secs(10)).is_ok();
         drop(go_on);
