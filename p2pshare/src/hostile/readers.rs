@@ -58,7 +58,7 @@ async fn transcript(connection: &Connection, open: &Open) -> Vec<u8> {
 
 async fn next_piece(receive: &mut RecvStream) -> Option<Bytes> {
     let mut pieces = [Bytes::new()];
-    receive.receive_bytes(&mut pieces).await.unwrap()?;
+    receive.receive_bytes(&mut pieces).await.ok()??;
     let [piece] = pieces;
     Some(piece)
 }
@@ -99,11 +99,11 @@ impl Swarm {
         }
     }
 
-    /// The bytes of a chunk, if it is given.
+    /// The bytes of a chunk, if it is given, and the stream is not given up.
     pub(super) async fn chunk(&mut self, index: u32) -> Option<Vec<u8>> {
-        self.tell(&SwarmRequest::Chunk { index }).await;
+        self.send.send(&SwarmRequest::Chunk { index }).await.ok()?;
         let header = loop {
-            match self.part().await {
+            match self.part().await? {
                 ChunkPart::Header(ChunkHeader::Have { index }) => self.hear(index),
                 ChunkPart::Header(header) => break header,
                 ChunkPart::Bytes(_) => panic!("a chunk without a header"),
@@ -116,7 +116,7 @@ impl Swarm {
         };
         let mut chunk = Vec::new();
         while chunk.len() < length {
-            match self.part().await {
+            match self.part().await? {
                 ChunkPart::Bytes(bytes) => chunk.extend(&bytes),
                 ChunkPart::Header(_) => panic!("a header within a chunk"),
             }
@@ -151,7 +151,7 @@ impl Swarm {
     pub(super) async fn until_it_has(&mut self, count: usize) {
         let told = async {
             while self.haves.len() < count {
-                match self.part().await {
+                match self.part().await.unwrap() {
                     ChunkPart::Header(ChunkHeader::Have { index }) => self.hear(index),
                     other => panic!("not asked for: {other:?}"),
                 }
@@ -176,12 +176,12 @@ impl Swarm {
         }
     }
 
-    async fn part(&mut self) -> ChunkPart {
+    async fn part(&mut self) -> Option<ChunkPart> {
         loop {
             if let Some(part) = self.reader.next(&mut self.piece).unwrap() {
-                return part;
+                return Some(part);
             }
-            self.piece = next_piece(&mut self.receive).await.unwrap();
+            self.piece = next_piece(&mut self.receive).await?;
         }
     }
 }

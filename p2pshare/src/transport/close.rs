@@ -229,7 +229,7 @@ mod tests {
             assert_eq!(code as usize, number);
             assert_eq!(CloseCode::from_number(number as u64), Some(code));
         }
-        assert_eq!(CloseCode::from_number(13), None);
+        assert_eq!(CloseCode::from_number(14), None);
         assert_eq!(CloseCode::from_number(u64::MAX), None);
     }
 
