@@ -15,12 +15,6 @@ mod table;
 mod tests;
 mod throttle;
 
-/// What the simulator of swarms runs.
-#[cfg(any(test, feature = "__sim"))]
-pub(crate) mod sim {
-    pub(crate) use super::swarms::crowd::Crowd;
-}
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +23,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use service::Service;
+
+/// What the simulator of swarms runs.
+#[cfg(any(test, feature = "__sim"))]
+pub(crate) use swarms::crowd::Crowd as SwarmCrowd;
 
 /// A tracker on a network in memory.
 #[cfg(test)]

@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use crate::content::Bitfield;
 use crate::identity::PeerId;
 use crate::limits::{CROWD_KEPT, HOLDERS_SAMPLE_MAX};
-use crate::tracker::sim::Crowd;
+use crate::tracker::SwarmCrowd;
 use crate::wire::tracker::{Holder, Holding};
 
 pub(super) struct Tracker {
@@ -14,7 +14,7 @@ pub(super) struct Tracker {
     /// By peer.
     leases: Vec<Option<Lease>>,
     /// What was found when somebody asked last, and when.
-    crowd: Option<(f64, Crowd)>,
+    crowd: Option<(f64, SwarmCrowd)>,
 }
 
 struct Lease {
@@ -60,7 +60,8 @@ impl Tracker {
 
     /// `asking` asks for others.
     pub(super) fn tell(&mut self, rng: &mut SmallRng, asking: usize, now: f64) -> Told {
-        let is_large = |crowd: &Crowd| crowd.availability().holders as usize > HOLDERS_SAMPLE_MAX;
+        let is_large =
+            |crowd: &SwarmCrowd| crowd.availability().holders as usize > HOLDERS_SAMPLE_MAX;
         let kept = self
             .crowd
             .take()
@@ -82,7 +83,7 @@ impl Tracker {
         told
     }
 
-    fn look(&self, now: f64) -> Crowd {
+    fn look(&self, now: f64) -> SwarmCrowd {
         let holders = self.leases.iter().enumerate().filter_map(|(peer, lease)| {
             let lease = lease.as_ref().filter(|lease| lease.until > now)?;
             Some(Holder {
@@ -91,7 +92,7 @@ impl Tracker {
                 holding: lease.holding.clone(),
             })
         });
-        Crowd::new(holders, self.chunks)
+        SwarmCrowd::new(holders, self.chunks)
     }
 }
 
