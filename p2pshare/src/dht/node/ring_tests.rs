@@ -44,6 +44,18 @@ async fn lacks_nothing(world: &World, nodes: &[DhtNode], member: usize, rows: u6
     all_reach(nodes, nodes.len()).await;
 }
 
+/// Asserts that nothing that counts can be told of a row. A repair that tries the same may be in between.
+async fn cannot_be_told(node: &DhtNode, row: u64) {
+    let refused = node.read(&key(row)).await;
+    assert!(
+        matches!(
+            refused,
+            Err(RowError::InsufficientReplicas { .. } | RowError::Contended)
+        ),
+        "{refused:?}"
+    );
+}
+
 /// The rows that a member's own disk has.
 fn rows_of(node: &DhtNode) -> u64 {
     node.status().rows
@@ -292,11 +304,7 @@ async fn a_damaged_row_costs_its_member_nothing_else_and_is_made_whole_by_the_ot
     // It may have been made whole meanwhile.
     world.damage(2, &key(3));
     has(&nodes[1], 4..10).await;
-    let refused = nodes[1].read(&key(3)).await;
-    assert!(
-        matches!(refused, Err(RowError::InsufficientReplicas { .. })),
-        "{refused:?}"
-    );
+    cannot_be_told(&nodes[1], 3).await;
     let page = nodes[1].list(key(3).partition(), None, 10).await.unwrap();
     assert_eq!((page.stale, page.unreadable), (false, true));
     nodes.insert(0, world.start(0).await);
@@ -450,15 +458,7 @@ async fn a_row_that_is_damaged_at_one_keeps_no_other_from_coming_back() {
     for _ in 0..2 {
         all_reach(&nodes, 3).await;
         // What the one who can read it has may be older than what the two had agreed on.
-        let refused = nodes[2].read(&key(3)).await;
-        // A repair that tries the same may be in between.
-        assert!(
-            matches!(
-                refused,
-                Err(RowError::InsufficientReplicas { .. } | RowError::Contended)
-            ),
-            "{refused:?}"
-        );
+        cannot_be_told(&nodes[2], 3).await;
         for lost in [0, 1] {
             world.cut_off(lost);
             reaches(&nodes[2], 2).await;
