@@ -22,6 +22,8 @@ pub(super) struct Heard {
     from: BTreeMap<MemberId, bool>,
     /// What it cannot be behind: what it told, or was told, and when.
     least: Option<(Timestamp, Instant)>,
+    /// When it was asked last.
+    asked: Option<Instant>,
 }
 
 /// What a member says of the time.
@@ -130,7 +132,15 @@ impl World {
         let right = heard.from.values().filter(|right| **right).count() + usize::from(is_right);
         let off = i128::from(told.as_millis()) - i128::from(truth.as_millis());
         let is_sure = right > members / 2;
-        let most = self.carried.now(now).saturating_add(INEXACT + UNASKED);
+        // What it goes by may have become more wrong since it was asked last, and nobody knows: it may have slept.
+        let asleep = heard
+            .asked
+            .replace(now)
+            .map_or(Duration::ZERO, |asked| now.duration_since(asked) / 2);
+        let most = self
+            .carried
+            .now(now)
+            .saturating_add(INEXACT + UNASKED + asleep);
         if is_sure && (told.saturating_add(INEXACT) < truth || told > most) {
             wrong.push(format!("the ring's time at member {host} is {off} ms off"));
         } else {
@@ -161,7 +171,7 @@ impl World {
 const BEGINS: Timestamp = Timestamp::from_millis(1_000_000_000_000);
 /// How far the ring's time may be off: half of the longest round trip, and some more.
 const INEXACT: Duration = Duration::from_secs(3);
-/// How much more wrong it may become while nobody asks a member: half of the longest sleep.
+/// How much more wrong it may be by what another told that was not asked for as long as the longest sleep: half of that.
 const UNASKED: Duration = Duration::from_secs(10);
 /// What is lost when milliseconds are counted.
 const ROUNDED: Duration = Duration::from_millis(2);
