@@ -170,7 +170,7 @@ impl Tables {
     }
 
     /// The keys and values of a table.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__internals"))]
     pub(super) fn rows(&self, table: Table) -> impl Iterator<Item = (&[u8], &[u8])> {
         let rows = self.tables.get(&table).into_iter().flatten();
         rows.map(|(key, value)| (key.as_slice(), value.as_slice()))
