@@ -387,8 +387,8 @@ async fn a_lost_tail_that_only_the_slowest_remembers_is_known_before_the_member_
     are_one_ring(&nodes, 20).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_that_votes_ends_once_it_hears_that_it_has_forgotten_and_then_learns() {
+/// A ring whose second member has a say, having lost its tail, before it hears the third, which knows of that.
+async fn with_a_forgotten_vote() -> (World, [DhtNode; 3]) {
     let (world, third) = with_a_lost_tail().await;
     world.cut_off(2);
     let (first, second) = (world.start(0).await, world.start(1).await);
@@ -396,6 +396,12 @@ async fn one_that_votes_ends_once_it_hears_that_it_has_forgotten_and_then_learns
         reaches(node, 2).await;
     }
     world.network.heal();
+    (world, [first, second, third])
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_votes_ends_once_it_hears_that_it_has_forgotten_and_then_learns() {
+    let (world, [first, second, third]) = with_a_forgotten_vote().await;
     let failed = timeout(MINUTE, second.failed()).await.unwrap();
     assert!(matches!(failed, StoreError::Forgotten), "{failed}");
     world.kill(1, second).await;
@@ -408,13 +414,7 @@ async fn one_that_votes_ends_once_it_hears_that_it_has_forgotten_and_then_learns
 
 #[tokio::test(start_paused = true)]
 async fn one_that_has_heard_that_it_forgot_says_no_more_though_others_reach_it() {
-    let (world, third) = with_a_lost_tail().await;
-    world.cut_off(2);
-    let (first, second) = (world.start(0).await, world.start(1).await);
-    for node in [&first, &second] {
-        reaches(node, 2).await;
-    }
-    world.network.heal();
+    let (world, [first, second, third]) = with_a_forgotten_vote().await;
     timeout(MINUTE, second.failed()).await.unwrap();
     world.cut_off(2);
     let again = create_as(&first, 15, 777, Attempt::First).await;
