@@ -214,7 +214,8 @@ async fn who_is_silent_or_trickles_loses_what_was_asked_of_it() {
         let network = Network::new(1);
         let (shared, _written) = download(&network).await;
         let start = Instant::now();
-        let end = fetch(&network, &shared, 2, manner).await.unwrap();
+        let end = timeout(patience * 2, fetch(&network, &shared, 2, manner)).await;
+        let end = end.expect("it is not waited for any longer").unwrap();
         assert!(matches!(end, SourceEnd::Silent), "{manner:?}: {end}");
         assert!(end.is_dropped() && !end.is_final());
         let took = start.elapsed();
