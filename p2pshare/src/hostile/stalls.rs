@@ -9,8 +9,9 @@ use super::{
     *,
 };
 use crate::{
-    CHUNK_SIZE, Download, Limits, Rate, Stall,
-    limits::NO_SOURCE_PATIENCE,
+    CHUNK_SIZE, Download, DownloadEvent, Limits, Rate, Stall,
+    limits::{NO_SOURCE_PATIENCE, WRITE_QUEUE_CHUNKS},
+    store::Transaction,
     wire::tracker::{Announcement, Holding, SwarmEntry},
 };
 
@@ -153,6 +154,48 @@ async fn who_is_told_to_wait_for_a_place_is_not_told_that_nobody_is_online() {
 }
 
 #[tokio::test]
+async fn a_store_that_takes_long_holds_up_what_it_must_and_silences_nothing() {
+    let world = World::new().await;
+    let films = group("films");
+    let size = 6 * WRITE_QUEUE_CHUNKS * CHUNK_SIZE as usize;
+    let file = Arc::new(random_file("film", size));
+    let alice = world.login("alice").await;
+    alice.create_group(&films, Access::Open).await.unwrap();
+    world.share(&alice, &films, &file).await;
+    alice.peer().shutdown().await.unwrap();
+    let slow = Manner::Slow(Duration::from_millis(1));
+    Holder::start(world.raw_user("sam").await, &films, &file, slow).await;
+    let bob = world.login("bob").await;
+    let dest = world.path("bob.got");
+    let download = bob.download(&films, &file.name, &dest, DownloadOptions::default());
+    let mut events = download.events();
+    let first = async {
+        while let Some(event) = events.next().await {
+            if matches!(event, DownloadEvent::ChunkVerified { .. }) {
+                return;
+            }
+        }
+        panic!("it ended: {:?}", download.progress());
+    };
+    timeout(WITHIN, first).await.expect("a chunk comes");
+    // Nothing is journalled from now on.
+    let (goes_on, waits) = std::sync::mpsc::channel::<()>();
+    let store = bob.peer().store().clone();
+    let held_up = tokio::spawn(async move {
+        let wait = move |_: &mut Transaction<'_>| Ok(drop(waits.recv()));
+        store.write(wait).await
+    });
+    stalls_by(&download, Stall::Disk).await;
+    let verified = download.progress().verified_bytes;
+    assert!(verified >= WRITE_QUEUE_CHUNKS as u64 * u64::from(CHUNK_SIZE));
+    drop(goes_on);
+    held_up.await.unwrap().unwrap();
+    let report = timeout(WITHIN, download.into_future()).await;
+    report.expect("nothing holds it up").unwrap();
+    assert!(std::fs::read(&dest).unwrap() == file.content);
+}
+
+#[tokio::test]
 async fn a_download_that_is_limited_says_so_and_goes_on_when_it_is_not_any_more() {
     let world = World::new().await;
     let films = group("films");
@@ -174,6 +217,22 @@ async fn a_download_that_is_limited_says_so_and_goes_on_when_it_is_not_any_more(
     report.expect("nothing holds it up").unwrap();
     assert!(std::fs::read(&dest).unwrap() == file.content);
     assert_eq!(alice.peer().sent_bytes(), file.content.len() as u64);
+}
+
+#[tokio::test]
+async fn of_two_changes_of_the_limits_at_once_none_is_lost() {
+    let world = World::new().await;
+    let peer = world.peer("alice").await;
+    let [upload, download] = [40_000_000, 500_000].map(|bytes| Rate::per_second(bytes).ok());
+    let (one, other) = tokio::join!(
+        peer.change_limits(|limits| limits.upload(upload)),
+        peer.change_limits(|limits| limits.download(download)),
+    );
+    let both = Limits::default().upload(upload).download(download);
+    assert!(one.unwrap() == both || other.unwrap() == both);
+    assert_eq!(peer.limits(), both);
+    peer.shutdown().await.unwrap();
+    assert_eq!(world.peer("alice").await.limits(), both);
 }
 
 #[tokio::test]

@@ -532,6 +532,11 @@ impl Peer {
             .map_err(SessionError::local)
     }
 
+    #[cfg(test)]
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
     fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }

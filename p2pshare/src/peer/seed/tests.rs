@@ -168,6 +168,27 @@ async fn no_byte_goes_out_once_the_right_is_over_though_it_was_asked_for_in_time
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waited_until_the_right_was_over_is_refused_though_no_tracker_says_so() {
+    let network = Network::new(1);
+    let (seeder, one, _file) = seeder(&network, 8).await;
+    seeder.set_rate(rate(RATE_MIN));
+    let (two, first) = dial(&network, &seeder, &one, 2).await;
+    let (three, second) = dial(&network, &seeder, &one, 3).await;
+    let (_send, mut receive) = ask(&seeder, &first, two.peer_id(), 8).await;
+    let (answer, _waiting, mut waits) = open(&seeder, &second, three.peer_id()).await;
+    assert_eq!(answer, SwarmAnswer::Waits);
+    let link = &seeder.0.link;
+    link.update_clock(link.now());
+    let over = GRANT_LIFE_IN_TESTS + CLOCK_TOLERANCE + Duration::from_secs(1);
+    link.update_clock(link.now().saturating_add(over));
+    // What is open goes on to the end of its turn.
+    let taken = receive.take(Instant::now() + SEED_WAIT_MAX).await;
+    assert!(taken.turn_over && taken.end.is_none(), "{taken:?}");
+    let answer = waits.receive::<SwarmAnswer>().await.unwrap();
+    assert_eq!(answer, SwarmAnswer::Refused(PeerRefusal::Denied));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_without_a_right_ends_after_a_minute() {
     let network = Network::new(1);
     let (seeder, two, connection, _file) = connected(&network, 1).await;

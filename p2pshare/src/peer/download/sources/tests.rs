@@ -29,6 +29,7 @@ async fn go_on(sources: &mut Sources, writes: &mut mpsc::Receiver<Write>) -> (Co
     let (start, shared) = (Instant::now(), sources.shared().clone());
     let mut ticks = interval(STALL_LOOK);
     loop {
+        assert!(start.elapsed() < LONG_ENOUGH, "it neither ends nor goes on");
         tokio::select! {
             _ = ticks.tick() => {
                 if sources.is_given_up() {
@@ -47,6 +48,9 @@ async fn go_on(sources: &mut Sources, writes: &mut mpsc::Receiver<Write>) -> (Co
         }
     }
 }
+
+/// How long none of these downloads takes.
+const LONG_ENOUGH: Duration = Duration::from_secs(3600);
 
 /// What becomes of a download of so many chunks that only one has.
 async fn with_one(manner: Manner, chunks: u32) -> (Course, u64) {
@@ -107,6 +111,26 @@ async fn there_are_never_more_of_them_than_it_is_said() {
     let told = sources.look();
     let peers = SOURCES_HELD_MAX;
     assert_eq!(told, Some(Stall::Busy { peers }));
+    sources.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_known_is_asked_again_when_no_tracker_answers() {
+    let network = Network::new(1);
+    let (shared, _writes) = download_of(&network, CHUNKS).await;
+    let mut sources = Sources::new(shared, mpsc::channel(SOURCES_MAX).0);
+    sources.not_answered();
+    tokio::time::sleep(STALL_PATIENCE).await;
+    assert_eq!(sources.look(), Some(Stall::NoTracker));
+    sources.start(vec![serve(&network, 2, Manner::Breaks)]);
+    let ended = sources.next_ended().await.unwrap();
+    sources.ended(&ended);
+    sources.not_answered();
+    assert!(sources.is_empty(), "it rests");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    sources.not_answered();
+    let ended = sources.next_ended().await.unwrap();
+    assert!(ended.gave);
     sources.end().await;
 }
 
