@@ -179,10 +179,14 @@ async fn a_store_that_takes_long_holds_up_what_it_must_and_silences_nothing() {
     };
     timeout(WITHIN, first).await.expect("a chunk comes");
     // Nothing is journalled from now on.
-    let (goes_on, waits) = std::sync::mpsc::channel::<()>();
+    let (goes_on, waits) = std::sync::mpsc::sync_channel::<()>(1);
     let store = bob.peer().store().clone();
     let held_up = tokio::spawn(async move {
-        let wait = move |_: &mut Transaction<'_>| Ok(drop(waits.recv()));
+        let wait = move |_: &mut Transaction<'_>| {
+            // Until the other end is dropped.
+            let _ = waits.recv();
+            Ok(())
+        };
         store.write(wait).await
     });
     stalls_by(&download, Stall::Disk).await;
