@@ -157,7 +157,7 @@ async fn who_is_told_to_wait_for_a_place_is_not_told_that_nobody_is_online() {
 async fn a_store_that_takes_long_holds_up_what_it_must_and_silences_nothing() {
     let world = World::new().await;
     let films = group("films");
-    let size = 6 * WRITE_QUEUE_CHUNKS * CHUNK_SIZE as usize;
+    let size = 4 * WRITE_QUEUE_CHUNKS * CHUNK_SIZE as usize;
     let file = Arc::new(random_file("film", size));
     let alice = world.login("alice").await;
     alice.create_group(&films, Access::Open).await.unwrap();
