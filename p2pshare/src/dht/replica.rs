@@ -111,7 +111,7 @@ impl Replica {
         self.votes = true;
     }
 
-    /// All that it remembers and its disk does not, or not yet.
+    /// All that it goes by beside its disk, as long as that can be read.
     #[cfg(test)]
     pub(crate) fn memory(&self) -> impl std::fmt::Debug {
         (self.epoch, self.votes, &self.promises, self.fenced_by)

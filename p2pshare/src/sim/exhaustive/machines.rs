@@ -3,11 +3,11 @@
 //!
 //! **Invariant.** Two machines have the same number if there is no difference between them: they print the same.
 //!
-//! All replicas bear one name here, as nothing that they do follows from it: that of the member `ME`, whoever asks
-//! another. For a member that returns, the others are two that it tells apart.
+//! All replicas bear the same name here, and whoever asks one bears another, as nothing but that follows from names.
+//! For a member that returns, the others are two that it tells apart.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Debug;
+use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -28,13 +28,12 @@ pub(super) type Id = u16;
 /// Who created the row; `None` while nobody has.
 pub(super) type Made = Option<u8>;
 
-/// A replica on an empty disk that votes.
-pub(super) const FRESH: Id = 0;
-
 pub(super) const REPLICAS: usize = 3;
 
+/// A replica that votes, and was never told anything.
+pub(super) const FRESH: Id = 0;
+
 /// The machines met so far, with a mistake in all of them or none.
-#[derive(Debug)]
 pub(super) struct Machines {
     mistake: Option<Fault>,
     met: Mutex<Met>,
@@ -97,6 +96,7 @@ pub(super) struct Went<T> {
 pub(super) enum Told {
     Made,
     Conflict,
+    /// Neither for certain.
     Nothing,
 }
 
@@ -140,7 +140,6 @@ impl Machines {
         let _planted = plant(self.mistake);
         what()
     }
-
 
     /// Asks a replica something.
     pub(super) fn ask(&self, node: Id, request: Id) -> (Id, Id) {
@@ -258,9 +257,9 @@ impl Machines {
             if let Some(went) = met.of_coordinators.get(&(machine, lived.clone())) {
                 return went.clone();
             }
-            let before = machine.map(|machine| met.coordinators.get(machine).clone());
-            let past = [before.unwrap_or_default(), lived.clone()].concat();
-            let (coordinator, actions) = self.run(|| relive(met, &past));
+            let mut past = machine.map_or(Vec::new(), |it| met.coordinators.get(it).clone());
+            let (coordinator, actions) = self.run(|| relive(met, &past, &lived));
+            past.extend(&lived);
             let next = met.coordinators.number(format!("{coordinator:?}"), past);
             let went = met.went(next, actions, |outcome| match outcome {
                 Ok(Outcome::Applied(_) | Outcome::AlreadyApplied(_)) => Told::Made,
@@ -315,17 +314,8 @@ impl Machines {
             });
             let next = met.returns.number(format!("{next:?}"), next);
             let went = met.went(next, actions, |_| ());
-            met.of_returns
-                .insert((machine, from, answer), went.clone());
+            met.of_returns.insert((machine, from, answer), went.clone());
             went
-        })
-    }
-
-    /// How many there are of replicas, coordinators and returns.
-    pub(super) fn count(&self) -> (usize, usize, usize) {
-        self.with(|met| {
-            let Met { nodes, coordinators, returns, .. } = met;
-            (nodes.all.len(), coordinators.all.len(), returns.all.len())
         })
     }
 }
@@ -377,9 +367,15 @@ impl<T> Default for Numbered<T> {
     }
 }
 
-impl Debug for Met {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Met")
+impl fmt::Debug for Machines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with(|met| {
+            f.debug_struct("Machines")
+                .field("replicas", &met.nodes.all.len())
+                .field("coordinators", &met.coordinators.all.len())
+                .field("returns", &met.returns.all.len())
+                .finish_non_exhaustive()
+        })
     }
 }
 
@@ -395,41 +391,41 @@ fn known_by(node: &Node) -> String {
     format!("{memory:?} {disk:?}")
 }
 
-/// A coordinator follows from what it has been through, so that is what is kept of it.
-fn relive(met: &Met, past: &[Lived]) -> (Coordinator, Vec<Action<Outcomes>>) {
-    let mut coordinator = None;
-    let mut wanted = Vec::new();
-    for lived in past {
-        if let Lived::Begin(p, epoch, round) = *lived {
-            coordinator = Some(Coordinator::new(*NOW, task(p, epoch, round), proposer(p), 0));
+/// A coordinator that lives through something, and what it wants then. As it follows from its past, that is what is kept
+/// of it.
+fn relive(met: &Met, past: &[Lived], lived: &[Lived]) -> (Coordinator, Vec<Action<Outcomes>>) {
+    let mut all = past.iter().chain(lived);
+    let Some(Lived::Begin(p, epoch, round)) = all.next() else {
+        unreachable!("it begins with its beginning");
+    };
+    let mut machine = Coordinator::new(*NOW, task(*p, *epoch, *round), proposer(*p), 0);
+    let mut wanted = actions(&mut machine);
+    for (i, lived) in (1..).zip(all) {
+        if i == past.len() {
+            wanted.clear();
         }
-        let Some(machine) = &mut coordinator else {
-            unreachable!("it begins with its beginning");
-        };
         let mut hear = |from, answer| {
             let from = id(from);
             machine.handle(*NOW, Input::Answer { from, answer });
         };
         match *lived {
-            Lived::Begin(..) => {}
-            // That it is told so of an earlier ballot is all the same to it, but for the round.
-            Lived::Round(round) => hear(
-                0,
-                ReplicaAnswer::Refused {
-                    ballot: Ballot::ZERO,
-                    promised: Ballot::last_of(round),
-                },
-            ),
+            Lived::Begin(..) => unreachable!("it begins once"),
+            Lived::Round(round) => {
+                // It is not what it asks now that is refused, so that it only learns of the round.
+                let (ballot, promised) = (Ballot::ZERO, Ballot::last_of(round));
+                hear(0, ReplicaAnswer::Refused { ballot, promised });
+            }
             Lived::Epoch(highest) => hear(0, ReplicaAnswer::StaleEpoch { highest }),
             Lived::Answer(from, answer) => hear(from, met.answers.get(answer).clone()),
             Lived::Silence => {
-                pass_time(machine);
-                pass_time(machine);
+                // It gives up waiting, and its pause.
+                pass_time(&mut machine);
+                pass_time(&mut machine);
             }
         }
-        wanted = actions(machine);
+        wanted.extend(actions(&mut machine));
     }
-    (coordinator.unwrap(), wanted)
+    (machine, wanted)
 }
 
 type Outcomes = <Coordinator as Machine>::Outcome;
