@@ -253,20 +253,21 @@ impl Machines {
 
     /// A coordinator, or a new one, lives through something.
     pub(super) fn live(&self, machine: Option<Id>, lived: Vec<Lived>) -> Went<Told> {
+        let key = (machine, lived);
         self.with(|met| {
-            if let Some(went) = met.of_coordinators.get(&(machine, lived.clone())) {
+            if let Some(went) = met.of_coordinators.get(&key) {
                 return went.clone();
             }
             let mut past = machine.map_or(Vec::new(), |it| met.coordinators.get(it).clone());
-            let (coordinator, actions) = self.run(|| relive(met, &past, &lived));
-            past.extend(&lived);
+            let (coordinator, actions) = self.run(|| relive(met, &past, &key.1));
+            past.extend(&key.1);
             let next = met.coordinators.number(format!("{coordinator:?}"), past);
             let went = met.went(next, actions, |outcome| match outcome {
                 Ok(Outcome::Applied(_) | Outcome::AlreadyApplied(_)) => Told::Made,
                 Ok(Outcome::Conflict(_)) => Told::Conflict,
                 Ok(Outcome::Read(_)) | Err(_) => Told::Nothing,
             });
-            met.of_coordinators.insert((machine, lived), went.clone());
+            met.of_coordinators.insert(key, went.clone());
             went
         })
     }
@@ -399,11 +400,8 @@ fn relive(met: &Met, past: &[Lived], lived: &[Lived]) -> (Coordinator, Vec<Actio
         unreachable!("it begins with its beginning");
     };
     let mut machine = Coordinator::new(*NOW, task(*p, *epoch, *round), proposer(*p), 0);
-    let mut wanted = actions(&mut machine);
-    for (i, lived) in (1..).zip(all) {
-        if i == past.len() {
-            wanted.clear();
-        }
+    let mut wanted = vec![actions(&mut machine)];
+    for lived in all {
         let mut hear = |from, answer| {
             let from = id(from);
             machine.handle(*NOW, Input::Answer { from, answer });
@@ -423,9 +421,11 @@ fn relive(met: &Met, past: &[Lived], lived: &[Lived]) -> (Coordinator, Vec<Actio
                 pass_time(&mut machine);
             }
         }
-        wanted.extend(actions(&mut machine));
+        wanted.push(actions(&mut machine));
     }
-    (machine, wanted)
+    // What it wanted in the past it has.
+    let wanted = wanted.into_iter().skip(past.len()).flatten();
+    (machine, wanted.collect())
 }
 
 type Outcomes = <Coordinator as Machine>::Outcome;
