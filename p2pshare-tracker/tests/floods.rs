@@ -205,17 +205,18 @@ async fn half_open_connections_keep_nobody_out() {
     }
     let mut flood = JoinSet::new();
     let tracker = world.addr;
-    // Nobody has proved that he is where these come from.
-    flood.spawn(async move {
-        let mut sockets = Vec::new();
-        for host in 200..230 {
-            sockets.push(UdpSocket::bind((address(host), 0)).await.unwrap());
-        }
-        for n in 0usize.. {
-            let socket = &sockets[n % sockets.len()];
-            _ = socket.send_to(&hellos[n % hellos.len()], tracker).await;
-        }
-    });
+    // Nobody has proved that he is where these come from. Each waits for what the tracker says to it, or for a while,
+    // so that it is the tracker that is flooded, and not the machine's buffers, of which everybody needs a place.
+    for host in 200..230 {
+        let hellos = hellos.clone();
+        let socket = UdpSocket::bind((address(host), 0)).await.unwrap();
+        flood.spawn(async move {
+            for hello in hellos.iter().cycle() {
+                _ = socket.send_to(hello, tracker).await;
+                _ = timeout(ANSWERED, socket.recv(&mut [0; 2000])).await;
+            }
+        });
+    }
     // And these do, but hear nothing of what comes then.
     for host in 230..233 {
         let deaf = Deaf::new(host, tracker).await;
@@ -614,5 +615,7 @@ const TOO_MANY: VarInt = VarInt::from_u32(6);
 /// The code with which a connection is closed on which nobody reads.
 const TOO_SLOW: VarInt = VarInt::from_u32(7);
 
+/// How long somebody waits for the tracker to say something before sending more.
+const ANSWERED: Duration = Duration::from_millis(10);
 /// How long anything may take that has to happen.
 const PATIENCE: Duration = Duration::from_secs(60);

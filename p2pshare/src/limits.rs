@@ -193,6 +193,9 @@ pub(crate) const SOURCE_SILENCE_MAX: Duration = Duration::from_secs(15);
 pub(crate) const BROKEN_WORDS_MAX: u32 = 8;
 /// How long one that did so again is not asked any more.
 pub(crate) const BROKEN_WORDS_REST: Duration = Duration::from_secs(600);
+/// How far, in chunks for each of its sources, a download in the order of the file may be from that order where others
+/// fetch the same: 16 MiB.
+pub(crate) const IN_ORDER_NEAR: u32 = 32;
 /// Chunks asked of one source at once: 16 MiB, a stream's window, which a path of 100 ms fills at 1.3 Gbit/s.
 pub(crate) const CHUNK_WINDOW: usize = 32;
 /// Chunks asked at once of a source that has given none yet.

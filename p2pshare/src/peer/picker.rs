@@ -18,6 +18,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
 use self::{queue::Asked, rarity::Rarity};
 use crate::content::{Bitfield, CHUNK_SIZE, ChunkIndex, Layout};
+use crate::limits::IN_ORDER_NEAR;
 
 /// The chunks of one download.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Picker {
     order: Order,
     dice: SmallRng,
     had: Bitfield,
+    /// Before it everything is had.
+    front: u32,
     /// All but the missing ones.
     taken: Bitfield,
     rarity: Rarity,
@@ -48,7 +51,9 @@ pub(crate) enum Order {
     /// What the fewest have, and of that one run after the other.
     #[default]
     RarestFirst,
-    /// What comes first in the file.
+    /// What comes first in the file; of a source that gives to others too, what is rarest near the first chunk that is
+    /// not had, which is [`IN_ORDER_NEAR`] for each source. Else all who go through a file at one pace would ask for the
+    /// same, and have nothing for each other.
     OfTheFile,
     /// Anything, for comparison.
     #[cfg(any(test, feature = "__sim"))]
@@ -65,6 +70,7 @@ impl Picker {
             taken: had.clone(),
             rarity: Rarity::new(&had),
             had,
+            front: 0,
             asked: HashMap::new(),
             doubled: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -345,8 +351,23 @@ impl Picker {
         let asked = self.sources.get(&source)?;
         let count = self.layout.chunk_count();
         match self.order {
-            Order::RarestFirst => self.rarity.rarest(&asked.holds, asked.next, &mut self.dice),
-            Order::OfTheFile => asked.holds.first_lacked_by(&self.taken, 0..count),
+            Order::RarestFirst => {
+                let (holds, next) = (&asked.holds, asked.next);
+                self.rarity.rarest(holds, 0..count, next, &mut self.dice)
+            }
+            Order::OfTheFile => {
+                while self.had.get(self.front) {
+                    self.front += 1;
+                }
+                let near = IN_ORDER_NEAR.saturating_mul(self.sources.len() as u32);
+                let near = self.front..count.min(self.front.saturating_add(near));
+                let rarest = (asked.gave.is_some() && !near.is_empty()).then(|| {
+                    let (holds, next) = (&asked.holds, asked.next);
+                    self.rarity.rarest(holds, near, next, &mut self.dice)
+                });
+                let first = || asked.holds.first_lacked_by(&self.taken, self.front..count);
+                rarest.flatten().or_else(first)
+            }
             #[cfg(any(test, feature = "__sim"))]
             Order::Random => {
                 let place = self.dice.random_range(0..count);

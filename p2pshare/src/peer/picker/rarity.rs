@@ -5,6 +5,8 @@
 //! The invariant: a chunk that was [put](Rarity::put) and not [taken](Rarity::take) is in the set of exactly one
 //! class, that of its count. So to find the rarest is to look through a few sets, in the order of the file.
 
+use std::ops::Range;
+
 use rand::{RngExt as _, rngs::SmallRng};
 
 use crate::{content::Bitfield, limits::SOURCES_HELD_MAX};
@@ -101,25 +103,30 @@ impl Rarity {
         }
     }
 
-    /// One of the rarest missing chunks that are in `holds`: the one at `next`, so that files are read and
-    /// written in runs, or one at a place that the dice choose.
-    pub(super) fn rarest(&self, holds: &Bitfield, next: u32, dice: &mut SmallRng) -> Option<u32> {
+    /// One of the rarest missing chunks that are in `holds` and in a range, which is not empty: the one at `next`, so
+    /// that files are read and written in runs, or one at a place that the dice choose.
+    pub(super) fn rarest(
+        &self,
+        holds: &Bitfield,
+        range: Range<u32>,
+        next: u32,
+        dice: &mut SmallRng,
+    ) -> Option<u32> {
         let classes = self.classes.iter().filter(|class| !class.is_empty());
         classes.into_iter().find_map(|class| {
-            if class.get(next) && holds.get(next) {
+            if range.contains(&next) && class.get(next) && holds.get(next) {
                 return Some(next);
             }
-            let count = class.len();
-            let mut place = dice.random_range(0..count);
+            let mut place = dice.random_range(range.clone());
             // The first one after any place is mostly where somebody else's run goes on.
             for _ in 0..PLACES_TRIED {
                 if class.get(place) && holds.get(place) {
                     return Some(place);
                 }
-                place = dice.random_range(0..count);
+                place = dice.random_range(range.clone());
             }
-            let after = class.first_common(holds, place..count);
-            after.or_else(|| class.first_common(holds, 0..place))
+            let after = class.first_common(holds, place..range.end);
+            after.or_else(|| class.first_common(holds, range.start..place))
         })
     }
 

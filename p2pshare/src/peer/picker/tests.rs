@@ -339,6 +339,31 @@ fn in_order_it_is_the_first_that_is_missing() {
 }
 
 #[test]
+fn in_order_those_who_share_a_source_ask_for_different_chunks_near_the_first_that_is_missing() {
+    let mut asked = Vec::new();
+    for seed in 0..8 {
+        let mut picker = ordered(2000, Order::OfTheFile, seed);
+        joined(&mut picker, 1);
+        assert_eq!(picker.pick(1, SECOND).unwrap().get(), 0);
+        deliver(&mut picker, 1, 0, SECOND);
+        assert!((1..20).all(|given| picker.learn(1, given)));
+        let index = picker.pick(1, SECOND).unwrap().get();
+        assert!((20..=IN_ORDER_NEAR).contains(&index), "{index}");
+        asked.push(index);
+        // What comes first is not left out for long.
+        for _ in 1..IN_ORDER_NEAR + 20 {
+            let index = picker.sources[&1].queue[0];
+            deliver(&mut picker, 1, index, SECOND);
+            picker.pick(1, SECOND).unwrap();
+        }
+        assert!((0..20).all(|index| picker.taken.get(index)));
+    }
+    asked.sort_unstable();
+    asked.dedup();
+    assert!(asked.len() > 4, "{asked:?}");
+}
+
+#[test]
 fn in_order_nobody_waits_long_for_what_a_slow_source_was_asked_for_first() {
     let mut picker = picker(2000);
     // One gives a chunk in a minute, and one in 50 ms, which has a second's worth to do at any time.
