@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 
 use stateright::{Checker as _, Expectation, HasDiscoveries, Model, Property};
 
-use self::machines::{FRESH, Id, Lived, Machines, REPLICAS, Told, Went};
+use self::machines::{FRESH, Id, Lived, Machines, Made, REPLICAS, Told, Went};
 use crate::dht::sim::Fault;
 use crate::wire::ring::Epoch;
 
@@ -186,18 +186,15 @@ impl Model for Ring {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always(CREATED_ONCE, |_, world: &World| {
-                let made = |proposer: &&Proposer| proposer.told == Some(Told::Made);
-                world.proposers.iter().filter(made).count() <= 1
+                world.told(Told::Made).count() <= 1
             }),
             Property::always(KEPT, |ring: &Ring, world: &World| {
-                world.proposers.iter().enumerate().all(|(p, proposer)| {
-                    proposer.told != Some(Told::Made) || ring.is_kept(world, p as u8)
-                })
+                let mut told = world.told(Told::Made);
+                told.all(|p| ring.newest(world).iter().all(|made| *made == Some(p)))
             }),
             Property::always(TOLD_TRULY, |ring: &Ring, world: &World| {
-                world.proposers.iter().enumerate().all(|(p, proposer)| {
-                    proposer.told != Some(Told::Conflict) || !ring.is_kept(world, p as u8)
-                })
+                let mut told = world.told(Told::Conflict);
+                told.all(|p| ring.newest(world).iter().all(|made| *made != Some(p)))
             }),
             Property::sometimes(
                 "a fence comes too late, and is raised",
@@ -209,11 +206,8 @@ impl Model for Ring {
                 },
             ),
             Property::sometimes("all are told", |ring: &Ring, world: &World| {
-                let told = |told| {
-                    let mut proposers = world.proposers.iter();
-                    proposers.any(|proposer| proposer.told == Some(told))
-                };
-                told(Told::Made) && (ring.tries[1] == 0 || told(Told::Conflict))
+                let conflicts = world.told(Told::Conflict).count();
+                world.told(Told::Made).count() == 1 && (ring.tries[1] == 0 || conflicts == 1)
             }),
             Property::sometimes(
                 "what can happen happened, and a proposer goes on",
@@ -416,22 +410,27 @@ impl Ring {
         }
     }
 
-    /// Whether the newest state of every majority that votes was made by this proposer.
-    fn is_kept(&self, world: &World, p: u8) -> bool {
+    /// Whose state is the newest of each majority that votes.
+    fn newest(&self, world: &World) -> Vec<Made> {
         let replicas = world.replicas.iter();
         let voters = replicas.filter(|replica| replica.returning.is_none());
         let voters: Vec<_> = voters.map(|it| self.machines.known(it.node)).collect();
-        voters.iter().enumerate().all(|(i, a)| {
-            let mut later = voters[i + 1..].iter();
-            later.all(|b| {
-                let newest = if a.accepted > b.accepted { a } else { b };
-                newest.made == Some(p)
-            })
-        })
+        let pairs = (1..voters.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+        let newest = pairs.map(|(a, b)| match voters[a].accepted > voters[b].accepted {
+            true => voters[a].made,
+            false => voters[b].made,
+        });
+        newest.collect()
     }
 }
 
 impl World {
+    /// Which proposers were told this.
+    fn told(&self, told: Told) -> impl Iterator<Item = u8> {
+        let proposers = (0..).zip(&self.proposers);
+        proposers.filter_map(move |(p, proposer)| (proposer.told == Some(told)).then_some(p))
+    }
+
     /// Worlds with the same replicas in another order become the same.
     fn sort_replicas(&mut self) {
         let roles = [0, 1, 2].map(|r| self.role_of(r));
