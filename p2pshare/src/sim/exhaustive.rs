@@ -1,5 +1,5 @@
 //! Every way in which a small ring can go: three replicas of one row, two proposers who both create it, messages in
-//! any order or never, a replica that crashes and one that loses its disk and returns.
+//! any order or never, a replica that crashes and one that loses its disk and returns, or two that do.
 //!
 //! All that thinks is the product's: the coordinators, the replicas over the model of a disk, and the member that
 //! returns ([`machines`]). Said here is what may happen to them. Bounded is how often proposers begin and how many
@@ -523,6 +523,7 @@ fn a_row_is_agreed_on_whatever_happens() {
         ([2, 1], 0, 1),
         ([1, 1], 1, 1),
         ([2, 0], 1, 1),
+        ([1, 1], 0, 2),
     ] {
         let Found { broken, never } = search(
             ring(tries, crashes, wipes, None),
