@@ -82,18 +82,13 @@ pub(crate) enum StoredEpoch {
 }
 
 /// A row `peer/<member>` of the table `meta`: what is remembered of another member.
-///
-/// **Which of two lives is the later one** is told by their commits, and by their numbers only where those are equal.
-/// A life tells from the beginning of all commits that earlier ones told of, and one that returned of very many more
-/// ([`RETURNED_COMMITS_AHEAD`]), but its number may be below that of a life which its disk has lost: what such a one
-/// said and is heard late must not outlive those that came after it.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Remembered {
-    /// The latest of its lives that said hello.
+    /// The last of its lives that said hello.
     pub(crate) incarnation: u64,
     /// The most commits that it told of.
     pub(crate) commits: u64,
-    /// How many those were when that latest life spoke first: told by earlier ones, whose disk it has.
+    /// How many those were when that last life spoke first: told by earlier ones, whose disk it has.
     pub(crate) before: u64,
 }
 
@@ -107,34 +102,17 @@ impl Remembered {
         }
     }
 
-    /// What is known from both, whichever came first.
-    pub(crate) fn max(self, other: Self) -> Self {
-        if self.incarnation == other.incarnation {
-            return Self {
-                incarnation: self.incarnation,
-                commits: self.commits.max(other.commits),
-                before: self.before.max(other.before),
-            };
-        }
-        let (earlier, later) = match self.outlives(&other) {
-            true => (other, self),
-            false => (self, other),
+    /// Of each the higher, where `news` came later.
+    pub(crate) fn max(self, news: Self) -> Self {
+        let before = match news.incarnation > self.incarnation {
+            true => self.commits,
+            false => self.before,
         };
         Self {
-            before: later.before.max(earlier.commits),
-            ..later
+            incarnation: self.incarnation.max(news.incarnation),
+            commits: self.commits.max(news.commits),
+            before: before.max(news.before),
         }
-    }
-
-    /// Whether `other` is of a life that is over, or that has forgotten something.
-    pub(crate) fn outlives(&self, other: &Self) -> bool {
-        let order = |life: &Self| (life.commits, life.incarnation);
-        self.incarnation != other.incarnation && order(self) > order(other)
-    }
-
-    /// The life that said hello last tells of so many commits.
-    pub(crate) fn more(&mut self, commits: u64) {
-        self.commits = self.commits.max(commits);
     }
 }
 
@@ -364,11 +342,10 @@ pub(crate) struct Beginning {
     proposed: bool,
     /// Whether anybody remembers more than the disk does.
     forgot: bool,
-    ahead: u64,
     commits: u64,
     heard: BTreeMap<TrackerAddr, Welcome>,
-    /// The highest that anybody remembers of it, of each number on its own.
-    most: Remembered,
+    /// The most that anybody remembers of it.
+    remembered: Remembered,
 }
 
 /// What a member does next.
@@ -409,10 +386,9 @@ impl Beginning {
             record: identity.record.clone(),
             proposed: identity.proposed,
             forgot: identity.returning,
-            ahead: identity.ahead,
             commits: identity.ahead.saturating_add(identity.commits),
             heard: BTreeMap::new(),
-            most: Remembered::default(),
+            remembered: Remembered::default(),
         }
     }
 
@@ -463,8 +439,11 @@ impl Beginning {
             return;
         }
         self.forgot |= self.is_outdone_by(&welcome, told);
-        self.most.incarnation = self.most.incarnation.max(welcome.incarnation);
-        self.most.more(welcome.commits);
+        self.remembered = self.remembered.max(Remembered {
+            incarnation: welcome.incarnation,
+            commits: welcome.commits,
+            before: 0,
+        });
         self.heard.insert(addr, welcome);
     }
 
@@ -576,10 +555,8 @@ impl Beginning {
             true => 0,
             false => welcome.commits,
         };
-        // Of a life before its last return it has learnt whatever that may have said.
         let met = welcome.incarnation;
-        let since = welcome.commits >= self.ahead;
-        commits > had || (since && met > self.last && met != self.incarnation)
+        commits > had || (met > self.last && met != self.incarnation)
     }
 
     /// Votes, once so many others have spoken that they are a majority with this one.
@@ -610,16 +587,19 @@ impl Beginning {
         if missing.len() + needed >= members {
             return Step::Wait(missing);
         }
-        let known = self.incarnation.max(self.most.incarnation);
-        let incarnation = known.saturating_add(1);
-        let ahead = self.most.commits.max(self.commits);
+        let ahead = self.remembered.commits.max(self.commits);
+        let ahead = ahead.saturating_add(RETURNED_COMMITS_AHEAD);
+        // Also above the lives that its disk lost and nobody has heard of yet, whose words may come late: the drawn
+        // parts of their numbers are far less than what each return is ahead.
+        let known = self.incarnation.max(self.remembered.incarnation);
+        let incarnation = known.max(ahead).saturating_add(1);
         Step::Return {
             record,
             life: Life {
                 member,
                 incarnation,
             },
-            ahead: ahead.saturating_add(RETURNED_COMMITS_AHEAD),
+            ahead,
         }
     }
 

@@ -735,10 +735,11 @@ impl Host for Core {
         {
             return;
         }
-        // Whoever answers has said hello.
-        if let Some(heard) = self.state().heard.get_mut(&from) {
-            heard.more(commits);
-        }
+        let news = Remembered {
+            commits,
+            ..Remembered::default()
+        };
+        self.note(from, news);
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
         time.hear(from, clocks, round_trip, now());
     }
@@ -763,10 +764,10 @@ impl State {
 /// Whether a member may have a say of whom so much is known: not in a life that is over, or on a disk that has lost
 /// what earlier ones told of. One that has no say yet has to be told what it has lost.
 fn may_vote(hello: &Hello, known: Remembered) -> Result<(), Refusal> {
-    let is_over = known.outlives(&Remembered::of(hello));
+    let before = known.max(Remembered::of(hello)).before;
     match hello.votes() {
-        true if is_over && hello.life.incarnation < known.incarnation => Err(Refusal::Outlived),
-        true if is_over || hello.commits < known.before => Err(Refusal::Forgotten),
+        true if hello.life.incarnation < known.incarnation => Err(Refusal::Outlived),
+        true if hello.commits < before => Err(Refusal::Forgotten),
         _ => Ok(()),
     }
 }

@@ -80,12 +80,6 @@ impl Host {
         addrs.map(founder).collect()
     }
 
-    /// The number of its life, zero if it has none.
-    fn incarnation(&self) -> u64 {
-        let life = self.life.as_ref();
-        life.map_or(0, |life| life.identity.life.incarnation)
-    }
-
     /// How many commits it tells others that its disk has: until it votes, those before this life.
     pub(super) fn told_commits(&self) -> u64 {
         let commits = self.ahead + self.disk.commits();
@@ -511,12 +505,7 @@ impl World {
                 .violations
                 .push(format!("member {host} {broken}: {request:?}"));
         }
-        let of = Remembered {
-            incarnation: self.hosts[host].incarnation(),
-            commits: self.hosts[host].told_commits(),
-            before: 0,
-        };
-        let clocks = self.clocks(host);
+        let (commits, clocks) = (self.hosts[host].told_commits(), self.clocks(host));
         if request.is_some() {
             let there = &mut self.hosts[host];
             there.said = there.said.max(there.disk.commits());
@@ -525,7 +514,7 @@ impl World {
         for after in fate.arrives {
             let answer = Some(Told {
                 answer: answer.clone(),
-                of,
+                commits,
                 clocks,
             });
             self.plan(
@@ -668,8 +657,15 @@ impl World {
         let Some(there) = self.life(host, life) else {
             return;
         };
-        if let Some(Told { of, clocks, .. }) = answer {
-            there.note(from, of);
+        if let Some(Told {
+            commits, clocks, ..
+        }) = answer
+        {
+            let news = Remembered {
+                commits,
+                ..Remembered::default()
+            };
+            there.note(from, news);
             let round_trip = now.duration_since(asked);
             self.hear_clock(host, from, clocks, (round_trip, REPLICA_BATCH_TIMEOUT));
         }

@@ -130,14 +130,14 @@ impl World {
             .and_then(|record| record.member_at(&hello.addr))
             .map_or(member, |former| former.id);
         let in_memory = life.heard.get(&former).copied().unwrap_or_default();
-        let news = in_memory.max(Remembered::of(&hello));
+        let news = Remembered::of(&hello);
         let job = |tx: &mut Transaction<'_>| match former == member {
             true => remember(tx, former, news),
             false => remembered(tx, former),
         };
         let known: Result<Remembered, StoreError> = self.hosts[host].disk.write(job);
         self.hosts[host].disk.sync();
-        let known = known.unwrap_or_default().max(in_memory);
+        let known = known.unwrap_or_default();
         let Some(life) = &mut self.hosts[host].life else {
             return;
         };
@@ -148,8 +148,8 @@ impl World {
         };
         let welcome = Welcome {
             hello: self.hello(host, life, said.clocks),
-            incarnation: known.incarnation,
-            commits: known.commits,
+            incarnation: known.incarnation.max(in_memory.incarnation),
+            commits: known.commits.max(in_memory.commits),
         };
         for after in self.network.fate(&mut self.rng, host, from.0).arrives {
             let (host, life, welcome) = (from.0, from.1, Box::new(welcome.clone()));

@@ -19,7 +19,7 @@ use super::network::Network;
 use super::tally::Tally;
 use super::temper::Temper;
 use super::trouble::Troubles;
-use crate::dht::sim::{Remembered, encode};
+use crate::dht::sim::encode;
 use crate::identity::PeerId;
 use crate::time::RingClock;
 use crate::wire::ring::{Hello, ReplicaAnswer, ReplicaRequest, RingRecord, Welcome};
@@ -97,11 +97,11 @@ pub(super) enum Event {
     Trouble,
 }
 
-/// An answer, with what goes with it: how many commits the disk of the one who answers has in which life, and its clock.
+/// An answer, with what goes with it: how many commits the disk of the one who answers has, and its clock.
 #[derive(Clone, Debug)]
 pub(super) struct Told {
     pub(super) answer: ReplicaAnswer,
-    pub(super) of: Remembered,
+    pub(super) commits: u64,
     pub(super) clocks: Said,
 }
 
@@ -126,7 +126,7 @@ impl Event {
             Self::Asked { request, .. } => encode(request),
             Self::Answered {
                 answer: Some(told), ..
-            } => encode(&(&told.answer, told.of, told.clocks.clocks)),
+            } => encode(&(&told.answer, told.commits, told.clocks.clocks)),
             Self::Greeted { hello, .. } => encode(hello),
             Self::Welcomed { welcome, .. } => encode(welcome),
             _ => Vec::new(),

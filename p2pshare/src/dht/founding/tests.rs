@@ -267,51 +267,41 @@ fn the_list_of_a_ring_to_which_a_wiped_member_returns_is_not_only_proposed() {
 
 #[test]
 fn what_earlier_lives_told_is_known_from_what_a_life_told_since() {
-    let known = told(5, 80).max(told(5, 100)).max(told(5, 90));
-    assert_eq!((known.commits, known.before), (100, 0));
-    let known = known.max(told(8, 200)).max(told(8, 300));
-    assert_eq!((known.incarnation, known.before), (8, 100));
-    // Late news of a life that is over; and what is on disk with what is in memory, whichever is newer.
-    assert_eq!(known.max(told(5, 90)), known);
-    assert_eq!(told(5, 120).max(known).before, 120);
-    assert_eq!(told(8, 120).max(known), known);
-    // Of a disk that has forgotten something a later life is no news.
-    assert_eq!(known.max(told(9, 0)), known);
-    assert!(known.outlives(&told(9, 0)) && !known.outlives(&told(8, 0)));
-    assert!(!known.outlives(&told(9, 300)) && known.outlives(&told(7, 300)));
-}
-
-#[test]
-fn a_life_that_the_disk_lost_does_not_outlive_the_one_that_returned_though_it_is_heard_late() {
-    let (lost, returned) = (told(9, 120), told(7, 120 + RETURNED_COMMITS_AHEAD));
-    for known in [lost.max(returned), returned.max(lost)] {
-        assert_eq!((known.incarnation, known.before), (7, 120));
-        assert!(known.outlives(&lost) && !known.outlives(&returned));
-    }
-    let mut disk = ModelDisk::default();
-    start(&mut disk, 0);
-    speak(&mut disk, 5);
-    let ahead = 100 + RETURNED_COMMITS_AHEAD;
-    disk.write(|tx| set_ahead(tx, ahead)).unwrap();
-    let identity = start(&mut disk, 0);
-    let (met, own) = (identity.life.incarnation + 1, identity.commits + ahead);
-    let forgets = |commits| {
-        let others = vec![member(2).addr];
-        let mut beginning = Beginning::new(&identity, member(1).addr, others);
-        let mut welcome = welcome(2, tells(true), commits);
-        welcome.incarnation = met;
-        beginning.hear(member(2).addr, welcome, own);
-        beginning.has_forgotten()
-    };
-    assert!(!forgets(100), "it was before the return");
-    assert!(forgets(ahead), "it is of a disk that returned");
-}
-
-fn told(incarnation: u64, commits: u64) -> Remembered {
-    Remembered {
+    let told = |incarnation, commits| Remembered {
         incarnation,
         commits,
         before: 0,
+    };
+    let known = told(5, 80).max(told(0, 100)).max(told(5, 90));
+    assert_eq!((known.commits, known.before), (100, 0));
+    let known = known.max(told(8, 60)).max(told(8, 200)).max(told(0, 300));
+    assert_eq!((known.incarnation, known.before), (8, 100));
+    // Late news of a life that is over; and what is on disk with what is in memory, whichever is newer.
+    assert_eq!(known.max(told(5, 90)).before, 100);
+    assert_eq!(told(5, 120).max(known).before, 120);
+    assert_eq!(told(8, 120).max(known).before, 100);
+    assert_eq!(known.max(told(9, 0)).before, 300);
+}
+
+#[test]
+fn who_returns_has_a_number_above_those_of_lives_that_nobody_has_heard_of() {
+    let mut disk = ModelDisk::default();
+    start(&mut disk, 0);
+    disk.write(|tx| set_record(tx, &list(), false)).unwrap();
+    speak(&mut disk, 0);
+    let mut before = 0;
+    // Each time it had a drawn number and some starts since then, of which its disk and the others know nothing.
+    for commits in (1..5).map(|returns| returns * RETURNED_COMMITS_AHEAD) {
+        let mut founder = first_founder(&mut disk.clone());
+        for other in [2, 3] {
+            founder.hear(member(other).addr, welcome(other, tells(true), commits), 0);
+        }
+        let Step::Return { life, ahead, .. } = founder.step() else {
+            panic!("{:?}", founder.step())
+        };
+        assert!(ahead > commits);
+        assert!(life.incarnation > before);
+        before = life.incarnation + u64::from(u32::MAX) + 1000 * u64::from(u16::MAX);
     }
 }
 
