@@ -94,13 +94,11 @@ pub(crate) mod sim {
     pub(crate) use crate::dht::placement::{Placement, slice_of, slice_of_row};
     pub(crate) use crate::dht::planted::{Fault, plant, planted};
     pub(crate) use crate::dht::quorum::majority;
-    #[cfg(test)]
-    pub(crate) use crate::dht::quorum::{Count, Quorum};
-    #[cfg(test)]
-    pub(crate) use crate::dht::register::Decision;
     pub(crate) use crate::dht::register::{Attempt, Change, Register};
     pub(crate) use crate::dht::rejoin::{Return, Returned};
     pub(crate) use crate::dht::repair::{Exchange, Exchanged};
     pub(crate) use crate::dht::replica::{Replica, encode, register};
+    #[cfg(test)]
+    pub(crate) use crate::dht::small_ring::Node;
     pub(crate) use crate::dht::task::{Failure, Intent, Outcome, Proposer, Task};
 }

@@ -41,6 +41,7 @@ use crate::wire::ring::{
 
 /// The machine.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Return {
     life: Life,
     /// The others that hold slices with this member.
@@ -79,6 +80,7 @@ pub(crate) struct Returned {
 
 /// How far it is with another replica.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Other {
     /// Whether it has taken the fence of this epoch.
     fenced: bool,
@@ -95,6 +97,7 @@ struct Other {
 
 /// The rows of another replica.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Rows {
     /// To be asked for from here on.
     From(PullPlace),

@@ -111,6 +111,12 @@ impl Replica {
         self.votes = true;
     }
 
+    /// All that it goes by beside its disk, as long as that can be read.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> impl std::fmt::Debug {
+        (self.epoch, self.votes, &self.promises, self.fenced_by)
+    }
+
     /// The hash tree over its rows.
     #[cfg(any(test, feature = "__sim"))]
     pub(crate) fn tree(&self) -> &HashTree {

@@ -21,6 +21,7 @@ pub(crate) struct SmallRing {
 }
 
 /// A member: its disk, and its replica while it runs.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) disk: ModelDisk,
     pub(crate) replica: Option<Replica>,

@@ -51,8 +51,8 @@ pub(crate) enum Order {
     /// What the fewest have, and of that one run after the other.
     #[default]
     RarestFirst,
-    /// What comes first in the file; of a source that gives to others too, what is rarest near the first chunk that is
-    /// not had, which is [`IN_ORDER_NEAR`] for each source. Else all who go through a file at one pace would ask for the
+    /// What comes first in the file; of one who had everything and gives to others too, what is rarest near the first chunk
+    /// that is not had, which is [`IN_ORDER_NEAR`] for each source. Else all who go through a file at one pace would ask for the
     /// same, and have nothing for each other.
     OfTheFile,
     /// Anything, for comparison.
@@ -355,19 +355,7 @@ impl Picker {
                 let (holds, next) = (&asked.holds, asked.next);
                 self.rarity.rarest(holds, 0..count, next, &mut self.dice)
             }
-            Order::OfTheFile => {
-                while self.had.get(self.front) {
-                    self.front += 1;
-                }
-                let near = IN_ORDER_NEAR.saturating_mul(self.sources.len() as u32);
-                let near = self.front..count.min(self.front.saturating_add(near));
-                let rarest = (asked.gave.is_some() && !near.is_empty()).then(|| {
-                    let (holds, next) = (&asked.holds, asked.next);
-                    self.rarity.rarest(holds, near, next, &mut self.dice)
-                });
-                let first = || asked.holds.first_lacked_by(&self.taken, self.front..count);
-                rarest.flatten().or_else(first)
-            }
+            Order::OfTheFile => self.in_order(source),
             #[cfg(any(test, feature = "__sim"))]
             Order::Random => {
                 let place = self.dice.random_range(0..count);
@@ -375,6 +363,23 @@ impl Picker {
                 after.or_else(|| asked.holds.first_lacked_by(&self.taken, 0..place))
             }
         }
+    }
+
+    /// The missing chunk to ask `source` for in the order of the file.
+    fn in_order(&mut self, source: SourceId) -> Option<u32> {
+        while self.had.get(self.front) {
+            self.front += 1;
+        }
+        let asked = self.sources.get(&source)?;
+        let (holds, next) = (&asked.holds, asked.next);
+        let near = IN_ORDER_NEAR.saturating_mul(self.sources.len() as u32);
+        let (count, near) = (self.layout.chunk_count(), self.front.saturating_add(near));
+        let near = self.front..near.min(count);
+        let is_shared = !asked.counts && asked.gave.is_some() && !near.is_empty();
+        if is_shared && let Some(rarest) = self.rarity.rarest(holds, near, next, &mut self.dice) {
+            return Some(rarest);
+        }
+        holds.first_lacked_by(&self.taken, self.front..count)
     }
 
     /// A chunk is not missing. Whether it was.
