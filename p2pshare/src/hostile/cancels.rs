@@ -8,7 +8,9 @@ use super::{
     swarms::{Holder, Manner, download, random_file},
     *,
 };
-use crate::{CHUNK_SIZE, DownloadError, DownloadEvent};
+use crate::{
+    CHUNK_SIZE, DownloadError, DownloadEvent, limits::WRITE_QUEUE_CHUNKS, store::Transaction,
+};
 
 #[tokio::test]
 async fn what_was_cancelled_a_hundred_times_fetches_no_chunk_twice() {
@@ -53,4 +55,51 @@ async fn what_was_cancelled_a_hundred_times_fetches_no_chunk_twice() {
     }
     assert!(std::fs::read(&dest).unwrap() == file.content);
     assert_eq!(sam.sent(), chunks);
+}
+
+#[tokio::test]
+async fn what_was_verified_before_a_cancel_is_not_fetched_again_however_slow_the_store_is() {
+    let world = World::new().await;
+    let size = 4 * WRITE_QUEUE_CHUNKS * CHUNK_SIZE as usize;
+    let (films, file) = (group("films"), Arc::new(random_file("film", size)));
+    let alice = world.login("alice").await;
+    alice.create_group(&films, Access::Open).await.unwrap();
+    world.share(&alice, &films, &file).await;
+    alice.peer().shutdown().await.unwrap();
+    let sam = Manner::Slow(Duration::from_millis(1));
+    Holder::start(world.raw_user("sam").await, &films, &file, sam).await;
+    let bob = world.login("bob").await;
+    let dest = world.path("bob.got");
+    let first = download(&bob, &films, &file, &dest);
+    let mut progress = first.watch();
+    while first.progress().verified_bytes == 0 {
+        progress.next().await.expect("it is under way");
+    }
+    let (goes_on, waits) = std::sync::mpsc::sync_channel::<()>(1);
+    let store = bob.peer().store().clone();
+    let held_up = tokio::spawn(async move {
+        let wait = move |_: &mut Transaction<'_>| {
+            // Until the other end is dropped.
+            let _ = waits.recv();
+            Ok(())
+        };
+        store.write(wait).await
+    });
+    let enough = WRITE_QUEUE_CHUNKS as u64 * u64::from(CHUNK_SIZE);
+    while first.progress().verified_bytes < enough {
+        progress.next().await.expect("it is under way");
+    }
+    first.cancel();
+    tokio::task::yield_now().await;
+    drop(goes_on);
+    held_up.await.unwrap().unwrap();
+    let verified = first.progress().verified_bytes / u64::from(CHUNK_SIZE);
+    let ended = timeout(WITHIN, first.into_future()).await;
+    assert!(matches!(
+        ended.expect("it ends"),
+        Err(DownloadError::Cancelled)
+    ));
+    let again = timeout(WITHIN, download(&bob, &films, &file, &dest).into_future()).await;
+    let report = again.expect("it goes on").unwrap();
+    assert_eq!(u64::from(report.chunks_resumed), verified);
 }

@@ -224,6 +224,7 @@ impl Download {
             progress: sender,
             events: events.clone(),
             cancel: cancel.clone(),
+            collecting: tokio::sync::Mutex::default(),
         };
         Self {
             progress,

@@ -46,6 +46,7 @@ impl Repair {
             progress: self.progress,
             events: events::Sender::new(),
             cancel: CancellationToken::new(),
+            collecting: tokio::sync::Mutex::default(),
         };
         let journal = job.session.peer().journal();
         let dest = job.dest.clone();

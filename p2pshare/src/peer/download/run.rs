@@ -54,6 +54,8 @@ pub(super) struct Job {
     pub(super) progress: watch::Sender<DownloadProgress>,
     pub(super) events: events::Sender,
     pub(super) cancel: CancellationToken,
+    /// Held while chunks come, which are journalled before it ends.
+    pub(super) collecting: tokio::sync::Mutex<()>,
 }
 
 /// What the trackers say of who holds a file.
@@ -82,7 +84,7 @@ impl Job {
                 let released = reserved.released();
                 let outcome = tokio::select! {
                     biased;
-                    () = self.cancel.cancelled() => Err(DownloadError::Cancelled),
+                    () = self.cancelled() => Err(DownloadError::Cancelled),
                     outcome = self.fetch(reserved) => outcome,
                 };
                 // What is still being written is written, and whoever hears of the end can go on.
@@ -106,6 +108,12 @@ impl Job {
             tracing::info!(group = %self.group, name = %self.name, %error, "a download ended early");
         }
         outcome
+    }
+
+    /// Waits until it is cancelled, and what came by then is journalled.
+    async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+        drop(self.collecting.lock().await);
     }
 
     async fn fetch(&self, reserved: Reserved) -> Result<DownloadReport, DownloadError> {
@@ -366,13 +374,16 @@ impl Job {
         written: mpsc::Receiver<Written>,
         joins: mpsc::Receiver<PeerId>,
     ) -> Result<(), DownloadError> {
+        let _collecting = self.collecting.lock().await;
         let shared = sources.shared().clone();
         let journal = self.session.peer().journal().clone();
         let journal = prepared.row.is_some().then(|| (journal, self.dest.clone()));
         let mut noting = Noting::new(journal, prepared.layout);
-        let drained = self
-            .take_in(prepared, sources, serving, &mut noting, (written, joins))
-            .await;
+        let drained = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(DownloadError::Cancelled),
+            drained = self.take_in(prepared, sources, serving, &mut noting, (written, joins)) => drained,
+        };
         let had = shared.pick(|picker, _| picker.had().clone());
         let noted = noting.finish(&had).await;
         drained?;
