@@ -25,6 +25,10 @@ use tokio::task::JoinSet;
 const SETTLING: Duration = Duration::from_secs(30);
 /// Says that this process is in its own namespace already.
 const APART: &str = "--apart";
+/// Says of how many files of each peer the leases are to be measured in this process.
+const LEASES_OF: &str = "--leases-of";
+/// Leases that are held then.
+const LEASES: u32 = 400_000;
 /// Files that are shared at once.
 const SHARED_AT_ONCE: u32 = 64;
 
@@ -37,7 +41,16 @@ async fn main() -> Outcome<()> {
         )
         .await;
     }
-    memory().await?;
+    if let Some(files) = flag(LEASES_OF)? {
+        return memory_of(files).await;
+    }
+    for files in ["10000", "100", "1"] {
+        let this = std::env::current_exe()?;
+        let done = Command::new(this).args([LEASES_OF, files]).status()?;
+        if !done.success() {
+            return Err("the memory was not measured".into());
+        }
+    }
     let script = "ip link set lo up && exec \"$0\" \"$@\"";
     let apart = Command::new("unshare")
         .args(["--map-root-user", "--net", "sh", "-c", script])
@@ -141,33 +154,34 @@ fn loopback() -> Outcome<u64> {
 }
 
 /// What leases take of a member's memory that is a replica of all of them.
-async fn memory() -> Outcome<()> {
-    for (peers, files) in [(40_u32, 10_000_u32), (4_000, 100), (400_000, 1)] {
-        let dir = tempfile::tempdir()?;
-        let node = DhtNode::alone(dir.path(), RingId::from_bytes([1; 32])).await?;
-        let kib_before = resident()?;
-        for peer in 0..peers {
-            let mut id = [0; 32];
-            id[..4].copy_from_slice(&peer.to_be_bytes());
-            let (peer_id, session) = (PeerId::from_bytes(id), SessionId::from_bytes([7; 16]));
-            let mut says = LeaseSession::new(peer_id, session);
-            // A group, a file id, and one address with what is held.
-            let lease = |file: u32| {
-                let number = u64::from(peer) << 32 | u64::from(file);
-                let key = format!("s/files/{number:064x}");
-                Ok((LeaseKey::new(key)?, Arc::from([0_u8; 12])))
-            };
-            let all: Outcome<Vec<(LeaseKey, Arc<[u8]>)>> = (0..files).map(lease).collect();
-            let news = says.whole(1, Duration::from_secs(120), all?)?;
-            node.put_leases(vec![news]).await;
-        }
-        let bytes = (resident()? - kib_before) * 1024;
-        println!(
-            "{peers} peers with {files} files each: {} bytes of memory a lease",
-            bytes / u64::from(peers * files)
-        );
-        node.shutdown().await?;
+/// What a lease takes where each peer has so many files, in a process of its own: one that had others before has memory
+/// to use again.
+async fn memory_of(files: u32) -> Outcome<()> {
+    let peers = LEASES / files;
+    let dir = tempfile::tempdir()?;
+    let node = DhtNode::alone(dir.path(), RingId::from_bytes([1; 32])).await?;
+    let kib_before = resident()?;
+    for peer in 0..peers {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&peer.to_be_bytes());
+        let (peer_id, session) = (PeerId::from_bytes(id), SessionId::from_bytes([7; 16]));
+        let mut says = LeaseSession::new(peer_id, session);
+        // A group, a file id, and one address with what is held.
+        let lease = |file: u32| {
+            let number = u64::from(peer) << 32 | u64::from(file);
+            let key = format!("s/files/{number:064x}");
+            Ok((LeaseKey::new(key)?, Arc::from([0_u8; 12])))
+        };
+        let all: Outcome<Vec<(LeaseKey, Arc<[u8]>)>> = (0..files).map(lease).collect();
+        let news = says.whole(1, Duration::from_secs(120), all?)?;
+        node.put_leases(vec![news]).await;
     }
+    let bytes = (resident()? - kib_before) * 1024;
+    println!(
+        "{peers} peers with {files} files each: {} bytes of memory a lease",
+        bytes / u64::from(LEASES)
+    );
+    node.shutdown().await?;
     Ok(())
 }
 
