@@ -37,7 +37,7 @@ pub(crate) const ANNOUNCED_BITFIELD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes in the bitfields of all files that one peer announces; what is beyond is not kept.
 pub(crate) const ANNOUNCED_BYTES_PER_PEER_MAX: usize = 8 * 1024 * 1024;
 /// What one announced file takes beside its bitfield, roughly, at its tracker and at each replica of its lease.
-pub(crate) const ANNOUNCED_ENTRY_BYTES: usize = 1280;
+pub(crate) const ANNOUNCED_ENTRY_BYTES: usize = 512;
 /// Bytes of all that is announced at one tracker, so that the tables of the replicas have room for what all trackers
 /// say. Beyond that whoever announces most makes room for who announces less.
 pub(crate) const ANNOUNCED_BYTES_MAX: usize = LEASE_TABLE_BYTES_MAX / REPLICAS_MAX;
@@ -463,7 +463,7 @@ pub(crate) const LEASE_SLOT_BYTES_MAX: usize = 128 * 1024;
 pub(crate) const LEASE_SLOT_ENTRIES_MAX: usize = 1024;
 /// Sessions that say something under one key.
 pub(crate) const LEASES_PER_KEY_MAX: usize = 16 * 1024;
-/// Bytes of all leases in memory, as they are counted.
+/// Bytes of all leases, as they are counted; in memory they take twice that, and five times where most sessions have one.
 pub(crate) const LEASE_TABLE_BYTES_MAX: usize = 512 << 20;
 /// Bytes in one message about leases, more or less one slot.
 pub(crate) const LEASE_PAGE_BYTES: usize = 128 * 1024;

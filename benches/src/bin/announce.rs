@@ -153,8 +153,7 @@ fn loopback() -> Outcome<u64> {
     Ok(bytes.ok_or("no loopback")?.parse()?)
 }
 
-/// What leases take of a member's memory that is a replica of all of them.
-/// What a lease takes where each peer has so many files, in a process of its own: one that had others before has memory
+/// What a lease takes of a replica's memory where each peer has so many files, in a process of its own: one that had others before has memory
 /// to use again.
 async fn memory_of(files: u32) -> Outcome<()> {
     let peers = LEASES / files;

@@ -589,8 +589,8 @@ impl Beginning {
         }
         let ahead = self.remembered.commits.max(self.commits);
         let ahead = ahead.saturating_add(RETURNED_COMMITS_AHEAD);
-        // Also above the lives that its disk lost and nobody has heard of yet, whose words may come late: the drawn
-        // parts of their numbers are far less than what each return is ahead.
+        // Also above the lives since its last return that its disk lost and nobody has heard of yet, whose words may come
+        // late: the drawn parts of their numbers are far less than what each return is ahead of what was told before.
         let known = self.incarnation.max(self.remembered.incarnation);
         let incarnation = known.max(ahead).saturating_add(1);
         Step::Return {

@@ -62,8 +62,8 @@ pub struct DownloadOptions {
     pub check_sha256: bool,
     /// Whether to wait, as long as it takes, while nobody who holds the file is online.
     pub wait: bool,
-    /// Whether the file is fetched from its beginning to its end, for whoever reads it meanwhile. Others who
-    /// download the same then get little from this peer.
+    /// Whether the file is fetched from its beginning to its end, or nearly so where others share its sources, for
+    /// whoever reads it meanwhile. Others who download the same then get less from this peer.
     pub in_order: bool,
 }
 

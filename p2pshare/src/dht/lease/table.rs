@@ -483,9 +483,8 @@ fn said_bytes((key, payload): (&Arc<LeaseKey>, &Option<Arc<[u8]>>)) -> usize {
     SAID_MEMORY + key.as_bytes().len() + payload
 }
 
-/// What a slot takes in memory, roughly, and what one thing that is said takes beside its bytes where nobody else says
-/// anything under that key, which is most: a node of a tree.
-const SLOT_MEMORY: usize = 256;
-const SAID_MEMORY: usize = 832;
+/// What a slot takes in memory, roughly, and what one thing that is said takes beside its bytes.
+const SLOT_MEMORY: usize = 192;
+const SAID_MEMORY: usize = 192;
 /// What an entry that is read takes on the wire beside its payload, at most.
 const READ_BYTES: usize = 48 + 10 + 5 + 4;

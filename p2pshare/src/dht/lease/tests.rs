@@ -483,7 +483,7 @@ fn a_key_has_bounds_and_so_has_the_table() {
     };
     assert_eq!(full, 1);
     assert!(count * LEASE_PAYLOAD_BYTES_MAX < LEASE_TABLE_BYTES_MAX);
-    assert!((count + 2) * (LEASE_PAYLOAD_BYTES_MAX + 2048) > LEASE_TABLE_BYTES_MAX);
+    assert!((count + 2) * (LEASE_PAYLOAD_BYTES_MAX + 1024) > LEASE_TABLE_BYTES_MAX);
     // Who is in may still speak.
     let news = nth(0).whole(2, LIFE, [(key("0"), say("small").unwrap())]);
     assert_eq!(put(&mut table, now, &news.unwrap()), taken());
