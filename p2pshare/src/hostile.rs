@@ -21,10 +21,12 @@ mod swarms;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::mpsc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use crate::{
     Access, DownloadOptions, FileId, FileName, GroupName, JoinOutcome, Password, Peer, PeerId,
@@ -37,9 +39,35 @@ use crate::{
         ring_key::RingKey,
         token::{Claims, Credential, Grant, Signed},
     },
+    store::{StoreError, Transaction},
     transport::{Alpn, Connection, Endpoint, EndpointConfig, Expect, Profile},
     wire::tracker::{Change, Request, Response},
 };
+
+/// A peer whose store writes nothing, until it goes on.
+struct HeldUp {
+    goes_on: mpsc::Sender<()>,
+    writes: JoinHandle<Result<(), StoreError>>,
+}
+
+impl HeldUp {
+    fn new(peer: &Peer) -> Self {
+        let (goes_on, waits) = mpsc::channel::<()>();
+        let store = peer.store().clone();
+        let wait = move |_: &mut Transaction<'_>| {
+            // Until the other end is dropped.
+            _ = waits.recv();
+            Ok(())
+        };
+        let writes = tokio::spawn(async move { store.write(wait).await });
+        Self { goes_on, writes }
+    }
+
+    async fn goes_on(self) {
+        drop(self.goes_on);
+        self.writes.await.unwrap().unwrap();
+    }
+}
 
 /// A ring of one, and the folder of everything.
 struct World {

@@ -8,9 +8,7 @@ use super::{
     swarms::{Holder, Manner, download, random_file},
     *,
 };
-use crate::{
-    CHUNK_SIZE, DownloadError, DownloadEvent, limits::WRITE_QUEUE_CHUNKS, store::Transaction,
-};
+use crate::{CHUNK_SIZE, DownloadError, DownloadEvent, limits::WRITE_QUEUE_CHUNKS};
 
 #[tokio::test]
 async fn what_was_cancelled_a_hundred_times_fetches_no_chunk_twice() {
@@ -75,24 +73,14 @@ async fn what_was_verified_before_a_cancel_is_not_fetched_again_however_slow_the
     while first.progress().verified_bytes == 0 {
         progress.next().await.expect("it is under way");
     }
-    let (goes_on, waits) = std::sync::mpsc::sync_channel::<()>(1);
-    let store = bob.peer().store().clone();
-    let held_up = tokio::spawn(async move {
-        let wait = move |_: &mut Transaction<'_>| {
-            // Until the other end is dropped.
-            let _ = waits.recv();
-            Ok(())
-        };
-        store.write(wait).await
-    });
+    let held_up = HeldUp::new(bob.peer());
     let enough = WRITE_QUEUE_CHUNKS as u64 * u64::from(CHUNK_SIZE);
     while first.progress().verified_bytes < enough {
         progress.next().await.expect("it is under way");
     }
     first.cancel();
     tokio::task::yield_now().await;
-    drop(goes_on);
-    held_up.await.unwrap().unwrap();
+    held_up.goes_on().await;
     let verified = first.progress().verified_bytes / u64::from(CHUNK_SIZE);
     let ended = timeout(WITHIN, first.into_future()).await;
     assert!(matches!(

@@ -11,7 +11,6 @@ use super::{
 use crate::{
     CHUNK_SIZE, Download, DownloadEvent, Limits, Rate, Stall,
     limits::{NO_SOURCE_PATIENCE, WRITE_QUEUE_CHUNKS},
-    store::Transaction,
     wire::tracker::{Announcement, Holding, SwarmEntry},
 };
 
@@ -179,21 +178,11 @@ async fn a_store_that_takes_long_holds_up_what_it_must_and_silences_nothing() {
     };
     timeout(WITHIN, first).await.expect("a chunk comes");
     // Nothing is journalled from now on.
-    let (goes_on, waits) = std::sync::mpsc::sync_channel::<()>(1);
-    let store = bob.peer().store().clone();
-    let held_up = tokio::spawn(async move {
-        let wait = move |_: &mut Transaction<'_>| {
-            // Until the other end is dropped.
-            let _ = waits.recv();
-            Ok(())
-        };
-        store.write(wait).await
-    });
+    let held_up = HeldUp::new(bob.peer());
     stalls_by(&download, Stall::Disk).await;
     let verified = download.progress().verified_bytes;
     assert!(verified >= WRITE_QUEUE_CHUNKS as u64 * u64::from(CHUNK_SIZE));
-    drop(goes_on);
-    held_up.await.unwrap().unwrap();
+    held_up.goes_on().await;
     let report = timeout(WITHIN, download.into_future()).await;
     report.expect("nothing holds it up").unwrap();
     assert!(std::fs::read(&dest).unwrap() == file.content);
