@@ -46,13 +46,13 @@ use crate::{
 
 /// A peer whose store writes nothing, until it goes on.
 struct HeldUp {
-    goes_on: mpsc::Sender<()>,
+    goes_on: mpsc::SyncSender<()>,
     writes: JoinHandle<Result<(), StoreError>>,
 }
 
 impl HeldUp {
     fn new(peer: &Peer) -> Self {
-        let (goes_on, waits) = mpsc::channel::<()>();
+        let (goes_on, waits) = mpsc::sync_channel::<()>(1);
         let store = peer.store().clone();
         let wait = move |_: &mut Transaction<'_>| {
             // Until the other end is dropped.
