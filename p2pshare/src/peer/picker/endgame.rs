@@ -51,9 +51,10 @@ impl Picker {
     }
 
     /// A chunk `of` those that are expected of a source so slow that `source` would be sooner: the one that would come
-    /// last. What has not begun to come is left to the faster one, what may have is asked of both; more than
-    /// [`DUPLICATE_BYTES_SHARE_MAX`] only where it hardly comes from the slow one, and
-    /// `source` has nothing else to do.
+    /// last. What has not begun to come is left to the faster one. What may have is asked of both where it is waited for,
+    /// in the end or in the order of the file; and more than [`DUPLICATE_BYTES_SHARE_MAX`] of that, of which a small file
+    /// has nothing, only where it hardly comes from the slow one, and `source` has nothing else to do: in the end all
+    /// of it, and before that one chunk.
     fn take_from_slower(
         &mut self,
         source: SourceId,
@@ -65,13 +66,17 @@ impl Picker {
         let own = asked.pace.chunk_time().unwrap_or(CHUNK_TIME_GUESSED);
         // It comes after what it is asked for already.
         let until = own * (asked.queue.len() + 1) as f64;
-        let allowed = self.risked_bytes + u64::from(CHUNK_SIZE)
-            <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
+        let chunk = u64::from(CHUNK_SIZE);
+        let allowed =
+            self.risked_bytes + chunk <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
+        let (is_end, in_order) = (self.taken.is_complete(), self.order == Order::OfTheFile);
+        let is_waited_for = is_end || in_order;
+        let is_worth_it = is_idle && (is_end || (in_order && self.risked_bytes == 0));
         let patience = SLOW_SOURCE_PATIENCE.as_secs_f64();
         let mut latest: Option<(f64, SourceId, bool, u32)> = None;
         for (&victim, asked) in self.sources.iter().filter(|(id, _)| **id != source) {
             let (rest, time) = (asked.rest(now), asked.chunk_time(now));
-            let stuck = is_idle && rest >= STUCK_SOURCE_PATIENCE.as_secs_f64();
+            let stuck = is_worth_it && rest >= STUCK_SOURCE_PATIENCE.as_secs_f64();
             if time < own * CLEARLY_SLOWER {
                 continue;
             }
@@ -79,7 +84,10 @@ impl Picker {
             for (place, &index) in queue.filter(|(_, index)| of(**index)) {
                 let due = rest + place as f64 * time;
                 let sooner = match place {
-                    0 => due >= patience.max(until * CLEARLY_SLOWER) && allowed,
+                    0 => {
+                        let long = due >= patience.max(until * CLEARLY_SLOWER);
+                        long && allowed && is_waited_for
+                    }
                     _ => due - time >= until * MARGIN && (allowed || time >= patience),
                 };
                 let may_come = place == 0 || time < patience;
@@ -93,10 +101,7 @@ impl Picker {
             }
         }
         let (_, victim, may_come, index) = latest?;
-        let risked = match may_come {
-            true => u64::from(CHUNK_SIZE),
-            false => 0,
-        };
+        let risked = if may_come { chunk } else { 0 };
         self.risked_bytes += risked;
         *self.doubled.entry(index).or_default() += risked;
         let asked = self.sources.get_mut(&victim)?;

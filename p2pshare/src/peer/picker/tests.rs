@@ -221,6 +221,47 @@ fn one_who_trickles_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn before_the_end_nothing_that_has_begun_to_come_is_asked_of_another() {
+    let mut picker = ordered(1000, Order::RarestFirst, 1);
+    let now = give(&mut picker, 1, 20, Duration::ZERO, SECOND);
+    let slow = ask(&mut picker, 1, now);
+    let held = only(&picker, &slow);
+    picker.join(2, held);
+    // What has not begun is given up by the slow one, which has enough to do.
+    assert_eq!(slow.len(), 2);
+    assert_eq!(ask(&mut picker, 2, now), slow[1..]);
+    assert!(deliver(&mut picker, 2, slow[1], now + MILLISECOND * 10));
+    let late = now + SECOND * 30;
+    assert_eq!(ask(&mut picker, 2, late), [0; 0]);
+    // Once nothing else is missing, the rest is waited for.
+    for index in 0..1000 {
+        if !picker.had.get(index) && index != slow[0] {
+            picker.have(picker.layout.chunk(index).unwrap());
+        }
+    }
+    assert_eq!(ask(&mut picker, 2, late), slow[..1]);
+}
+
+#[test]
+fn in_order_one_chunk_of_a_small_file_is_not_waited_for_at_any_price() {
+    let mut picker = picker(20);
+    assert_eq!(ask(&mut picker, 1, Duration::ZERO), [0, 1, 2, 3]);
+    let held = only(&picker, &[0, 1]);
+    picker.join(2, held);
+    assert_eq!(ask(&mut picker, 2, SECOND * 4), [1]);
+    assert!(deliver(&mut picker, 2, 1, SECOND * 4));
+    picker.refuse(1, picker.layout.chunk(1).unwrap(), SECOND * 4);
+    assert_eq!(ask(&mut picker, 2, MILLISECOND * 4_900), [0; 0]);
+    assert_eq!(ask(&mut picker, 2, SECOND * 5), [0]);
+    assert!(deliver(&mut picker, 2, 0, SECOND * 5));
+    // It was one that may come twice, and there are no more before the end.
+    assert!(!deliver(&mut picker, 1, 0, SECOND * 6));
+    let held = only(&picker, &[2]);
+    picker.join(3, held);
+    assert_eq!(ask(&mut picker, 3, SECOND * 60), [0; 0]);
+}
+
+#[test]
 fn only_what_may_have_come_twice_is_counted_off_when_it_does_not() {
     let mut picker = picker(200);
     let now = give(&mut picker, 2, 196, Duration::ZERO, MILLISECOND);
