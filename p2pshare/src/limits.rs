@@ -152,6 +152,8 @@ pub(crate) const SEED_WAITING_PER_PEER_MAX: usize = 2;
 pub(crate) const SEED_WAIT_MAX: Duration = Duration::from_secs(120);
 /// How long a swarm stream has its place for itself when others wait for it.
 pub(crate) const SEED_TURN: Duration = Duration::from_secs(30);
+/// At a limit, in what time it is everybody's turn to be sent something, if turns can be so short.
+pub(crate) const SEED_ROUND_MAX: Duration = Duration::from_secs(2);
 /// Bytes of chunks, of all streams, that were read and have not all arrived; one peer may have half of it, and each
 /// one chunk beyond it.
 pub(crate) const SEED_UNDER_WAY_BYTES_MAX: u64 = 64 << 20;
@@ -208,7 +210,7 @@ pub(crate) const CHUNK_WINDOW_SLACK: Duration = Duration::from_millis(16);
 pub(crate) const SLOW_SOURCE_PATIENCE: Duration = Duration::from_secs(2);
 /// The same, where it would mean more bytes twice than [`DUPLICATE_BYTES_SHARE_MAX`].
 pub(crate) const STUCK_SOURCE_PATIENCE: Duration = Duration::from_secs(5);
-/// Of how many bytes of a file one may be asked for twice to be sooner at the end.
+/// Of how many bytes of a file one may be asked for twice to be sooner at the end, or with what is waited for.
 pub(crate) const DUPLICATE_BYTES_SHARE_MAX: u64 = 128;
 /// How long a source may go on with a chunk that another has given meanwhile.
 pub(crate) const OUTRUN_PATIENCE: Duration = Duration::from_secs(1);
@@ -512,6 +514,7 @@ const _: () = assert!(CHUNK_WINDOW <= CHUNK_REQUESTS_MAX);
 const _: () = assert!(CHUNK_WINDOW_FIRST <= CHUNK_WINDOW);
 const _: () = assert!(SOURCE_IDLE_MAX.as_secs() < NO_SOURCE_PATIENCE.as_secs());
 const _: () = assert!(512 * 1024 < RATE_MIN * CHUNK_DEADLINE.as_secs());
+const _: () = assert!(SEED_ROUND_MAX.as_secs() < STALL_PATIENCE.as_secs());
 const _: () = assert!(2 * PACED_PIECE_BYTES < RATE_MIN * SOURCE_SILENCE_MAX.as_secs());
 const _: () = assert!(1024 * 1024 * (SEED_STREAMS_MAX as u64) <= SEED_UNDER_WAY_BYTES_MAX);
 const _: () = assert!(SEED_TURN.as_secs() < SEED_WAIT_MAX.as_secs());

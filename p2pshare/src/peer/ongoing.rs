@@ -63,7 +63,6 @@ impl Ongoing {
         had: Bitfield,
         source: Source,
     ) -> Serving {
-        let begun = !had.is_empty();
         let part = Arc::new(Part {
             group,
             name,
@@ -75,9 +74,7 @@ impl Ongoing {
             end: OnceLock::new(),
         });
         self.parts().push(part.clone());
-        if begun {
-            self.library.notify();
-        }
+        self.library.notify();
         let ongoing = self.clone();
         Serving { ongoing, part }
     }
@@ -91,13 +88,11 @@ impl Ongoing {
         found.max_by_key(|part| part.lock().count()).cloned()
     }
 
-    /// All of them of which anything is here, those of which most is here last.
-    pub(super) fn begun(&self) -> Vec<Arc<Part>> {
-        let parts = self.parts();
-        let begun = parts.iter().filter(|part| !part.lock().is_empty());
-        let mut begun: Vec<Arc<Part>> = begun.cloned().collect();
-        begun.sort_by_cached_key(|part| part.lock().count());
-        begun
+    /// All of them, those of which most is here last.
+    pub(super) fn all(&self) -> Vec<Arc<Part>> {
+        let mut all = self.parts().clone();
+        all.sort_by_cached_key(|part| part.lock().count());
+        all
     }
 
     fn parts(&self) -> MutexGuard<'_, Vec<Arc<Part>>> {
@@ -162,15 +157,15 @@ impl Part {
 impl Serving {
     /// A chunk was verified and written.
     pub(super) fn add(&self, chunk: ChunkIndex) {
-        let first = {
+        let count = {
             let mut had = self.part.lock();
-            let first = had.is_empty();
             had.set(chunk.get());
-            first
+            had.count()
         };
         self.part.grown.send_replace(());
-        // Later ones are announced with the renewals: whoever is connected hears of them at once.
-        if first {
+        // Whoever is connected hears of each at once. For the others it is announced anew whenever it has become twice as
+        // much, beside the renewals: what is known of the young would be worth nothing.
+        if count.is_power_of_two() {
             self.ongoing.library.notify();
         }
     }
@@ -218,8 +213,8 @@ mod tests {
             ongoing.serve(of, layout, had, Source::open(&path).unwrap())
         };
         let _all = [5, 2, 0, 7, 3].map(serve);
-        let begun = ongoing.begun().into_iter().map(|part| part.had().count());
-        assert_eq!(begun.collect::<Vec<_>>(), [2, 3, 5, 7]);
+        let all = ongoing.all().into_iter().map(|part| part.had().count());
+        assert_eq!(all.collect::<Vec<_>>(), [0, 2, 3, 5, 7]);
         assert_eq!(ongoing.find(&group, id).unwrap().had().count(), 7);
     }
 }

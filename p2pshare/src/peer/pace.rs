@@ -66,6 +66,12 @@ impl Rate {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
+    /// How many bytes go in that time.
+    pub(super) fn bytes_in(self, time: Duration) -> u64 {
+        let bytes = u128::from(self.bytes()) * time.as_millis() / 1000;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     /// How many bytes are sent at once: few, so that they come steadily at a low rate, and more at a high one.
     pub(super) fn piece_bytes(self) -> usize {
         (self.bytes() / PIECES_PER_SECOND).clamp(PACED_PIECE_BYTES, CHUNK_SIZE.into()) as usize

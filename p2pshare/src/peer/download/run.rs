@@ -60,6 +60,7 @@ pub(super) struct Job {
 
 /// What the trackers say of who holds a file.
 pub(super) struct Look {
+    /// Some who have it or a part of it, or have begun to fetch it.
     holders: Vec<Holder>,
     /// When there last was one, if there is none.
     last_seen: Option<Timestamp>,
@@ -298,7 +299,8 @@ impl Job {
         }
         let show = |state| self.progress.send_modify(|progress| progress.state = state);
         show(DownloadState::Verifying);
-        let mut holders: Vec<&Holder> = holders.iter().collect();
+        let holders = holders.iter().filter(|h| h.holding.is_something());
+        let mut holders: Vec<&Holder> = holders.collect();
         for page in layout.pages() {
             let mut claimed = Bitfield::new(layout.chunk_count());
             for chunk in layout
@@ -402,8 +404,7 @@ impl Job {
         let (mut look, mut ticks) = (JoinSet::new(), interval(STALL_LOOK));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (began, second) = (Instant::now(), Duration::from_secs(1));
-        // Others who began at the same moment are soon to be seen.
-        let (mut looked, mut next_look) = (began, began + second);
+        let (mut looked, mut next_look) = (began, began + pause_between_looks(Duration::ZERO));
         loop {
             // What comes first is seldom: however much is written, it has its turn.
             tokio::select! {
@@ -581,8 +582,11 @@ impl Job {
 
     fn give_up(&self, sources: &Sources, look: Look) -> DownloadError {
         let Look {
-            holders, last_seen, ..
+            mut holders,
+            last_seen,
+            ..
         } = look;
+        holders.retain(|holder| holder.holding.is_something());
         let is_part = |holder: &Holder| matches!(holder.holding, Holding::Partial(_));
         if !holders.is_empty() && holders.iter().all(is_part) {
             return DownloadError::NotAllOnline {
@@ -606,7 +610,8 @@ impl Job {
     pub(super) async fn look_for_holders(&self, file: &FileSummary) -> Result<Look, DownloadError> {
         let look = self.look(file).await?;
         let here = self.session.peer().library().find(&self.group, file.id);
-        if look.holders.is_empty() && !self.options.wait && here.is_none() {
+        let is_held = look.holders.iter().any(|h| h.holding.is_something());
+        if !is_held && !self.options.wait && here.is_none() {
             return Err(self.nobody(look.last_seen));
         }
         Ok(look)

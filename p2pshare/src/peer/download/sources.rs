@@ -23,7 +23,7 @@ use crate::{
     limits::{
         BROKEN_WORDS_REST, EXCHANGE_INTERVAL, HOLDERS_REFRESH, HOLDERS_REFRESH_LONGEST,
         HOLDERS_REFRESH_SHARE, HOLDERS_SAMPLE_MAX, NO_SOURCE_PATIENCE, RETIRED_REST, SOURCE_TRIED,
-        SOURCES_HELD_MAX, SOURCES_MAX, STALL_PATIENCE,
+        SOURCES_HELD_MAX, SOURCES_MAX, STALL_LOOK, STALL_PATIENCE,
     },
     peer::picker::SourceId,
     wire::{
@@ -192,7 +192,6 @@ impl Sources {
         };
         let mut others: Vec<Holder> = self.holders.iter().filter(may_be_asked).cloned().collect();
         others.shuffle(&mut rand::rng());
-        // Of the largest files it is not announced what is there.
         others.sort_by_cached_key(|holder| self.use_of(holder) == 0);
         others
     }
@@ -252,11 +251,12 @@ impl Sources {
         standings.values().filter(|at| **at == of).count()
     }
 
-    /// Those who hold the file, and were not found to lie.
+    /// Those who hold something of the file, and were not found to lie.
     fn known(&self) -> impl Iterator<Item = &Holder> {
         let is_banned = |rest: &Rest| rest.until.is_none();
         let honest = move |h: &&Holder| !self.resting.get(&h.peer).is_some_and(is_banned);
-        self.holders.iter().filter(honest)
+        let holders = self.holders.iter().filter(|h| h.holding.is_something());
+        holders.filter(honest)
     }
 
     /// What is known of why nothing comes.
@@ -328,6 +328,8 @@ impl Sources {
         match &holder.holding {
             Holding::Complete => usize::MAX,
             Holding::Nothing => 0,
+            // Of the largest files it is not announced what is there: it may be of use.
+            Holding::Partial(bits) if bits.is_empty() => 1,
             Holding::Partial(bits) => match Bitfield::from_bytes(chunks, bits) {
                 Ok(holds) => self.shared.pick(|picker, _| picker.needed_of(&holds)),
                 Err(_) => 0,
@@ -376,9 +378,13 @@ impl Sources {
 }
 
 /// How long a download that has gone on for so long asks nobody again who holds the file, if there is hope in those
-/// whom it knows. What it heard ages with it, and of a large file an answer is large.
+/// whom it knows. Others who began at the same moment are to be seen once they have a chunk, and the sooner the two
+/// give each other theirs the better; later what was heard ages with the download, and of a large file an answer is
+/// large.
 pub(crate) fn pause_between_looks(age: Duration) -> Duration {
-    (age / HOLDERS_REFRESH_SHARE).clamp(HOLDERS_REFRESH, HOLDERS_REFRESH_LONGEST)
+    let young = age.clamp(STALL_LOOK, HOLDERS_REFRESH);
+    let old = age / HOLDERS_REFRESH_SHARE;
+    young.max(old).min(HOLDERS_REFRESH_LONGEST)
 }
 
 #[cfg(test)]

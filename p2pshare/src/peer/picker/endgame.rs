@@ -67,8 +67,7 @@ impl Picker {
         // It comes after what it is asked for already.
         let until = own * (asked.queue.len() + 1) as f64;
         let chunk = u64::from(CHUNK_SIZE);
-        let allowed =
-            self.risked_bytes + chunk <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
+        let allowed = self.risked_bytes + chunk <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
         let (is_end, in_order) = (self.taken.is_complete(), self.order == Order::OfTheFile);
         let is_waited_for = is_end || in_order;
         let is_worth_it = is_idle && (is_end || (in_order && self.risked_bytes == 0));

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::turns::{Next, TurnId, Turns};
+use super::turns::{Next, Piece, TurnId, Turns};
 use crate::{identity::PeerId, peer::pace::Rate};
 
 /// Lets one after the other through. A cheap clone.
@@ -88,7 +88,7 @@ impl Gate {
     }
 
     /// Waits until `peer` may be sent so many bytes. Cancel-safe.
-    pub(super) async fn turn(&self, peer: PeerId, bytes: u64) -> Turn {
+    pub(super) async fn turn(&self, peer: PeerId, bytes: u64, piece: Piece) -> Turn {
         let mut changed = self.0.changed.subscribe();
         let (sender, mut turn) = oneshot::channel();
         let id = {
@@ -96,7 +96,7 @@ impl Gate {
             let id = state.next;
             state.next += 1;
             state.waiting.insert(id, sender);
-            state.turns.ask(peer, id, bytes);
+            state.turns.ask(peer, id, bytes, piece);
             id
         };
         let gate = self;

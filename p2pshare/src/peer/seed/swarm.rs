@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
-use super::{Inner, Right, Served, gate::Turn, given::Asker, streams::Place};
+use super::{Inner, Right, Served, gate::Turn, given::Asker, streams::Place, turns::Piece};
 use crate::{
     content::{Bitfield, ChunkIndex},
     identity::PeerId,
@@ -134,7 +134,8 @@ impl Swarm {
             None => Holding::Complete,
         };
         if let Holding::Partial(bits) = &holding {
-            self.pace(bits.len().min(OPENED_BYTES_PACED_MAX)).await;
+            self.pace(bits.len().min(OPENED_BYTES_PACED_MAX), Piece::First)
+                .await;
         }
         let opened = SwarmAnswer::Opened { holding };
         let sent = timeout(SEED_STALL_MAX, send.send(&opened)).await;
@@ -202,7 +203,8 @@ impl Swarm {
             let prepared = match self.served.layout().chunk(index) {
                 Some(chunk) if self.served.gives(chunk) => {
                     let bytes = self.served.layout().chunk_len(chunk);
-                    let turn = self.inner.reads.turn(self.peer(), bytes.into()).await;
+                    let reads = &self.inner.reads;
+                    let turn = reads.turn(self.peer(), bytes.into(), Piece::First).await;
                     // Much may have happened meanwhile.
                     match self.served.gives(chunk) && !self.is_cancelled(index) {
                         true => Prepared::Chunk {
@@ -241,7 +243,8 @@ impl Swarm {
             let answer = tokio::select! {
                 answer = prepared.recv() => answer,
                 more = more => {
-                    self.pace(more.len()).await;
+                    // It is little, and others wait for it.
+                    self.pace(more.len(), Piece::Next).await;
                     match send_in_time(send, more).await {
                         true => continue,
                         false => return Ended::NotTaken,
@@ -289,11 +292,13 @@ impl Swarm {
 
     /// Sends a chunk as fast as the limit allows. Whether it was taken.
     async fn send_chunk(&self, send: &mut SendStream, mut bytes: Bytes) -> bool {
+        let mut which = Piece::First;
         while !bytes.is_empty() {
             let mut piece = bytes.len();
             if let Some(rate) = self.inner.sends.rate() {
                 piece = piece.min(rate.piece_bytes());
-                self.inner.sends.turn(self.peer(), piece as u64).await;
+                self.pace(piece, which).await;
+                which = Piece::Next;
             }
             if !send_in_time(send, bytes.split_to(piece)).await {
                 return false;
@@ -304,10 +309,13 @@ impl Swarm {
         true
     }
 
-    /// Waits until so many bytes may be sent that are of no chunk.
-    async fn pace(&self, bytes: usize) {
+    /// Waits until so many bytes may be sent.
+    async fn pace(&self, bytes: usize, piece: Piece) {
         if self.inner.sends.rate().is_some() {
-            self.inner.sends.turn(self.peer(), bytes as u64).await;
+            self.inner
+                .sends
+                .turn(self.peer(), bytes as u64, piece)
+                .await;
         }
     }
 

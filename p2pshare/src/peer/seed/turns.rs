@@ -6,6 +6,9 @@
 //! clock is. Beside that there is a pace at which all of them are served, and a bound of what is under way: of it
 //! a peer may have as much as is left for all others, and one turn in any case, so that those who take slowly do not
 //! take the others' place, however many they are.
+//!
+//! At a pace a turn is a whole chunk, of which one piece comes after the other, as long as it is everybody's turn in
+//! [`SEED_ROUND_MAX`]: a chunk is of no use to anybody before the last byte of it has come, and then it can be given on.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,6 +17,7 @@ use std::{
 
 use crate::{
     identity::PeerId,
+    limits::SEED_ROUND_MAX,
     peer::pace::{Pace, Rate},
 };
 
@@ -24,7 +28,7 @@ pub(super) struct Turns {
     /// Bytes that may be under way.
     most: u64,
     under_way: u64,
-    /// Where the peer stood that had the last turn.
+    /// Where the peer stood that had the last turn, when it began.
     clock: u64,
     peers: HashMap<PeerId, Line>,
 }
@@ -35,12 +39,30 @@ pub(super) type TurnId = u64;
 /// What one peer waits for.
 #[derive(Debug, Default)]
 struct Line {
-    waiting: VecDeque<(TurnId, u64)>,
+    waiting: VecDeque<Wanted>,
     /// Where the peer stands on the clock.
     got: u64,
+    /// Bytes of its turn so far.
+    turn: u64,
     under_way: u64,
     /// Whether it is to be forgotten when nothing is under way any more.
     gone: bool,
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Wanted {
+    id: TurnId,
+    bytes: u64,
+    piece: Piece,
+}
+
+/// What is to be sent.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Piece {
+    /// The beginning of something, or all of it.
+    First,
+    /// What goes on with what the peer was sent last.
+    Next,
 }
 
 /// What there is to do.
@@ -78,17 +100,17 @@ impl Turns {
         self.pace.rate()
     }
 
-    /// `peer` waits for its turn to be sent so many bytes.
-    pub(super) fn ask(&mut self, peer: PeerId, id: TurnId, bytes: u64) {
+    /// `peer` waits to be sent so many bytes.
+    pub(super) fn ask(&mut self, peer: PeerId, id: TurnId, bytes: u64, piece: Piece) {
         let line = self.peers.entry(peer).or_default();
         line.gone = false;
-        line.waiting.push_back((id, bytes));
+        line.waiting.push_back(Wanted { id, bytes, piece });
     }
 
     /// It does not wait any more.
     pub(super) fn withdraw(&mut self, peer: PeerId, id: TurnId) {
         if let Some(line) = self.peers.get_mut(&peer) {
-            line.waiting.retain(|(waiting, _)| *waiting != id);
+            line.waiting.retain(|waiting| waiting.id != id);
         }
         self.tidy(peer);
     }
@@ -110,17 +132,20 @@ impl Turns {
         self.tidy(peer);
     }
 
-    /// Gives the next turn, if it is anybody's now; its bytes are under way then.
+    /// Lets the next one go, if it is anybody's turn now; its bytes are under way then.
     pub(super) fn next(&mut self, now: Duration) -> Next {
         let free = self.most.saturating_sub(self.under_way);
         let fits =
             |line: &Line, bytes| line.under_way == 0 || (bytes <= free && line.under_way < free);
+        let longest = self.longest_turn();
         let waiting = self.peers.iter().filter_map(|(peer, line)| {
-            let (id, bytes) = *line.waiting.front()?;
-            fits(line, bytes).then_some((line.got.max(self.clock), id, *peer, bytes))
+            let wanted = *line.waiting.front()?;
+            let goes_on = wanted.piece == Piece::Next && line.turn + wanted.bytes <= longest;
+            let start = line.got.max(self.clock);
+            fits(line, wanted.bytes).then_some(((!goes_on, start, wanted.id), *peer, wanted.bytes))
         });
-        let Some((start, id, peer, bytes)) = waiting.min_by_key(|(start, id, ..)| (*start, *id))
-        else {
+        let next = waiting.min_by_key(|(order, ..)| *order);
+        let Some(((begins, start, id), peer, bytes)) = next else {
             return Next::Nobody;
         };
         let wait = self.pace.wait(now);
@@ -128,14 +153,29 @@ impl Turns {
             return Next::At(now + wait);
         }
         self.pace.take(bytes, now);
-        self.clock = start;
         self.under_way += bytes;
+        if begins {
+            self.clock = start;
+        }
         if let Some(line) = self.peers.get_mut(&peer) {
             line.waiting.pop_front();
+            line.turn = match begins {
+                true => bytes,
+                false => line.turn + bytes,
+            };
             line.got = start + bytes;
             line.under_way += bytes;
         }
         Next::Go(peer, id, bytes)
+    }
+
+    /// How many bytes a turn may be, if it is everybody's in time.
+    fn longest_turn(&self) -> u64 {
+        let a_round = self
+            .pace
+            .rate()
+            .map_or(0, |rate| rate.bytes_in(SEED_ROUND_MAX));
+        a_round / self.peers.len().max(1) as u64
     }
 
     fn tidy(&mut self, peer: PeerId) {

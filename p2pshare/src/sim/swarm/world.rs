@@ -94,7 +94,8 @@ pub(super) struct Peer {
     /// When one of its sources last made place for another.
     exchanged: f64,
     resting: HashMap<usize, Rest>,
-    announced: bool,
+    /// When it announces itself again, if nothing happens.
+    announces: f64,
     pub(super) done_at: Option<f64>,
     pub(super) gone: bool,
     lies: bool,
@@ -186,7 +187,7 @@ impl World {
                 looks: Looks::default(),
                 exchanged: 0.0,
                 resting: HashMap::new(),
-                announced: false,
+                announces: 0.0,
                 done_at: None,
                 gone: false,
                 lies,
@@ -198,6 +199,8 @@ impl World {
                 // They begin within a second.
                 let start = self.rng.random_range(0.0..1.0);
                 self.plan(start, Event::Look(index));
+                let trip = self.scenario.round_trip.as_secs_f64();
+                self.plan(start + trip, Event::Announce(index));
             }
             if peculiar == Peculiar::Leaves {
                 let when = self.rng.random_range(0.0..bound);
@@ -234,7 +237,8 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Look(peer) => self.look(peer),
-            Event::Announce(peer) => self.announce(peer),
+            Event::Announce(peer) if self.now >= self.peers[peer].announces => self.announce(peer),
+            Event::Announce(_) => {}
             Event::Opened(of) => self.opened(of),
             Event::Asked(of, index) => {
                 let Some(stream) = self.alive(of) else { return };
@@ -377,12 +381,8 @@ impl World {
         if let Some(picker) = &mut peer.picker {
             picker.note_availability(&counts);
         }
-        let pause = match peer.looks.first {
-            // Others who began at the same moment are soon to be seen.
-            None => STALL_LOOK,
-            Some(first) => pause_between_looks(Duration::from_secs_f64(now - first)),
-        };
-        peer.looks.first.get_or_insert(now);
+        let first = *peer.looks.first.get_or_insert(now);
+        let pause = pause_between_looks(Duration::from_secs_f64(now - first));
         (peer.looks.last, peer.looks.next) = (now, now + pause.as_secs_f64());
         self.start(index);
     }
@@ -680,7 +680,7 @@ impl World {
                 self.end(place, None);
             }
             self.announce(asker);
-        } else if !std::mem::replace(&mut peer.announced, true) {
+        } else if peer.got.len().is_power_of_two() {
             self.announce(asker);
         }
         let lag = self.have_lag();
@@ -695,18 +695,17 @@ impl World {
     }
 
     fn announce(&mut self, index: usize) {
-        let peer = &self.peers[index];
+        let peer = &mut self.peers[index];
         if peer.gone {
             return;
         }
+        let again = self.now + LEASE_RENEWAL.as_secs_f64();
+        peer.announces = again;
         let whole = peer.is_whole();
         let had = peer.picker.as_ref().map(Picker::had).filter(|_| !whole);
         self.tracker
             .hear(index, had, self.now + LEASE_LIFE.as_secs_f64());
-        self.plan(
-            self.now + LEASE_RENEWAL.as_secs_f64(),
-            Event::Announce(index),
-        );
+        self.plan(again, Event::Announce(index));
     }
 
     /// Ends a stream; the holder rests for so long, or the longer the more often.

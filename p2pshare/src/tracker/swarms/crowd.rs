@@ -23,16 +23,18 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Those who announced something of a file of so many chunks.
+    /// Those who announced something of a file of so many chunks, or that they have begun to fetch it: they are named, so
+    /// that those who begin at the same time meet, and do not count.
     pub(crate) fn new(holders: impl IntoIterator<Item = Holder>, chunks: u32) -> Self {
         let (mut whole, mut parts) = (Vec::new(), Vec::new());
-        let (mut counts, mut untold) = (Vec::new(), 0_u32);
+        let (mut counts, mut untold, mut beginners) = (Vec::new(), 0_u32, 0);
         for holder in holders {
             match &holder.holding {
                 Holding::Nothing => {}
                 Holding::Complete => whole.push(holder),
                 Holding::Partial(bits) => {
                     match Bitfield::from_bytes(chunks, bits) {
+                        Ok(has) if has.is_empty() => beginners += 1,
                         Ok(has) => {
                             counts.resize(chunks as usize, 0_u8);
                             for chunk in has.iter_set() {
@@ -49,7 +51,7 @@ impl Crowd {
         let count = |holders: usize| u32::try_from(holders).unwrap_or(u32::MAX);
         let availability = Availability {
             chunks,
-            holders: count(whole.len() + parts.len()),
+            holders: count(whole.len() + parts.len() - beginners),
             whole: count(whole.len()),
             untold,
             parts: counts,
@@ -174,13 +176,19 @@ mod tests {
         ];
         let crowd = Crowd::new(holders, 10);
         let of = crowd.availability();
-        assert_eq!((of.holders, of.whole, of.untold), (6, 1, 2));
+        assert_eq!((of.holders, of.whole, of.untold), (5, 1, 2));
         let counts: Vec<u32> = of.counts().collect();
         assert_eq!(counts, [2, 1, 1, 3, 1, 1, 1, 1, 1, 2]);
         // A crowd of those with the whole alone has nothing to say of each chunk.
         let whole = Crowd::new([holder(1, Holding::Complete)], 10);
         assert!(whole.availability().parts.is_empty());
         assert!(Crowd::new([], 10).availability().counts().all(|n| n == 0));
+        // Those who have just begun are named to each other, and have nothing.
+        let beginners = Crowd::new((0..3).map(|i| holder(i, part(10, []))), 10);
+        assert_eq!(beginners.availability().holders, 0);
+        assert!(beginners.availability().parts.is_empty());
+        let named = beginners.sample(peer(1), &mut StdRng::seed_from_u64(1));
+        assert_eq!(named.len(), 2);
         let many = (0..300).map(|i| holder(i, part(3, [1])));
         assert_eq!(Crowd::new(many, 3).availability().parts, [0, 255, 0]);
     }

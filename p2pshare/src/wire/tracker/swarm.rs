@@ -47,12 +47,21 @@ pub(crate) enum Holding {
     Nothing,
     /// All of it.
     Complete,
-    /// The chunks whose bits are set, as [`Bitfield::to_bytes`] gives them; for a file whose bits are more than an
-    /// announcement takes, none of them.
+    /// The chunks whose bits are set, as [`Bitfield::to_bytes`] gives them, none of them in a download that has just begun;
+    /// for a file whose bits are more than an announcement takes, no bits: there is something.
     Partial(Vec<u8>),
 }
 
 impl Holding {
+    /// Whether that is anything.
+    pub(crate) fn is_something(&self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Complete => true,
+            Self::Partial(bits) => bits.is_empty() || bits.iter().any(|&byte| byte != 0),
+        }
+    }
+
     /// Whether that can be announced of a file of so many chunks.
     pub(crate) fn is_of(&self, chunks: u32) -> bool {
         match self {
@@ -73,7 +82,7 @@ pub(crate) type SwarmPlace = (String, FileName);
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SetDigest(u128);
 
-/// A peer that holds (part of) a file and is online.
+/// A peer that holds (part of) a file, or is about to, and is online.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Holder {
     pub(crate) peer: PeerId,

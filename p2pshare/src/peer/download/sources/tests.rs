@@ -137,8 +137,8 @@ async fn who_is_known_is_asked_again_when_no_tracker_answers() {
 #[test]
 fn the_tracker_is_asked_less_often_as_time_goes_by() {
     let pause = |seconds| pause_between_looks(Duration::from_secs(seconds)).as_secs();
-    let pauses = [0, 40, 80, 240, 100_000].map(pause);
-    assert_eq!(pauses, [5, 5, 10, 30, 30]);
+    let pauses = [0, 1, 2, 4, 8, 40, 80, 240, 100_000].map(pause);
+    assert_eq!(pauses, [1, 1, 2, 4, 5, 5, 10, 30, 30]);
 }
 
 #[test]

@@ -38,14 +38,14 @@ proptest! {
             got.insert(peer, 0);
             piece_of.insert(peer, greedy.piece);
             for _ in 0..greedy.streams {
-                queue.ask(peer, ids.next().unwrap(), greedy.piece);
+                queue.ask(peer, ids.next().unwrap(), greedy.piece, Piece::First);
             }
         }
         for _ in 0..turns {
             let Next::Go(peer, _, bytes) = queue.next(NOW) else { panic!("somebody waits") };
             *got.get_mut(&peer).unwrap() += bytes;
             queue.arrived(peer, bytes);
-            queue.ask(peer, ids.next().unwrap(), piece_of[&peer]);
+            queue.ask(peer, ids.next().unwrap(), piece_of[&peer], Piece::First);
             for (one, of_one) in &got {
                 for (other, of_other) in &got {
                     let apart = of_one.abs_diff(*of_other);
@@ -77,7 +77,7 @@ proptest! {
         for (id, (what, who, bytes)) in (0..).zip(steps) {
             match what {
                 0 | 1 => {
-                    queue.ask(peer(who), id, bytes);
+                    queue.ask(peer(who), id, bytes, Piece::First);
                     waiting.insert(id, (peer(who), bytes));
                 }
                 2 => if let Some((id, (peer, _))) = waiting.pop_first() {
@@ -107,9 +107,9 @@ proptest! {
         let (piece, mut queue, mut ids) = (rate.piece_bytes() as u64, Turns::new(u64::MAX), 0..);
         queue.set_rate(Some(rate), NOW);
         for _ in 0..streams {
-            queue.ask(peer(0), ids.next().unwrap(), piece);
+            queue.ask(peer(0), ids.next().unwrap(), piece, Piece::First);
         }
-        queue.ask(peer(1), ids.next().unwrap(), piece);
+        queue.ask(peer(1), ids.next().unwrap(), piece, Piece::First);
         let (mut now, end) = (NOW, Duration::from_secs(60));
         let mut got = [0_u64; 2];
         while now < end {
@@ -117,7 +117,7 @@ proptest! {
                 Next::Go(to, _, bytes) => {
                     got[usize::from(to == peer(1))] += bytes;
                     queue.arrived(to, bytes);
-                    queue.ask(to, ids.next().unwrap(), piece);
+                    queue.ask(to, ids.next().unwrap(), piece, Piece::First);
                 }
                 Next::At(at) => now = at,
                 Next::Nobody => panic!("both wait"),
@@ -133,7 +133,7 @@ proptest! {
 fn who_takes_slowly_leaves_place_for_others() {
     let mut queue = Turns::new(32 * CHUNK);
     for id in 0..100 {
-        queue.ask(peer(0), id, CHUNK);
+        queue.ask(peer(0), id, CHUNK, Piece::First);
     }
     let at_once = |queue: &mut Turns| {
         std::iter::from_fn(|| match queue.next(NOW) {
@@ -146,7 +146,7 @@ fn who_takes_slowly_leaves_place_for_others() {
     assert_eq!(at_once(&mut queue), 16);
     // With nothing of it arriving, others come and go.
     for id in 100..200 {
-        queue.ask(peer(1), id, CHUNK);
+        queue.ask(peer(1), id, CHUNK, Piece::First);
     }
     assert_eq!(at_once(&mut queue), 8);
     queue.arrived(peer(1), CHUNK);
@@ -154,7 +154,12 @@ fn who_takes_slowly_leaves_place_for_others() {
     // However many they are, each that has nothing under way has one turn, and the next when it takes it.
     for other in 2..40 {
         for id in 0..2 {
-            queue.ask(peer(other), 1000 + 2 * u64::from(other) + id, CHUNK);
+            queue.ask(
+                peer(other),
+                1000 + 2 * u64::from(other) + id,
+                CHUNK,
+                Piece::First,
+            );
         }
         assert!((1..=4).contains(&at_once(&mut queue)), "{other}");
     }
@@ -168,15 +173,15 @@ fn who_takes_slowly_leaves_place_for_others() {
 #[test]
 fn who_was_away_has_no_claim_to_what_the_others_got() {
     let mut queue = Turns::new(u64::MAX);
-    queue.ask(peer(1), 0, 10);
+    queue.ask(peer(1), 0, 10, Piece::First);
     assert_eq!(queue.next(NOW), Next::Go(peer(1), 0, 10));
     for id in 1..100 {
-        queue.ask(peer(0), id, CHUNK);
+        queue.ask(peer(0), id, CHUNK, Piece::First);
         assert_eq!(queue.next(NOW), Next::Go(peer(0), id, CHUNK));
     }
     for id in 100..110 {
-        queue.ask(peer(0), id, CHUNK);
-        queue.ask(peer(1), id + 100, CHUNK);
+        queue.ask(peer(0), id, CHUNK, Piece::First);
+        queue.ask(peer(1), id + 100, CHUNK, Piece::First);
     }
     let mut order = Vec::new();
     while let Next::Go(peer, ..) = queue.next(NOW) {
