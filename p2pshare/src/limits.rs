@@ -243,7 +243,9 @@ pub(crate) const SOURCE_TRIED: Duration = Duration::from_secs(5);
 pub(crate) const EXCHANGE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a peer rests that gave up its place to another.
 pub(crate) const RETIRED_REST: Duration = Duration::from_secs(30);
-/// How often a download asks for holders while it is young, or nothing is to be hoped for from those it knows.
+/// When a download asks for holders for the second time: those who began at the same moment have been announced by then.
+pub(crate) const HOLDERS_REFRESH_FIRST: Duration = Duration::from_millis(250);
+/// How often it asks for holders while it is young, or nothing is to be hoped for from those it knows.
 pub(crate) const HOLDERS_REFRESH: Duration = Duration::from_secs(5);
 /// Later it asks as often again each time that it has become older by this share,
 pub(crate) const HOLDERS_REFRESH_SHARE: u32 = 8;

@@ -14,7 +14,7 @@ use std::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -411,15 +411,18 @@ impl Job {
                 biased;
                 _ = ticks.tick() => {
                     self.show(sources);
-                    let now = Instant::now();
-                    let wanting = sources.is_idle() && now >= looked + HOLDERS_REFRESH;
-                    // The tracker may take its time, and the chunks do not wait for it.
-                    if look.is_empty() && (wanting || now >= next_look) {
-                        look.spawn(self.look(&prepared.file));
-                        (looked, next_look) = (now, now + pause_between_looks(now - began));
-                    } else if look.is_empty() {
+                    if sources.is_idle() {
+                        next_look = next_look.min(looked + HOLDERS_REFRESH);
+                    }
+                    if look.is_empty() {
                         sources.fill();
                     }
+                }
+                // The tracker may take its time, and the chunks do not wait for it.
+                () = sleep_until(next_look), if look.is_empty() => {
+                    look.spawn(self.look(&prepared.file));
+                    let now = Instant::now();
+                    (looked, next_look) = (now, now + pause_between_looks(now - began));
                 }
                 Some(ended) = sources.next_ended() => {
                     self.source_ended(sources, ended)?;

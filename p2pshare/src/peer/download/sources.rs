@@ -21,9 +21,9 @@ use crate::{
     content::Bitfield,
     identity::PeerId,
     limits::{
-        BROKEN_WORDS_REST, EXCHANGE_INTERVAL, HOLDERS_REFRESH, HOLDERS_REFRESH_LONGEST,
-        HOLDERS_REFRESH_SHARE, HOLDERS_SAMPLE_MAX, NO_SOURCE_PATIENCE, RETIRED_REST, SOURCE_TRIED,
-        SOURCES_HELD_MAX, SOURCES_MAX, STALL_LOOK, STALL_PATIENCE,
+        BROKEN_WORDS_REST, EXCHANGE_INTERVAL, HOLDERS_REFRESH, HOLDERS_REFRESH_FIRST,
+        HOLDERS_REFRESH_LONGEST, HOLDERS_REFRESH_SHARE, HOLDERS_SAMPLE_MAX, NO_SOURCE_PATIENCE,
+        RETIRED_REST, SOURCE_TRIED, SOURCES_HELD_MAX, SOURCES_MAX, STALL_PATIENCE,
     },
     peer::picker::SourceId,
     wire::{
@@ -378,11 +378,10 @@ impl Sources {
 }
 
 /// How long a download that has gone on for so long asks nobody again who holds the file, if there is hope in those
-/// whom it knows. Others who began at the same moment are to be seen once they have a chunk, and the sooner the two
-/// give each other theirs the better; later what was heard ages with the download, and of a large file an answer is
-/// large.
+/// whom it knows. Others who began at the same moment are soon to be seen, and the sooner they give each other what they
+/// have the better; what was heard ages with the download, and of a large file an answer is large.
 pub(crate) fn pause_between_looks(age: Duration) -> Duration {
-    let young = age.clamp(STALL_LOOK, HOLDERS_REFRESH);
+    let young = age.clamp(HOLDERS_REFRESH_FIRST, HOLDERS_REFRESH);
     let old = age / HOLDERS_REFRESH_SHARE;
     young.max(old).min(HOLDERS_REFRESH_LONGEST)
 }

@@ -15,7 +15,13 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
-use super::{Inner, Right, Served, gate::Turn, given::Asker, streams::Place, turns::Piece};
+use super::{
+    Inner, Right, Served,
+    gate::Turn,
+    given::{Asker, News},
+    streams::Place,
+    turns::Piece,
+};
 use crate::{
     content::{Bitfield, ChunkIndex},
     identity::PeerId,
@@ -231,25 +237,18 @@ impl Swarm {
         send: &mut SendStream,
         told: Option<Bitfield>,
     ) -> Ended {
-        let (mut growth, mut news) = (Growth::new(&self.served, told), self.asker.news());
+        let mut tidings = Tidings {
+            growth: Growth::new(&self.served, told),
+            news: self.asker.news(),
+        };
         let mut may_cancel = CANCELLED_READS_MAX;
         loop {
-            let more = async {
-                tokio::select! {
-                    more = growth.more() => more,
-                    more = news.more() => more,
-                }
-            };
             let answer = tokio::select! {
                 answer = prepared.recv() => answer,
-                more = more => {
-                    // It is little, and others wait for it.
-                    self.pace(more.len(), Piece::Next).await;
-                    match send_in_time(send, more).await {
-                        true => continue,
-                        false => return Ended::NotTaken,
-                    }
-                }
+                more = tidings.more() => match self.tell(send, more).await {
+                    true => continue,
+                    false => return Ended::NotTaken,
+                },
                 // Who asks for nothing has no use for it.
                 () = self.place.turn_over(), if self.asked().is_empty() => {
                     return end_turn(send).await;
@@ -260,6 +259,13 @@ impl Swarm {
                 Prepared::Chunk { index, read } => (index, read.await.ok().flatten()),
                 Prepared::Lacking { index } => (index, None),
             };
+            let mut piece = 0;
+            if let Some(bytes) = &bytes {
+                piece = self.piece(bytes);
+                if !self.first_turn(send, piece, &mut tidings).await {
+                    return Ended::NotTaken;
+                }
+            }
             let is_cancelled = self.is_cancelled(index);
             let (header, bytes) = match bytes {
                 None if is_cancelled => (ChunkHeader::Cancelled { index }, None),
@@ -278,7 +284,7 @@ impl Swarm {
                 return Ended::NotTaken;
             }
             if let Some(bytes) = bytes
-                && !self.send_chunk(send, bytes).await
+                && !self.send_chunk(send, bytes, piece).await
             {
                 return Ended::NotTaken;
             }
@@ -290,23 +296,53 @@ impl Swarm {
         Ended::Answered
     }
 
-    /// Sends a chunk as fast as the limit allows. Whether it was taken.
-    async fn send_chunk(&self, send: &mut SendStream, mut bytes: Bytes) -> bool {
-        let mut which = Piece::First;
-        while !bytes.is_empty() {
-            let mut piece = bytes.len();
-            if let Some(rate) = self.inner.sends.rate() {
-                piece = piece.min(rate.piece_bytes());
-                self.pace(piece, which).await;
-                which = Piece::Next;
+    /// Waits until the first `piece` of a chunk may be sent, and meanwhile says what there is to say: those to whom it is said
+    /// would else wait for it as long as for their turn. Whether that was taken.
+    async fn first_turn(
+        &self,
+        send: &mut SendStream,
+        piece: usize,
+        tidings: &mut Tidings<'_>,
+    ) -> bool {
+        let mut turn = pin!(self.pace(piece, Piece::First));
+        loop {
+            let more = tokio::select! {
+                biased;
+                () = &mut turn => return true,
+                more = tidings.more() => more,
+            };
+            if !self.tell(send, more).await {
+                return false;
             }
+        }
+    }
+
+    /// Says what is here, or was asked for by others, which is little. Whether it was taken.
+    async fn tell(&self, send: &mut SendStream, more: Bytes) -> bool {
+        self.pace(more.len(), Piece::Next).await;
+        send_in_time(send, more).await
+    }
+
+    /// Sends a chunk, of which a `piece` may be sent now, as fast as the limit allows. Whether it was taken.
+    async fn send_chunk(&self, send: &mut SendStream, mut bytes: Bytes, mut piece: usize) -> bool {
+        loop {
             if !send_in_time(send, bytes.split_to(piece)).await {
                 return false;
             }
             let sent = &self.inner.sent_bytes;
             sent.fetch_add(piece as u64, Ordering::Relaxed);
+            if bytes.is_empty() {
+                return true;
+            }
+            piece = self.piece(&bytes);
+            self.pace(piece, Piece::Next).await;
         }
-        true
+    }
+
+    /// How many of these bytes go at once.
+    fn piece(&self, bytes: &Bytes) -> usize {
+        let rate = self.inner.sends.rate();
+        rate.map_or(bytes.len(), |rate| rate.piece_bytes().min(bytes.len()))
     }
 
     /// Waits until so many bytes may be sent.
@@ -399,6 +435,22 @@ async fn send_header(send: &mut SendStream, header: ChunkHeader) -> bool {
 async fn send_in_time(send: &mut SendStream, bytes: Bytes) -> bool {
     let sent = timeout(SEED_STALL_MAX, send.send_bytes(bytes)).await;
     matches!(sent, Ok(Ok(())))
+}
+
+/// What there is to say beside answers.
+struct Tidings<'a> {
+    growth: Growth<'a>,
+    news: News<'a>,
+}
+
+impl Tidings<'_> {
+    /// The headers that say more, once there is anything. Cancel-safe.
+    async fn more(&mut self) -> Bytes {
+        tokio::select! {
+            more = self.growth.more() => more,
+            more = self.news.more() => more,
+        }
+    }
 }
 
 /// What a download gets while it is served from.

@@ -104,7 +104,11 @@ impl Turns {
     pub(super) fn ask(&mut self, peer: PeerId, id: TurnId, bytes: u64, piece: Piece) {
         let line = self.peers.entry(peer).or_default();
         line.gone = false;
-        line.waiting.push_back(Wanted { id, bytes, piece });
+        let wanted = Wanted { id, bytes, piece };
+        match piece {
+            Piece::First => line.waiting.push_back(wanted),
+            Piece::Next => line.waiting.push_front(wanted),
+        }
     }
 
     /// It does not wait any more.

@@ -370,7 +370,9 @@ impl World {
             true => self.ask_tracker(index),
             false => self.start(index),
         }
-        self.plan(now + STALL_LOOK.as_secs_f64(), Event::Look(index));
+        let next = self.peers[index].looks.next;
+        let tick = now + STALL_LOOK.as_secs_f64();
+        self.plan(tick.min(next), Event::Look(index));
     }
 
     fn ask_tracker(&mut self, index: usize) {

@@ -136,9 +136,14 @@ async fn who_is_known_is_asked_again_when_no_tracker_answers() {
 
 #[test]
 fn the_tracker_is_asked_less_often_as_time_goes_by() {
-    let pause = |seconds| pause_between_looks(Duration::from_secs(seconds)).as_secs();
+    let pause = |seconds| pause_between_looks(Duration::from_secs(seconds)).as_millis();
     let pauses = [0, 1, 2, 4, 8, 40, 80, 240, 100_000].map(pause);
-    assert_eq!(pauses, [1, 1, 2, 4, 5, 5, 10, 30, 30]);
+    assert_eq!(
+        pauses,
+        [
+            250, 1_000, 2_000, 4_000, 5_000, 5_000, 10_000, 30_000, 30_000
+        ]
+    );
 }
 
 #[test]
