@@ -61,7 +61,7 @@ impl Rate {
     }
 
     /// How long so many bytes take.
-    fn time_of(self, bytes: u64) -> Duration {
+    pub(super) fn time_of(self, bytes: u64) -> Duration {
         let nanos = (u128::from(bytes) * 1_000_000_000).div_ceil(u128::from(self.bytes()));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }

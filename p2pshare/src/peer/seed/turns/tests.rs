@@ -193,3 +193,96 @@ fn who_was_away_has_no_claim_to_what_the_others_got() {
         "{first_of_one} of the first 4"
     );
 }
+
+/// Who is sent what, piece by piece, when each of `peers` waits for chunks at all times, of which a piece is given at once.
+fn paced(rate: Rate, peers: u8, pieces: usize) -> Vec<(Duration, PeerId)> {
+    let (piece, mut queue, mut ids) = (rate.piece_bytes() as u64, Turns::new(u64::MAX), 0..);
+    queue.set_rate(Some(rate), NOW);
+    for number in 0..peers {
+        queue.ask(peer(number), ids.next().unwrap(), piece, Piece::First);
+    }
+    let (mut now, mut left) = (NOW, BTreeMap::new());
+    let mut sent = Vec::new();
+    while sent.len() < pieces {
+        match queue.next(now) {
+            Next::Go(to, _, bytes) => {
+                sent.push((now, to));
+                queue.arrived(to, bytes);
+                let left = left.entry(to).or_insert(CHUNK);
+                *left = left.saturating_sub(bytes);
+                let next = match *left {
+                    0 => {
+                        *left = CHUNK;
+                        Piece::First
+                    }
+                    _ => Piece::Next,
+                };
+                queue.ask(to, ids.next().unwrap(), piece, next);
+            }
+            Next::At(at) => now = at,
+            Next::Nobody => panic!("all wait"),
+        }
+    }
+    sent
+}
+
+#[test]
+fn at_a_high_limit_each_is_sent_a_whole_chunk() {
+    let rate = Rate::per_second(10_000_000).unwrap();
+    let pieces = CHUNK.div_ceil(rate.piece_bytes() as u64) as usize;
+    let sent = paced(rate, 16, 32 * pieces);
+    let of: Vec<Vec<PeerId>> = sent
+        .chunks(pieces)
+        .map(|of| of.iter().map(|(_, to)| *to).collect())
+        .collect();
+    for chunk in &of {
+        assert!(chunk.iter().all(|to| *to == chunk[0]), "{of:?}");
+    }
+    for round in of.chunks(16) {
+        let mut round: Vec<PeerId> = round.iter().map(|chunk| chunk[0]).collect();
+        round.sort_unstable();
+        round.dedup();
+        assert_eq!(round.len(), 16, "each has its turn");
+    }
+}
+
+#[test]
+fn at_a_low_limit_nobody_is_sent_nothing_for_long() {
+    for (bytes, peers) in [(8_000, 1), (100_000, 10), (1_000_000, 16), (5_000_000, 64)] {
+        let rate = Rate::per_second(bytes).unwrap();
+        let sent = paced(rate, peers, 2000);
+        let piece = rate.time_of(rate.piece_bytes() as u64);
+        // Where one piece each takes longer than a round should, it is one piece each.
+        let most = SEED_ROUND_MAX.max(piece * u32::from(peers)) + 2 * piece;
+        for number in 0..peers {
+            let of = sent.iter().filter(|(_, to)| *to == peer(number));
+            let times: Vec<Duration> = of.map(|(at, _)| *at).collect();
+            assert!(times.len() > 10, "{rate:?}: {times:?}");
+            let longest = times
+                .windows(2)
+                .map(|pair| pair[1] - pair[0])
+                .max()
+                .unwrap();
+            assert!(longest <= most, "{rate:?} to {peers}: {longest:?}");
+        }
+    }
+}
+
+#[test]
+fn what_goes_on_and_what_is_little_does_not_wait_for_others() {
+    let mut queue = Turns::new(u64::MAX);
+    let rate = Rate::per_second(10_000_000).unwrap();
+    queue.set_rate(Some(rate), NOW);
+    let go = |queue: &mut Turns, at| match queue.next(at) {
+        Next::Go(_, id, _) => id,
+        next => panic!("{next:?}"),
+    };
+    let at = |seconds| Duration::from_secs(seconds);
+    queue.ask(peer(0), 0, 1000, Piece::First);
+    queue.ask(peer(1), 1, 1000, Piece::First);
+    queue.ask(peer(0), 2, 1000, Piece::First);
+    assert_eq!(go(&mut queue, at(1)), 0);
+    queue.ask(peer(0), 3, 10, Piece::Next);
+    assert_eq!([go(&mut queue, at(2)), go(&mut queue, at(3))], [3, 1]);
+    assert_eq!(go(&mut queue, at(4)), 2);
+}
