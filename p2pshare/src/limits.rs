@@ -200,8 +200,9 @@ pub(crate) const BROKEN_WORDS_REST: Duration = Duration::from_secs(600);
 pub(crate) const IN_ORDER_NEAR: u32 = 32;
 /// Chunks asked of one source at once: 16 MiB, a stream's window, which a path of 100 ms fills at 1.3 Gbit/s.
 pub(crate) const CHUNK_WINDOW: usize = 32;
-/// Chunks asked at once of a source that has given none yet.
-pub(crate) const CHUNK_WINDOW_FIRST: usize = 4;
+/// Chunks asked at once of a source that has given none yet: few, as those who begin together with one seeder ask for them
+/// before they know of each other.
+pub(crate) const CHUNK_WINDOW_FIRST: usize = 2;
 /// For how long, beside two round trips, a source has to do with what is asked of it at once: what a busy
 /// machine takes to come to ask for more.
 pub(crate) const CHUNK_WINDOW_SLACK: Duration = Duration::from_millis(16);
