@@ -74,7 +74,9 @@ impl Ongoing {
             end: OnceLock::new(),
         });
         self.parts().push(part.clone());
-        self.library.notify();
+        if part.is_announced() {
+            self.library.notify();
+        }
         let ongoing = self.clone();
         Serving { ongoing, part }
     }
@@ -104,6 +106,12 @@ impl Part {
     /// Which chunks are here.
     pub(super) fn had(&self) -> Bitfield {
         self.lock().clone()
+    }
+
+    /// Whether others are told of it: of what is one chunk there is nothing to trade.
+    pub(super) fn is_announced(&self) -> bool {
+        let had = self.lock();
+        had.len() > 1 || !had.is_empty()
     }
 
     /// Told when there is more, or will be no more.

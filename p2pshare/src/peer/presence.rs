@@ -351,7 +351,9 @@ impl Presence {
             ((group.folded(), name.clone()), entry)
         };
         // Of what is downloaded to two places what has got farther counts, which is what is served.
-        let parts = self.ongoing.all().into_iter().filter_map(|part| {
+        let parts = self.ongoing.all().into_iter();
+        let parts = parts.filter(|part| part.is_announced());
+        let parts = parts.filter_map(|part| {
             let holding = holding(&part)?;
             Some(entry(&part.group, &part.name, part.id, holding))
         });

@@ -421,9 +421,10 @@ impl Service {
                     .holders(caller.peer, of, layout.chunk_count())
                     .await;
                 let (holders, availability) = holders;
-                let last_seen = match holders.is_empty() {
-                    true => self.swarms.last_seen(&group, file.id),
-                    false => None,
+                let is_held = holders.iter().any(|h| h.holding.is_something());
+                let last_seen = match is_held {
+                    true => None,
+                    false => self.swarms.last_seen(&group, file.id),
                 };
                 Ok(Response::Holders {
                     holders,

@@ -183,9 +183,14 @@ impl Sources {
         self.take_on(others, places.saturating_sub(in_use), now);
     }
 
-    /// Those who are known, are not in use and may be asked, in any order, but first those who have something to give.
+    /// Those who are known, are not in use and may be asked, in any order, but first those who have something to give. Who
+    /// has just begun is met while somebody is there from whom both can have it.
     fn others(&self, now: Instant) -> Vec<Holder> {
+        let may_meet = self.joined_once && self.known().next().is_some();
         let may_be_asked = |holder: &&Holder| {
+            if !may_meet && !holder.holding.is_something() {
+                return false;
+            }
             let rest = self.resting.get(&holder.peer);
             let rests = rest.is_some_and(|rest| rest.until.is_none_or(|until| now < until));
             !rests && !self.active.contains_key(&holder.peer)
@@ -368,7 +373,8 @@ impl Sources {
                 rest.why != Why::Busy && (rest.times >= 2 || rest.until.is_none())
             })
         };
-        !self.joined_once && self.active.is_empty() && holders.iter().all(was_asked_twice)
+        let mut holders = holders.iter().filter(|h| h.holding.is_something());
+        !self.joined_once && self.active.is_empty() && holders.all(was_asked_twice)
     }
 
     /// Ends all of them.

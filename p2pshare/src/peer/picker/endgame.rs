@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::{Order, Picker, SourceId};
 use crate::{
     content::CHUNK_SIZE,
-    limits::{DUPLICATE_BYTES_SHARE_MAX, SLOW_SOURCE_PATIENCE, STUCK_SOURCE_PATIENCE},
+    limits::{
+        DUPLICATE_BYTES_SHARE_MAX, SLOW_SOURCE_PATIENCE, SOURCE_SILENCE_MAX, STUCK_SOURCE_PATIENCE,
+    },
 };
 
 impl Picker {
@@ -53,8 +55,8 @@ impl Picker {
     /// A chunk `of` those that are expected of a source so slow that `source` would be sooner: the one that would come
     /// last. What has not begun to come is left to the faster one. What may have is asked of both where it is waited for,
     /// in the end or in the order of the file; and more than [`DUPLICATE_BYTES_SHARE_MAX`] of that, of which a small file
-    /// has nothing, only where it hardly comes from the slow one, and `source` has nothing else to do: in the end all
-    /// of it, and before that one chunk.
+    /// has nothing, only where it hardly comes from the slow one, and `source` has nothing else to do: in the end,
+    /// and before that one chunk, or what hardly comes at all.
     fn take_from_slower(
         &mut self,
         source: SourceId,
@@ -70,12 +72,16 @@ impl Picker {
         let allowed = self.risked_bytes + chunk <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
         let (is_end, in_order) = (self.taken.is_complete(), self.order == Order::OfTheFile);
         let is_waited_for = is_end || in_order;
-        let is_worth_it = is_idle && (is_end || (in_order && self.risked_bytes == 0));
         let patience = SLOW_SOURCE_PATIENCE.as_secs_f64();
         let mut latest: Option<(f64, SourceId, bool, u32)> = None;
         for (&victim, asked) in self.sources.iter().filter(|(id, _)| **id != source) {
             let (rest, time) = (asked.rest(now), asked.chunk_time(now));
-            let stuck = is_worth_it && rest >= STUCK_SOURCE_PATIENCE.as_secs_f64();
+            let stuck = match (is_end, in_order, self.risked_bytes) {
+                _ if !is_idle => false,
+                (true, ..) | (_, true, 0) => rest >= STUCK_SOURCE_PATIENCE.as_secs_f64(),
+                (_, true, _) => rest >= SOURCE_SILENCE_MAX.as_secs_f64(),
+                _ => false,
+            };
             if time < own * CLEARLY_SLOWER {
                 continue;
             }

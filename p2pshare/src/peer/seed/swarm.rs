@@ -260,7 +260,8 @@ impl Swarm {
                 Prepared::Lacking { index } => (index, None),
             };
             let mut piece = 0;
-            if let Some(bytes) = &bytes {
+            let is_wanted = may_cancel == 0 || !self.is_cancelled(index);
+            if let Some(bytes) = bytes.as_ref().filter(|_| is_wanted) {
                 piece = self.piece(bytes);
                 if !self.first_turn(send, piece, &mut tidings).await {
                     return Ended::NotTaken;

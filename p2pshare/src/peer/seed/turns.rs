@@ -7,8 +7,8 @@
 //! a peer may have as much as is left for all others, and one turn in any case, so that those who take slowly do not
 //! take the others' place, however many they are.
 //!
-//! At a pace a turn is a whole chunk, of which one piece comes after the other, as long as it is everybody's turn in
-//! [`SEED_ROUND_MAX`]: a chunk is of no use to anybody before the last byte of it has come, and then it can be given on.
+//! At a pace a turn is a whole chunk, of which one piece comes after the other, as long as it is everybody's turn, on each
+//! stream, in [`SEED_ROUND_MAX`]: a chunk is of no use to anybody before the last byte of it has come, and then it can be given on.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -45,7 +45,7 @@ struct Line {
     /// Bytes of its turn so far.
     turn: u64,
     under_way: u64,
-    /// Whether it is to be forgotten when nothing is under way any more.
+    /// Whether it is to be forgotten when nothing is under way any more, and it is not ahead of the others.
     gone: bool,
 }
 
@@ -61,7 +61,7 @@ struct Wanted {
 pub(super) enum Piece {
     /// The beginning of something, or all of it.
     First,
-    /// What goes on with what the peer was sent last.
+    /// What goes on with what the peer was sent last, or is little beside it.
     Next,
 }
 
@@ -102,12 +102,18 @@ impl Turns {
 
     /// `peer` waits to be sent so many bytes.
     pub(super) fn ask(&mut self, peer: PeerId, id: TurnId, bytes: u64, piece: Piece) {
-        let line = self.peers.entry(peer).or_default();
+        let longest = self.longest_turn();
+        let line = self.peers.entry(peer).or_insert_with(|| Line {
+            // It has had no turn with which anything goes on.
+            turn: u64::MAX,
+            ..Line::default()
+        });
         line.gone = false;
         let wanted = Wanted { id, bytes, piece };
-        match piece {
-            Piece::First => line.waiting.push_back(wanted),
-            Piece::Next => line.waiting.push_front(wanted),
+        // Another stream of the peer waits for the end of the turn, and no longer.
+        match line.goes_on(wanted, longest) {
+            true => line.waiting.push_front(wanted),
+            false => line.waiting.push_back(wanted),
         }
     }
 
@@ -144,12 +150,17 @@ impl Turns {
         let longest = self.longest_turn();
         let waiting = self.peers.iter().filter_map(|(peer, line)| {
             let wanted = *line.waiting.front()?;
-            let goes_on = wanted.piece == Piece::Next && line.turn + wanted.bytes <= longest;
+            let goes_on = line.goes_on(wanted, longest);
             let start = line.got.max(self.clock);
             fits(line, wanted.bytes).then_some(((!goes_on, start, wanted.id), *peer, wanted.bytes))
         });
         let next = waiting.min_by_key(|(order, ..)| *order);
         let Some(((begins, start, id), peer, bytes)) = next else {
+            if self.peers.values().all(|line| line.waiting.is_empty()) {
+                let ahead = self.peers.values().map(|line| line.got).max();
+                self.clock = self.clock.max(ahead.unwrap_or_default());
+                self.forget_gone();
+            }
             return Next::Nobody;
         };
         let wait = self.pace.wait(now);
@@ -170,23 +181,47 @@ impl Turns {
             line.got = start + bytes;
             line.under_way += bytes;
         }
+        if begins {
+            self.forget_gone();
+        }
         Next::Go(peer, id, bytes)
     }
 
-    /// How many bytes a turn may be, if it is everybody's in time.
+    /// How many bytes a turn may be, if it is to be everybody's in time, on each stream.
     fn longest_turn(&self) -> u64 {
-        let a_round = self
-            .pace
-            .rate()
-            .map_or(0, |rate| rate.bytes_in(SEED_ROUND_MAX));
-        a_round / self.peers.len().max(1) as u64
+        let rate = self.pace.rate();
+        let a_round = rate.map_or(0, |rate| rate.bytes_in(SEED_ROUND_MAX));
+        let there = self.peers.values().filter(|line| !line.gone);
+        let streams: usize = there.map(|line| line.waiting.len().max(1)).sum();
+        a_round / streams.max(1) as u64
     }
 
     fn tidy(&mut self, peer: PeerId) {
-        let is_over = |line: &Line| line.gone && line.waiting.is_empty() && line.under_way == 0;
-        if self.peers.get(&peer).is_some_and(is_over) {
+        let clock = self.clock;
+        if self
+            .peers
+            .get(&peer)
+            .is_some_and(|line| line.is_over(clock))
+        {
             self.peers.remove(&peer);
         }
+    }
+
+    fn forget_gone(&mut self) {
+        let clock = self.clock;
+        self.peers.retain(|_, line| !line.is_over(clock));
+    }
+}
+
+impl Line {
+    /// Whether that is sent in the turn that the peer has.
+    fn goes_on(&self, wanted: Wanted, longest: u64) -> bool {
+        wanted.piece == Piece::Next && self.turn.saturating_add(wanted.bytes) <= longest
+    }
+
+    /// Whether nothing has to be remembered of a peer: one that comes back is not to have what it got once more.
+    fn is_over(&self, clock: u64) -> bool {
+        self.gone && self.waiting.is_empty() && self.under_way == 0 && self.got <= clock
     }
 }
 

@@ -13,8 +13,8 @@ pub(super) struct Tracker {
     chunks: u32,
     /// By peer.
     leases: Vec<Option<Lease>>,
-    /// What was found when somebody asked last, and when.
-    crowd: Option<(f64, SwarmCrowd)>,
+    /// What was found when somebody asked last, when, and of how many.
+    crowd: Option<(f64, usize, SwarmCrowd)>,
 }
 
 struct Lease {
@@ -60,13 +60,10 @@ impl Tracker {
 
     /// `asking` asks for others.
     pub(super) fn tell(&mut self, rng: &mut SmallRng, asking: usize, now: f64) -> Told {
-        let is_large =
-            |crowd: &SwarmCrowd| crowd.availability().holders as usize > HOLDERS_SAMPLE_MAX;
-        let kept = self
-            .crowd
-            .take()
-            .filter(|(when, crowd)| is_large(crowd) && now - when < CROWD_KEPT.as_secs_f64());
-        let (when, crowd) = kept.unwrap_or_else(|| (now, self.look(now)));
+        let kept = self.crowd.take().filter(|(when, count, _)| {
+            *count > HOLDERS_SAMPLE_MAX && now - when < CROWD_KEPT.as_secs_f64()
+        });
+        let (when, count, crowd) = kept.unwrap_or_else(|| self.look(now));
         let sample = crowd.sample(id(asking), rng).into_iter();
         let known = |holder: Holder| Known {
             peer: peer(holder.peer),
@@ -79,12 +76,13 @@ impl Tracker {
             holders: sample.map(known).collect(),
             counts: (crowd.availability().parts.iter().map(|&n| n.into())).collect(),
         };
-        self.crowd = Some((when, crowd));
+        self.crowd = Some((when, count, crowd));
         told
     }
 
-    fn look(&self, now: f64) -> SwarmCrowd {
-        let holders = self.leases.iter().enumerate().filter_map(|(peer, lease)| {
+    fn look(&self, now: f64) -> (f64, usize, SwarmCrowd) {
+        let holders = self.leases.iter().enumerate();
+        let holders = holders.filter_map(|(peer, lease)| {
             let lease = lease.as_ref().filter(|lease| lease.until > now)?;
             Some(Holder {
                 peer: id(peer),
@@ -92,7 +90,9 @@ impl Tracker {
                 holding: lease.holding.clone(),
             })
         });
-        SwarmCrowd::new(holders, self.chunks)
+        let holders: Vec<Holder> = holders.collect();
+        let count = holders.len();
+        (now, count, SwarmCrowd::new(holders, self.chunks))
     }
 }
 

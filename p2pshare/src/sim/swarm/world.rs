@@ -96,6 +96,8 @@ pub(super) struct Peer {
     resting: HashMap<usize, Rest>,
     /// When it announces itself again, if nothing happens.
     announces: f64,
+    /// Whether chunks could ever come from anybody.
+    joined: bool,
     pub(super) done_at: Option<f64>,
     pub(super) gone: bool,
     lies: bool,
@@ -188,6 +190,7 @@ impl World {
                 exchanged: 0.0,
                 resting: HashMap::new(),
                 announces: 0.0,
+                joined: false,
                 done_at: None,
                 gone: false,
                 lies,
@@ -415,6 +418,10 @@ impl World {
             return Vec::new();
         };
         let may_be_asked = |known: &&Known| {
+            let begins = known.had.as_ref().is_some_and(Bitfield::is_empty);
+            if begins && !peer.joined {
+                return false;
+            }
             let rest = peer.resting.get(&known.peer);
             let of = |&place: &usize| self.streams[place].holder == known.peer;
             rest.is_none_or(|rest| self.now >= rest.until) && !peer.sources.iter().any(of)
@@ -512,6 +519,7 @@ impl World {
         stream.heard = (heard.0, 0);
         let source = stream.source;
         self.peers[holder].askers.push(of.place);
+        self.peers[asker].joined = true;
         self.pick(asker, |picker, _| {
             picker.join(source, holds);
             picker.note_round_trip(source, trip);

@@ -97,7 +97,11 @@ impl Crowd {
         let mean = parts.iter().map(|(_, weight)| weight).sum::<f64>() / parts.len().max(1) as f64;
         let mut drawn: Vec<(f64, &Holder)> = parts
             .into_iter()
-            .map(|(part, weight)| (waits(mean + weight, rng), part))
+            .map(|(part, weight)| match weight {
+                // It has just begun, if others have not.
+                0.0 => (waits(mean / BEGINNER_SHARE, rng), part),
+                weight => (waits(mean + weight, rng), part),
+            })
             .collect();
         drawn.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let places = HOLDERS_SAMPLE_MAX - whole.len();
@@ -131,6 +135,9 @@ fn weigh(parts: &mut [(Holder, f64)], availability: &Availability) {
         }
     }
 }
+
+/// How many times as seldom one who has just begun is named as one with a part.
+const BEGINNER_SHARE: f64 = 8.0;
 
 #[cfg(test)]
 mod tests {
@@ -251,6 +258,22 @@ mod tests {
         let named_of = named(&crowd, 400);
         assert!(of_rare(&named_of) > 380, "{}", of_rare(&named_of));
         assert!(named_of.len() > 1000, "{}", named_of.len());
+    }
+
+    #[test]
+    fn those_who_have_something_are_named_before_those_who_have_just_begun() {
+        let parts = (0..30).map(|i| holder(i, part(64, [i as u32])));
+        let beginners = (30..1000).map(|i| holder(i, part(64, [])));
+        let crowd = Crowd::new(parts.chain(beginners), 64);
+        let mut rng = StdRng::seed_from_u64(5);
+        let of_parts = (0..100).map(|_| {
+            let sample = crowd.sample(peer(9999), &mut rng);
+            assert_eq!(sample.len(), HOLDERS_SAMPLE_MAX);
+            let named = sample.iter().filter(|holder| holder.peer < peer(30));
+            named.count()
+        });
+        let of_parts: usize = of_parts.sum();
+        assert!(of_parts > 100 * 28, "{of_parts}");
     }
 
     #[test]

@@ -115,6 +115,27 @@ async fn there_are_never_more_of_them_than_it_is_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_have_just_begun_are_met_where_there_is_something_to_have() {
+    let network = Network::new(1);
+    let (shared, _writes) = download_of(&network, CHUNKS).await;
+    let mut sources = Sources::new(shared, mpsc::channel(SOURCES_MAX).0);
+    let mut beginner = serve(&network, 2, Manner::TakesTurns(1_000_000));
+    beginner.holding = Holding::Partial(Bitfield::new(CHUNKS).to_bytes());
+    sources.start(vec![beginner.clone()]);
+    assert!(sources.is_empty());
+    assert!(sources.is_hopeless(std::slice::from_ref(&beginner)));
+    tokio::time::sleep(STALL_PATIENCE).await;
+    assert_eq!(sources.look(), Some(Stall::Nobody));
+    let holder = serve(&network, 3, Manner::TakesTurns(1_000_000));
+    sources.start(vec![beginner.clone(), holder.clone()]);
+    assert_eq!(sources.active.keys().collect::<Vec<_>>(), [&holder.peer]);
+    sources.joined();
+    sources.fill();
+    assert!(sources.active.contains_key(&beginner.peer));
+    sources.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_known_is_asked_again_when_no_tracker_answers() {
     let network = Network::new(1);
     let (shared, _writes) = download_of(&network, CHUNKS).await;

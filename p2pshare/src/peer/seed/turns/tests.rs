@@ -194,21 +194,28 @@ fn who_was_away_has_no_claim_to_what_the_others_got() {
     );
 }
 
-/// Who is sent what, piece by piece, when each of `peers` waits for chunks at all times, of which a piece is given at once.
-fn paced(rate: Rate, peers: u8, pieces: usize) -> Vec<(Duration, PeerId)> {
-    let (piece, mut queue, mut ids) = (rate.piece_bytes() as u64, Turns::new(u64::MAX), 0..);
+/// Which stream of whom is sent something, piece by piece, when each of `peers` waits for chunks at all times, on so many
+/// streams.
+fn paced(rate: Rate, peers: u8, streams: u64, pieces: usize) -> Vec<(Duration, (PeerId, u64))> {
+    let (piece, mut queue) = (rate.piece_bytes() as u64, Turns::new(u64::MAX));
     queue.set_rate(Some(rate), NOW);
+    // Which stream it is, is what is left when its id is divided by how many there are.
+    let mut ids = (0..).step_by(streams as usize);
     for number in 0..peers {
-        queue.ask(peer(number), ids.next().unwrap(), piece, Piece::First);
+        for stream in 0..streams {
+            let id = ids.next().unwrap() + stream;
+            queue.ask(peer(number), id, piece, Piece::First);
+        }
     }
     let (mut now, mut left) = (NOW, BTreeMap::new());
     let mut sent = Vec::new();
     while sent.len() < pieces {
         match queue.next(now) {
-            Next::Go(to, _, bytes) => {
-                sent.push((now, to));
+            Next::Go(to, id, bytes) => {
+                let stream = id % streams;
+                sent.push((now, (to, stream)));
                 queue.arrived(to, bytes);
-                let left = left.entry(to).or_insert(CHUNK);
+                let left = left.entry((to, stream)).or_insert(CHUNK);
                 *left = left.saturating_sub(bytes);
                 let next = match *left {
                     0 => {
@@ -217,7 +224,7 @@ fn paced(rate: Rate, peers: u8, pieces: usize) -> Vec<(Duration, PeerId)> {
                     }
                     _ => Piece::Next,
                 };
-                queue.ask(to, ids.next().unwrap(), piece, next);
+                queue.ask(to, ids.next().unwrap() + stream, piece, next);
             }
             Next::At(at) => now = at,
             Next::Nobody => panic!("all wait"),
@@ -230,15 +237,13 @@ fn paced(rate: Rate, peers: u8, pieces: usize) -> Vec<(Duration, PeerId)> {
 fn at_a_high_limit_each_is_sent_a_whole_chunk() {
     let rate = Rate::per_second(10_000_000).unwrap();
     let pieces = CHUNK.div_ceil(rate.piece_bytes() as u64) as usize;
-    let sent = paced(rate, 16, 32 * pieces);
-    let of: Vec<Vec<PeerId>> = sent
-        .chunks(pieces)
-        .map(|of| of.iter().map(|(_, to)| *to).collect())
-        .collect();
-    for chunk in &of {
-        assert!(chunk.iter().all(|to| *to == chunk[0]), "{of:?}");
+    let sent = paced(rate, 16, 1, 32 * pieces);
+    let sent: Vec<PeerId> = sent.into_iter().map(|(_, (to, _))| to).collect();
+    let chunks: Vec<&[PeerId]> = sent.chunks(pieces).collect();
+    for chunk in &chunks {
+        assert!(chunk.iter().all(|to| *to == chunk[0]), "{chunks:?}");
     }
-    for round in of.chunks(16) {
+    for round in chunks.chunks(16) {
         let mut round: Vec<PeerId> = round.iter().map(|chunk| chunk[0]).collect();
         round.sort_unstable();
         round.dedup();
@@ -248,24 +253,61 @@ fn at_a_high_limit_each_is_sent_a_whole_chunk() {
 
 #[test]
 fn at_a_low_limit_nobody_is_sent_nothing_for_long() {
-    for (bytes, peers) in [(8_000, 1), (100_000, 10), (1_000_000, 16), (5_000_000, 64)] {
+    for (bytes, peers, streams) in [
+        (8_000, 1, 1),
+        (16_000, 1, 2),
+        (100_000, 10, 1),
+        (200_000, 1, 8),
+        (1_000_000, 16, 3),
+        (5_000_000, 64, 1),
+    ] {
         let rate = Rate::per_second(bytes).unwrap();
-        let sent = paced(rate, peers, 2000);
         let piece = rate.time_of(rate.piece_bytes() as u64);
+        let all = u32::from(peers) * streams as u32;
         // Where one piece each takes longer than a round should, it is one piece each.
-        let most = SEED_ROUND_MAX.max(piece * u32::from(peers)) + 2 * piece;
-        for number in 0..peers {
-            let of = sent.iter().filter(|(_, to)| *to == peer(number));
-            let times: Vec<Duration> = of.map(|(at, _)| *at).collect();
-            assert!(times.len() > 10, "{rate:?}: {times:?}");
-            let longest = times
-                .windows(2)
-                .map(|pair| pair[1] - pair[0])
-                .max()
-                .unwrap();
-            assert!(longest <= most, "{rate:?} to {peers}: {longest:?}");
+        let most = SEED_ROUND_MAX.max(piece * all) + piece * (all + 1);
+        let mut last = BTreeMap::new();
+        for (at, to) in paced(rate, peers, streams, 4000) {
+            let before = last.insert(to, at).unwrap_or(NOW);
+            let pause = at - before;
+            assert!(pause <= most, "{pause:?} of {most:?}, {rate:?} to {all}");
+        }
+        assert_eq!(last.len(), all as usize);
+    }
+}
+
+#[test]
+fn whoever_comes_back_is_not_sent_more_than_the_others() {
+    let rate = Rate::per_second(10_000_000).unwrap();
+    let mut queue = Turns::new(u64::MAX);
+    queue.set_rate(Some(rate), NOW);
+    for number in 0..3 {
+        queue.ask(
+            peer(number),
+            number.into(),
+            1 + u64::from(number),
+            Piece::First,
+        );
+    }
+    let (mut now, mut got, mut ids) = (NOW, [0_u64; 3], 3..);
+    while got.iter().sum::<u64>() < 300 * CHUNK {
+        match queue.next(now) {
+            Next::Go(to, _, bytes) => {
+                let number = (0..3).find(|&number| peer(number) == to).unwrap();
+                got[usize::from(number)] += bytes;
+                queue.arrived(to, bytes);
+                if number == 0 {
+                    // It closes its stream after each chunk, and opens another.
+                    queue.forget(to);
+                }
+                queue.ask(to, ids.next().unwrap(), CHUNK, Piece::First);
+            }
+            Next::At(at) => now = at,
+            Next::Nobody => panic!("all wait"),
         }
     }
+    let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
+    assert!(most - least <= 2 * CHUNK, "{got:?}");
 }
 
 #[test]
