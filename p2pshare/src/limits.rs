@@ -209,7 +209,8 @@ pub(crate) const CHUNK_WINDOW_SLACK: Duration = Duration::from_millis(16);
 /// How much longer the last chunk of a slow source may take before a faster one, which has nothing else to do,
 /// is asked for it as well.
 pub(crate) const SLOW_SOURCE_PATIENCE: Duration = Duration::from_secs(2);
-/// The same, where it would mean more bytes twice than [`DUPLICATE_BYTES_SHARE_MAX`].
+/// The same at the end, where it would mean more bytes twice than [`DUPLICATE_BYTES_SHARE_MAX`]; before it, in the order
+/// of the file, it is [`SOURCE_SILENCE_MAX`], but for the first chunk.
 pub(crate) const STUCK_SOURCE_PATIENCE: Duration = Duration::from_secs(5);
 /// Of how many bytes of a file one may be asked for twice to be sooner at the end, or with what is waited for.
 pub(crate) const DUPLICATE_BYTES_SHARE_MAX: u64 = 128;

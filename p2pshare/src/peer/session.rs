@@ -303,8 +303,8 @@ impl Session {
         }
     }
 
-    /// Some of those who are online with (part of) a file, when there last was one if there is none, and what all of
-    /// them have.
+    /// Some of those who are online with (part of) a file, or have begun to fetch it, when there last was one with all of it
+    /// if nobody has anything, and what all of them have.
     pub(super) async fn holders(
         &self,
         group: GroupName,

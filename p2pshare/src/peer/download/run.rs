@@ -62,7 +62,7 @@ pub(super) struct Job {
 pub(super) struct Look {
     /// Some who have it or a part of it, or have begun to fetch it.
     holders: Vec<Holder>,
-    /// When there last was one, if there is none.
+    /// When somebody last had all of it, if nobody has anything.
     last_seen: Option<Timestamp>,
     /// What all of them have, of whom `holders` are some.
     availability: Availability,

@@ -39,7 +39,7 @@ pub(super) struct Sources {
     active: HashMap<PeerId, Active>,
     joined: mpsc::Sender<PeerId>,
     next_id: SourceId,
-    /// Whether chunks could ever come from anybody.
+    /// Whether a stream was ever open, of which the first is to somebody who has something.
     joined_once: bool,
     /// Who held the file when that was asked last, and whether there was an answer.
     holders: Vec<Holder>,
