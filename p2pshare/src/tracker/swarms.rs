@@ -287,9 +287,9 @@ impl Swarms {
         self.say(peer, news.map(|news| vec![news])).await;
     }
 
-    /// Some of those who are online with (part of) a file of so many chunks, or have begun to fetch it, `asking` left out, and what all of
-    /// them have together. However many ask, they have one look at it in common, for [a moment](Looks) if it is
-    /// one of so many that they cannot all be named, or of a large file.
+    /// Some of those who are online with (part of) a file of so many chunks, or have begun to fetch it, `asking` left out,
+    /// and what all of them have together. However many ask, they have one look at it in common, for
+    /// [a moment](Looks) if it is one of so many that they cannot all be named, or of a large file.
     pub(super) async fn holders(
         &self,
         asking: PeerId,
