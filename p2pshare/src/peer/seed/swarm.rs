@@ -259,15 +259,14 @@ impl Swarm {
                 Prepared::Chunk { index, read } => (index, read.await.ok().flatten()),
                 Prepared::Lacking { index } => (index, None),
             };
-            let mut piece = 0;
-            let is_wanted = may_cancel == 0 || !self.is_cancelled(index);
-            if let Some(bytes) = bytes.as_ref().filter(|_| is_wanted) {
-                piece = self.piece(bytes);
+            let piece = bytes.as_ref().map_or(0, |bytes| self.piece(bytes));
+            let mut is_cancelled = self.is_cancelled(index);
+            if bytes.is_some() && (may_cancel == 0 || !is_cancelled) {
                 if !self.first_turn(send, piece, &mut tidings).await {
                     return Ended::NotTaken;
                 }
+                is_cancelled = self.is_cancelled(index);
             }
-            let is_cancelled = self.is_cancelled(index);
             let (header, bytes) = match bytes {
                 None if is_cancelled => (ChunkHeader::Cancelled { index }, None),
                 None => (ChunkHeader::Lacking { index }, None),
