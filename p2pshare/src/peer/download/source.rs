@@ -452,7 +452,15 @@ impl Feed<'_> {
             self.asked.push_back(chunk);
             self.load_digests(chunk).await?;
             let index = chunk.get();
-            self.send.send(&SwarmRequest::Chunk { index }).await?;
+            self.request(SwarmRequest::Chunk { index }).await?;
+        }
+    }
+
+    /// Sends a request. Who takes no more of them has said why, which is still to be read.
+    async fn request(&mut self, request: SwarmRequest) -> Result<(), SourceEnd> {
+        match self.send.send(&request).await {
+            Ok(()) | Err(SendError::Stopped(_)) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -640,7 +648,7 @@ impl Feed<'_> {
                 self.outruns();
             } else if !self.cancelled.contains(&index) {
                 self.cancelled.push(index);
-                self.send.send(&SwarmRequest::Cancel { index }).await?;
+                self.request(SwarmRequest::Cancel { index }).await?;
             }
         }
         Ok(())
@@ -667,7 +675,7 @@ impl Feed<'_> {
         {
             self.grant_serial = grant.serial;
             let renew = SwarmRequest::Renew { grant: grant.token };
-            self.send.send(&renew).await?;
+            self.request(renew).await?;
         }
         Ok(())
     }
