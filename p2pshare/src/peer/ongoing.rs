@@ -17,6 +17,7 @@ use super::{
 use crate::{
     content::{Bitfield, ChunkIndex, FileId, Layout},
     identity::{FileName, GroupName},
+    limits::ANNOUNCED_BITFIELD_BYTES_MAX,
 };
 
 /// The downloads of a peer that are served from. A cheap clone.
@@ -108,10 +109,11 @@ impl Part {
         self.lock().clone()
     }
 
-    /// Whether others are told of it: of what is one chunk there is nothing to trade.
+    /// Whether others are told of it: if there is something, and before that if there will be something to trade, and it can
+    /// be said that nothing is here yet.
     pub(super) fn is_announced(&self) -> bool {
         let had = self.lock();
-        had.len() > 1 || !had.is_empty()
+        !had.is_empty() || (2..=8 * ANNOUNCED_BITFIELD_BYTES_MAX).contains(&(had.len() as usize))
     }
 
     /// Told when there is more, or will be no more.
@@ -224,5 +226,50 @@ mod tests {
         let all = ongoing.all().into_iter().map(|part| part.had().count());
         assert_eq!(all.collect::<Vec<_>>(), [0, 2, 3, 5, 7]);
         assert_eq!(ongoing.find(&group, id).unwrap().had().count(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_download_is_announced_when_it_begins_and_when_it_has_twice_as_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"x").unwrap();
+        let store = Store::open_memory(&MemoryDisk::default(), StoreKind::Peer).await;
+        let library = Library::load(store.unwrap()).await.unwrap();
+        let ongoing = Ongoing::new(library.clone());
+        let mut changes = library.changes();
+        let all_bits = 8 * ANNOUNCED_BITFIELD_BYTES_MAX as u64;
+        for (chunks, begins) in [
+            (1, false),
+            (9, true),
+            (all_bits, true),
+            (all_bits + 1, false),
+        ] {
+            let of = (GroupName::new("g").unwrap(), FileName::new("f").unwrap());
+            let layout = Layout::new(chunks * u64::from(crate::content::CHUNK_SIZE)).unwrap();
+            let had = Bitfield::new(layout.chunk_count());
+            let source = Source::open(&path).unwrap();
+            let of = (of.0, of.1, FileId::from_bytes([1; 32]));
+            let serving = ongoing.serve(of, layout, had, source);
+            assert_eq!(was_told(&mut changes), begins, "{chunks}");
+            assert_eq!(serving.part.is_announced(), begins, "{chunks}");
+            let told = (0..9_u32.min(layout.chunk_count())).filter(|&index| {
+                serving.add(layout.chunk(index).unwrap());
+                assert!(serving.part.is_announced());
+                was_told(&mut changes)
+            });
+            let told: Vec<u32> = told.collect();
+            let expected: &[u32] = if chunks == 1 { &[0] } else { &[0, 1, 3, 7] };
+            assert_eq!(told, expected, "{chunks}");
+            // Its end is told of too, and not looked at here.
+            drop(serving);
+            changes.mark_unchanged();
+        }
+    }
+
+    /// Whether there was something to announce since that was asked last.
+    fn was_told(changes: &mut watch::Receiver<u64>) -> bool {
+        let was_told = changes.has_changed().unwrap();
+        changes.mark_unchanged();
+        was_told
     }
 }

@@ -353,10 +353,7 @@ impl Presence {
         // Of what is downloaded to two places what has got farther counts, which is what is served.
         let parts = self.ongoing.all().into_iter();
         let parts = parts.filter(|part| part.is_announced());
-        let parts = parts.filter_map(|part| {
-            let holding = holding(&part)?;
-            Some(entry(&part.group, &part.name, part.id, holding))
-        });
+        let parts = parts.map(|part| entry(&part.group, &part.name, part.id, holding(&part)));
         let shares = self.library.announced().into_iter();
         let whole = Holding::Complete;
         let shares = shares.map(|share| entry(&share.group, &share.name, share.id, whole.clone()));
@@ -402,12 +399,11 @@ fn is_announced(ip: IpAddr, bound: IpAddr, seen_on_loopback: bool) -> bool {
 
 /// What is announced of a download: that it has begun, so that those who begin at the same time meet, and then what is
 /// here. Whoever connects learns exactly that, so that of the largest files it is enough to say that there is something.
-fn holding(part: &Part) -> Option<Holding> {
-    let had = part.had();
-    let bits = had.to_bytes();
+fn holding(part: &Part) -> Holding {
+    let bits = part.had().to_bytes();
     match bits.len() <= ANNOUNCED_BITFIELD_BYTES_MAX {
-        true => Some(Holding::Partial(bits)),
-        false => (!had.is_empty()).then(|| Holding::Partial(Vec::new())),
+        true => Holding::Partial(bits),
+        false => Holding::Partial(Vec::new()),
     }
 }
 

@@ -70,18 +70,18 @@ impl Picker {
         let until = own * (asked.queue.len() + 1) as f64;
         let chunk = u64::from(CHUNK_SIZE);
         let allowed = self.risked_bytes + chunk <= self.layout.length() / DUPLICATE_BYTES_SHARE_MAX;
-        let (is_end, in_order) = (self.taken.is_complete(), self.order == Order::OfTheFile);
-        let is_waited_for = is_end || in_order;
+        let is_end = self.taken.is_complete();
+        let is_waited_for = is_end || self.order == Order::OfTheFile;
+        let stuck_after = match is_end || self.risked_bytes == 0 {
+            _ if !(is_idle && is_waited_for) => None,
+            true => Some(STUCK_SOURCE_PATIENCE),
+            false => Some(SOURCE_SILENCE_MAX),
+        };
         let patience = SLOW_SOURCE_PATIENCE.as_secs_f64();
         let mut latest: Option<(f64, SourceId, bool, u32)> = None;
         for (&victim, asked) in self.sources.iter().filter(|(id, _)| **id != source) {
             let (rest, time) = (asked.rest(now), asked.chunk_time(now));
-            let stuck = match (is_end, in_order, self.risked_bytes) {
-                _ if !is_idle => false,
-                (true, ..) | (_, true, 0) => rest >= STUCK_SOURCE_PATIENCE.as_secs_f64(),
-                (_, true, _) => rest >= SOURCE_SILENCE_MAX.as_secs_f64(),
-                _ => false,
-            };
+            let stuck = stuck_after.is_some_and(|after| rest >= after.as_secs_f64());
             if time < own * CLEARLY_SLOWER {
                 continue;
             }
