@@ -576,6 +576,30 @@ async fn who_asks_is_told_what_others_ask_for_and_not_what_it_asks_for_itself() 
     assert_eq!(to_second.header().await, have(0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn at_a_limit_who_waits_for_a_turn_is_told_meanwhile_what_others_ask_for() {
+    let network = Network::new(1);
+    let (seeder, one, _file) = seeder(&network, 4).await;
+    // The piece of a turn takes most of a second.
+    seeder.set_rate(rate(20_000));
+    let (two, of_two) = dial(&network, &seeder, &one, 2).await;
+    let (three, of_three) = dial(&network, &seeder, &one, 3).await;
+    let (_, mut first, to_first) = open(&seeder, &of_two, two.peer_id()).await;
+    let mut to_first = Told::of(to_first);
+    let ask = |index| SwarmRequest::Chunk { index };
+    first.send(&ask(0)).await.unwrap();
+    let header = to_first.header().await;
+    assert!(matches!(header, ChunkHeader::Chunk { index: 0, .. }));
+    let (_, mut second, to_second) = open(&seeder, &of_three, three.peer_id()).await;
+    let mut to_second = Told::of(to_second);
+    let have = |index| ChunkHeader::Have { index };
+    assert_eq!(to_second.header().await, have(0));
+    second.send(&ask(1)).await.unwrap();
+    first.send(&ask(2)).await.unwrap();
+    assert_eq!(to_second.header().await, have(2));
+    assert_eq!(to_second.chunk().await, 1);
+}
+
 /// What comes on a swarm stream.
 struct Told {
     receive: RecvStream,
