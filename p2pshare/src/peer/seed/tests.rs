@@ -595,6 +595,8 @@ async fn at_a_limit_who_waits_for_a_turn_is_told_meanwhile_what_others_ask_for()
     let have = |index| ChunkHeader::Have { index };
     assert_eq!(to_second.header().await, have(0));
     second.send(&ask(1)).await.unwrap();
+    // By then it is read, and it is not yet its turn.
+    tokio::time::sleep(Duration::from_millis(200)).await;
     first.send(&ask(2)).await.unwrap();
     assert_eq!(to_second.header().await, have(2));
     assert_eq!(to_second.chunk().await, 1);
