@@ -43,6 +43,8 @@ pub(crate) struct Coordinator {
     /// When the whole has had its time.
     deadline: Instant,
     tries: u32,
+    /// What the last try failed of.
+    failed: Failure,
     /// Whether a replica was asked to accept the change.
     exposed: bool,
     actions: VecDeque<Action<Result<Outcome, Failure>>>,
@@ -66,8 +68,8 @@ enum Phase {
         quorum: Quorum,
         heard: Heard,
     },
-    /// Waits before it tries again, after this.
-    Pausing(Failure),
+    /// Waits before it tries again.
+    Pausing,
     /// Has finished, and lets the other replicas answer.
     Settling { ballot: Ballot, quorum: Quorum },
     /// There is nothing more to do.
@@ -87,20 +89,20 @@ struct Heard {
 impl Coordinator {
     /// Begins a task. `seed` is for the pauses.
     pub(crate) fn new(now: Instant, task: Task, proposer: Proposer, seed: u64) -> Self {
-        let too_few = insufficient(&task, task.reachable);
         let mut this = Self {
             proposer,
             rng: SmallRng::seed_from_u64(seed),
-            phase: Phase::Pausing(too_few),
+            phase: Phase::Pausing,
             timeout: now,
             deadline: now + ROW_DEADLINE,
             tries: 0,
+            failed: insufficient(&task, 0),
             exposed: false,
             actions: VecDeque::new(),
             task,
         };
         if this.task.reachable < majority(this.task.replicas.len()) {
-            this.give_up();
+            this.finish(Err(insufficient(&this.task, this.task.reachable)));
         } else {
             this.begin(now);
         }
@@ -372,8 +374,11 @@ impl Coordinator {
                 }
                 heard.contended |= why.contended;
                 heard.epoch = heard.epoch.max(why.epoch);
-                let (count, epoch) = (quorum.fail(from), heard.epoch);
-                match (count, epoch) {
+                let count = match why.contended {
+                    true => quorum.refuse(from),
+                    false => quorum.fail(from),
+                };
+                match (count, heard.epoch) {
                     (Count::Impossible, Some(_)) => self.give_up(),
                     (Count::Impossible, None) => self.pause(now),
                     // A repair that a majority took, and one that it is for did not.
@@ -390,7 +395,7 @@ impl Coordinator {
                     self.settle(ballot, quorum);
                 }
             }
-            Phase::Pausing(_) | Phase::Settled => {}
+            Phase::Pausing | Phase::Settled => {}
         }
     }
 
@@ -401,12 +406,12 @@ impl Coordinator {
             .min(DUEL_PAUSE_LONGEST);
         let pause = self.rng.random_range(longest / 2..=longest);
         self.tries += 1;
-        let failure = self.failure();
-        let too_few = matches!(failure, Failure::InsufficientReplicas { .. });
+        self.failed = self.failure();
+        let too_few = matches!(self.failed, Failure::InsufficientReplicas { .. });
         if now + pause >= self.deadline || (too_few && matches!(self.task.intent, Intent::Look)) {
-            return self.finish(Err(failure));
+            return self.give_up();
         }
-        self.phase = Phase::Pausing(failure);
+        self.phase = Phase::Pausing;
         self.timeout = now + pause;
     }
 
@@ -414,28 +419,26 @@ impl Coordinator {
         self.finish(Err(self.failure()));
     }
 
-    /// What this try has failed of, if it has.
+    /// What this try has failed of, if it has; as long as nobody has answered, what the last one did.
     fn failure(&self) -> Failure {
-        let (reachable, heard) = match &self.phase {
-            Phase::Reading { quorum, .. } => (quorum.reachable(), Heard::default()),
+        let (quorum, heard) = match &self.phase {
+            Phase::Reading { quorum, .. } => (quorum, Heard::default()),
             Phase::Preparing { quorum, heard, .. } | Phase::Accepting { quorum, heard, .. } => {
-                (quorum.reachable(), *heard)
+                (quorum, *heard)
             }
-            Phase::Pausing(failure) => return *failure,
-            Phase::Settling { .. } | Phase::Settled => (0, Heard::default()),
+            Phase::Pausing | Phase::Settling { .. } | Phase::Settled => return self.failed,
         };
         match heard {
             _ if self.exposed && !planted(Fault::CertainAfterExposure) => Failure::OutcomeUnknown,
             Heard {
                 epoch: Some(epoch), ..
             } => Failure::StaleEpoch(epoch),
+            // Where too few can be reached, that is why, and not who else asked.
             Heard {
                 contended: true, ..
-            } => Failure::Contended,
-            Heard {
-                contended: false,
-                epoch: None,
-            } => insufficient(&self.task, reachable),
+            } if quorum.is_within_reach() => Failure::Contended,
+            _ if quorum.is_silent() => self.failed,
+            Heard { epoch: None, .. } => insufficient(&self.task, quorum.reachable()),
         }
     }
 
@@ -509,7 +512,7 @@ impl Machine for Coordinator {
             Phase::Settling { .. } => self.phase = Phase::Settled,
             _ if now >= self.deadline => self.give_up(),
             Phase::Reading { quorum, .. } if quorum.count() == Count::Reached => self.prepare(now),
-            Phase::Reading { .. } | Phase::Pausing(_) => self.begin(now),
+            Phase::Reading { .. } | Phase::Pausing => self.begin(now),
             Phase::Accepting { quorum, .. } if quorum.count() == Count::Reached => {
                 self.finish(Err(Failure::Contended));
             }

@@ -606,8 +606,8 @@ async fn two_who_download_at_once_take_each_chunk_once_and_trade() {
         assert!(std::fs::read(report.dest).unwrap() == file.content);
         assert!(report.duplicate_bytes < file.content.len() as u64 / 100);
     }
-    // Each took some before it heard of the other, and they may have been the same.
-    assert!(sam.sent() < 40 + 13, "{}", sam.sent());
+    // Each took some before it heard of the other, and they may have been the same; without the other, it takes 40.
+    assert!(sam.sent() < 40 + 20, "{}", sam.sent());
     let given = [&bob, &carol].map(|session| session.peer().sent_bytes());
     assert!(
         given.iter().all(|&given| given > 7 * CHUNK as u64),

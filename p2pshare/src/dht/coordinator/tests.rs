@@ -47,6 +47,10 @@ enum Event {
         from: MemberId,
         answer: ReplicaAnswer,
     },
+    Failed {
+        coordinator: usize,
+        from: MemberId,
+    },
 }
 
 /// What becomes of a message, in per cent.
@@ -124,8 +128,10 @@ impl World {
             match action {
                 Action::Send { to, request } => {
                     if self.down.contains(&to) {
-                        let (now, from) = (self.now, to);
-                        self.coordinators[index].handle(now, Input::Failed { from });
+                        self.post(|| Event::Failed {
+                            coordinator: index,
+                            from: to,
+                        });
                         continue;
                     }
                     self.post(|| Event::Request {
@@ -221,6 +227,10 @@ impl World {
                 } => {
                     let now = self.now;
                     self.coordinators[coordinator].handle(now, Input::Answer { from, answer });
+                    self.perform(coordinator);
+                }
+                Event::Failed { coordinator, from } => {
+                    self.coordinators[coordinator].handle(self.now, Input::Failed { from });
                     self.perform(coordinator);
                 }
             }
@@ -456,6 +466,27 @@ fn one_replica_down_is_no_hindrance_and_two_are_a_certain_failure() {
     assert_eq!(world.ask(id(1), Intent::Read), Err(insufficient));
     world.down.clear();
     assert_eq!(world.read().value(), Some(&b"a"[..]));
+}
+
+#[test]
+fn of_many_who_ask_where_too_few_are_reached_each_hears_that_and_not_of_the_others() {
+    for seed in 0..SEEDS / 4 {
+        let mut world = World::new(seed, CALM);
+        world.down.extend([id(2), id(3)]);
+        for i in 0..6 {
+            world.start(id(1), Intent::Read);
+            world.start(id(1), Intent::Change(change(0, "x", i)));
+        }
+        world.run();
+        for result in world.results.values() {
+            let insufficient = Failure::InsufficientReplicas {
+                reachable: 1,
+                members: 3,
+                needed: 2,
+            };
+            assert_eq!(result, &Err(insufficient), "seed {seed}");
+        }
+    }
 }
 
 #[test]
