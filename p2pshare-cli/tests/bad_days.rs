@@ -66,7 +66,7 @@ fn a_seeder_that_is_killed_is_missed_aloud_until_it_is_back() {
     let mut download = begin(&world, "bob", &["download_file", "g", "film.mkv", "copy"]);
     download.wait_for_error_line("downloading from 1 peer");
     kill(&world, "alice");
-    download.wait_for_error_line("(the peer that was asked sends nothing)");
+    download.wait_for_error_line("(nothing comes yet from the peer that was asked)");
     ok(&world, "alice", &FAST);
     assert_completes(&world, download, &file, "copy");
 }

@@ -16,7 +16,7 @@ pub enum Stall {
         /// The limit.
         rate: Rate,
     },
-    /// Peers were asked, and send nothing.
+    /// Peers were asked, perhaps just now, and nothing comes yet.
     Silent {
         /// How many.
         peers: usize,
@@ -159,8 +159,15 @@ impl fmt::Display for Stall {
                 "the download limit of {} B/s has no room for the next chunk yet",
                 rate.bytes()
             ),
-            Self::Silent { peers: 1 } => f.write_str("the peer that was asked sends nothing"),
-            Self::Silent { peers } => write!(f, "{peers} peers were asked and send nothing"),
+            Self::Silent { peers: 1 } => {
+                f.write_str("nothing comes yet from the peer that was asked")
+            }
+            Self::Silent { peers } => {
+                write!(
+                    f,
+                    "nothing comes yet from the {peers} peers that were asked"
+                )
+            }
             Self::Useless { peers: 1 } => {
                 f.write_str("the peer that is connected has nothing that is missing")
             }

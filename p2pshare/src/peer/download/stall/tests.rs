@@ -38,7 +38,7 @@ fn there_is_a_reason_for_each_and_none_before_its_time() {
                 ..of.clone()
             },
             Stall::Silent { peers },
-            "2 peers were asked and send nothing",
+            "nothing comes yet from the 2 peers that were asked",
         ),
         (
             Facts {
