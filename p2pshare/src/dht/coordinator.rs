@@ -14,7 +14,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use rand::rngs::SmallRng;
@@ -43,10 +43,12 @@ pub(crate) struct Coordinator {
     /// When the whole has had its time.
     deadline: Instant,
     tries: u32,
-    /// What the last try failed of.
-    failed: Failure,
     /// Whether a replica was asked to accept the change.
     exposed: bool,
+    /// The replicas of which the last that is known is that they failed, or were silent for a whole phase.
+    unreached: BTreeSet<MemberId>,
+    /// An epoch of other members, of which a replica told.
+    newer: Option<Epoch>,
     actions: VecDeque<Action<Result<Outcome, Failure>>>,
 }
 
@@ -59,14 +61,12 @@ enum Phase {
         ballot: Ballot,
         answers: Answers,
         quorum: Quorum,
-        heard: Heard,
     },
     /// Asked to accept a state; a majority of that means the outcome.
     Accepting {
         ballot: Ballot,
         outcome: Outcome,
         quorum: Quorum,
-        heard: Heard,
     },
     /// Waits before it tries again.
     Pausing,
@@ -79,13 +79,6 @@ enum Phase {
 /// What replicas had accepted.
 type Answers = BTreeMap<MemberId, (Ballot, RowState)>;
 
-/// Why replicas refused.
-#[derive(Copy, Clone, Debug, Default)]
-struct Heard {
-    contended: bool,
-    epoch: Option<Epoch>,
-}
-
 impl Coordinator {
     /// Begins a task. `seed` is for the pauses.
     pub(crate) fn new(now: Instant, task: Task, proposer: Proposer, seed: u64) -> Self {
@@ -96,8 +89,9 @@ impl Coordinator {
             timeout: now,
             deadline: now + ROW_DEADLINE,
             tries: 0,
-            failed: insufficient(&task, 0),
             exposed: false,
+            unreached: BTreeSet::new(),
+            newer: None,
             actions: VecDeque::new(),
             task,
         };
@@ -134,6 +128,29 @@ impl Coordinator {
             answers: Answers::new(),
             quorum,
         };
+    }
+
+    fn on_answer(&mut self, now: Instant, from: MemberId, answer: ReplicaAnswer) {
+        match answer {
+            ReplicaAnswer::Row { accepted, state } => self.on_row(now, from, accepted, state),
+            ReplicaAnswer::Promised {
+                ballot,
+                accepted,
+                state,
+            } => {
+                self.on_promise(now, from, ballot, accepted, state);
+            }
+            ReplicaAnswer::Accepted { ballot } => self.on_accepted(from, ballot),
+            ReplicaAnswer::Refused { ballot, promised } => {
+                if self.proposer.rounds.pass(promised.round) {
+                    self.task.round = self.task.round.max(promised.round);
+                }
+                self.on_failure(now, from, Some(ballot));
+            }
+            ReplicaAnswer::StaleEpoch { highest } => self.on_stale_epoch(now, from, highest),
+            // Nothing else is asked for here.
+            _ => {}
+        }
     }
 
     fn on_row(&mut self, now: Instant, from: MemberId, accepted: Ballot, state: RowState) {
@@ -181,12 +198,10 @@ impl Coordinator {
                 ballot,
             },
         );
-        let (answers, heard) = (Answers::new(), Heard::default());
         self.phase = Phase::Preparing {
             ballot,
-            answers,
+            answers: Answers::new(),
             quorum,
-            heard,
         };
     }
 
@@ -283,7 +298,6 @@ impl Coordinator {
             ballot,
             outcome,
             quorum,
-            heard: Heard::default(),
         };
     }
 
@@ -337,55 +351,35 @@ impl Coordinator {
             }
             return;
         }
-        let heard = Heard {
-            contended: false,
-            epoch: Some(highest),
-        };
-        self.on_failure(now, from, None, heard);
+        self.newer = self.newer.max(Some(highest));
+        self.on_failure(now, from, None);
     }
 
     /// A replica will not take part in the phase that asked under `ballot`, or in any.
-    fn on_failure(&mut self, now: Instant, from: MemberId, asked: Option<Ballot>, why: Heard) {
+    fn on_failure(&mut self, now: Instant, from: MemberId, asked: Option<Ballot>) {
         match &mut self.phase {
             Phase::Reading { quorum, .. } => {
                 let count = quorum.fail(from);
-                if let Some(epoch) = why.epoch {
-                    self.finish(Err(Failure::StaleEpoch(epoch)));
+                if self.newer.is_some() {
+                    self.give_up();
                 } else if count == Count::Impossible {
                     self.pause(now);
                 } else if count == Count::Reached && quorum.is_complete() {
                     self.prepare(now);
                 }
             }
-            Phase::Preparing {
-                ballot,
-                quorum,
-                heard,
-                ..
-            }
-            | Phase::Accepting {
-                ballot,
-                quorum,
-                heard,
-                ..
-            } => {
+            Phase::Preparing { ballot, quorum, .. } | Phase::Accepting { ballot, quorum, .. } => {
                 if asked.is_some_and(|asked| asked != *ballot) {
                     return;
                 }
-                heard.contended |= why.contended;
-                heard.epoch = heard.epoch.max(why.epoch);
-                let count = match why.contended {
-                    true => quorum.refuse(from),
-                    false => quorum.fail(from),
-                };
-                match (count, heard.epoch) {
-                    (Count::Impossible, Some(_)) => self.give_up(),
-                    (Count::Impossible, None) => self.pause(now),
+                match quorum.fail(from) {
+                    Count::Impossible if self.newer.is_some() => self.give_up(),
+                    Count::Impossible => self.pause(now),
                     // A repair that a majority took, and one that it is for did not.
-                    (Count::Reached, _) if quorum.is_complete() => {
+                    Count::Reached if quorum.is_complete() => {
                         self.finish(Err(Failure::Contended));
                     }
-                    (Count::Open | Count::Reached, _) => {}
+                    Count::Open | Count::Reached => {}
                 }
             }
             Phase::Settling { ballot, quorum } => {
@@ -406,10 +400,10 @@ impl Coordinator {
             .min(DUEL_PAUSE_LONGEST);
         let pause = self.rng.random_range(longest / 2..=longest);
         self.tries += 1;
-        self.failed = self.failure();
-        let too_few = matches!(self.failed, Failure::InsufficientReplicas { .. });
+        let failure = self.failure();
+        let too_few = matches!(failure, Failure::InsufficientReplicas { .. });
         if now + pause >= self.deadline || (too_few && matches!(self.task.intent, Intent::Look)) {
-            return self.give_up();
+            return self.finish(Err(failure));
         }
         self.phase = Phase::Pausing;
         self.timeout = now + pause;
@@ -419,26 +413,18 @@ impl Coordinator {
         self.finish(Err(self.failure()));
     }
 
-    /// What this try has failed of, if it has; as long as nobody has answered, what the last one did.
+    /// What is in the way, by all that was heard up to now.
     fn failure(&self) -> Failure {
-        let (quorum, heard) = match &self.phase {
-            Phase::Reading { quorum, .. } => (quorum, Heard::default()),
-            Phase::Preparing { quorum, heard, .. } | Phase::Accepting { quorum, heard, .. } => {
-                (quorum, *heard)
-            }
-            Phase::Pausing | Phase::Settling { .. } | Phase::Settled => return self.failed,
-        };
-        match heard {
-            _ if self.exposed && !planted(Fault::CertainAfterExposure) => Failure::OutcomeUnknown,
-            Heard {
-                epoch: Some(epoch), ..
-            } => Failure::StaleEpoch(epoch),
-            // Where too few can be reached, that is why, and not who else asked.
-            Heard {
-                contended: true, ..
-            } if quorum.is_within_reach() => Failure::Contended,
-            _ if quorum.is_silent() => self.failed,
-            Heard { epoch: None, .. } => insufficient(&self.task, quorum.reachable()),
+        let replicas = self.task.replicas.iter();
+        let reachable = replicas.filter(|id| !self.unreached.contains(id)).count();
+        if self.exposed && !planted(Fault::CertainAfterExposure) {
+            Failure::OutcomeUnknown
+        } else if let Some(epoch) = self.newer {
+            Failure::StaleEpoch(epoch)
+        } else if reachable < majority(self.task.replicas.len()) {
+            insufficient(&self.task, reachable)
+        } else {
+            Failure::Contended
         }
     }
 
@@ -475,38 +461,26 @@ impl Machine for Coordinator {
                 from,
                 answer: ReplicaAnswer::Unavailable,
             } => {
-                self.on_failure(now, from, None, Heard::default());
+                self.unreached.insert(from);
+                self.on_failure(now, from, None);
             }
-            Input::Answer { from, answer } => match answer {
-                ReplicaAnswer::Row { accepted, state } => self.on_row(now, from, accepted, state),
-                ReplicaAnswer::Promised {
-                    ballot,
-                    accepted,
-                    state,
-                } => {
-                    self.on_promise(now, from, ballot, accepted, state);
-                }
-                ReplicaAnswer::Accepted { ballot } => self.on_accepted(from, ballot),
-                ReplicaAnswer::Refused { ballot, promised } => {
-                    if self.proposer.rounds.pass(promised.round) {
-                        self.task.round = self.task.round.max(promised.round);
-                    }
-                    let heard = Heard {
-                        contended: true,
-                        epoch: None,
-                    };
-                    self.on_failure(now, from, Some(ballot), heard);
-                }
-                ReplicaAnswer::StaleEpoch { highest } => self.on_stale_epoch(now, from, highest),
-                // Nothing else is asked for here.
-                _ => {}
-            },
+            Input::Answer { from, answer } => {
+                self.unreached.remove(&from);
+                self.on_answer(now, from, answer);
+            }
         }
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_none_or(|timeout| now < timeout) {
             return;
+        }
+        if let Phase::Reading { quorum, .. }
+        | Phase::Preparing { quorum, .. }
+        | Phase::Accepting { quorum, .. } = &self.phase
+            && now >= self.timeout
+        {
+            self.unreached.extend(quorum.silent());
         }
         match &self.phase {
             Phase::Settling { .. } => self.phase = Phase::Settled,

@@ -437,15 +437,16 @@ fn reads_never_go_back() {
 
 #[test]
 fn duels_end() {
-    for seed in 0..SEEDS / 4 {
+    for (seed, down) in (0..SEEDS / 4).flat_map(|seed| [(seed, None), (seed, Some(3))]) {
         let mut world = World::new(seed, CALM);
+        world.down.extend(down.map(id));
         for i in 0..6 {
             world.start(id(i % 3 + 1), Intent::Change(change(0, "x", i.into())));
         }
         world.run();
         let won = |result: &&Result<_, _>| matches!(result, Ok(Outcome::Applied(_)));
         assert_eq!(world.results.values().filter(won).count(), 1, "seed {seed}");
-        assert!(world.now - world.start < ROW_DEADLINE, "seed {seed}");
+        assert!(world.now - world.start < ROW_PHASE_TIMEOUT, "seed {seed}");
     }
 }
 
@@ -526,6 +527,70 @@ fn who_only_looks_does_not_wait_for_what_too_few_can_tell() {
     world.down.clear();
     let state = world.read();
     assert_eq!(world.ask(id(1), Intent::Look), Ok(Outcome::Read(state)));
+}
+
+#[test]
+fn what_was_in_the_way_is_said_by_what_was_last_heard_of_each() {
+    #[derive(Copy, Clone, PartialEq)]
+    enum Says {
+        No,
+        Nothing,
+        Fails,
+    }
+    use Says::{Fails, No, Nothing};
+    // What each of three does in the first try and in all others.
+    let ended = |first: [Says; 3], then: [Says; 3]| {
+        let world = World::new(1, CALM);
+        let task = Task {
+            key: RowKey::new("p", "s").unwrap(),
+            intent: Intent::Change(change(0, "a", 1)),
+            epoch: Epoch::FOUNDING,
+            replicas: vec![id(1), id(2), id(3)],
+            reachable: 3,
+            round: 0,
+        };
+        let proposer = world.proposers[&id(1)].clone();
+        let (mut now, mut sent) = (world.now, 0);
+        let mut machine = Coordinator::new(now, task, proposer, 0);
+        loop {
+            while let Some(action) = machine.poll_action() {
+                let (to, ballot) = match action {
+                    Action::Finish(result) => return result.unwrap_err(),
+                    Action::Send { to, request } => match request.call {
+                        ReplicaCall::Prepare { ballot, .. } => (to, ballot),
+                        call => panic!("{call:?}"),
+                    },
+                };
+                let says = if sent < 3 { first } else { then }[sent % 3];
+                sent += 1;
+                let promised = Ballot::last_of(ballot.round + 1);
+                let answer = ReplicaAnswer::Refused { ballot, promised };
+                match says {
+                    No => machine.handle(now, Input::Answer { from: to, answer }),
+                    Fails => machine.handle(now, Input::Failed { from: to }),
+                    Nothing => {}
+                }
+            }
+            now = machine.poll_timeout().unwrap();
+            machine.handle_timeout(now);
+        }
+    };
+    let too_few = |reachable| Failure::InsufficientReplicas {
+        reachable,
+        members: 3,
+        needed: 2,
+    };
+    for (first, then, failure) in [
+        ([No; 3], [No; 3], Failure::Contended),
+        ([No, No, Fails], [No, No, Nothing], Failure::Contended),
+        ([No, Fails, Fails], [No, Fails, Fails], too_few(1)),
+        ([No, Nothing, Nothing], [No, Nothing, Nothing], too_few(1)),
+        ([No, Nothing, Nothing], [No, Fails, Nothing], too_few(1)),
+        ([No; 3], [Nothing; 3], too_few(0)),
+        ([Fails; 3], [No, Fails, No], Failure::Contended),
+    ] {
+        assert_eq!(ended(first, then), failure);
+    }
 }
 
 #[test]
