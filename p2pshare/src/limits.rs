@@ -354,6 +354,8 @@ pub(crate) const ROW_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) const ROW_PHASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a read waits for the last replicas when those that answered do not agree.
 pub(crate) const ROW_READ_PATIENCE: Duration = Duration::from_millis(50);
+/// How long after it a replica that failed to give a page is asked again, if it is thought alive.
+pub(crate) const PAGE_PAUSE: Duration = Duration::from_millis(50);
 /// The first pause after a refusal, at most.
 pub(crate) const DUEL_PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// Any later pause, at most.

@@ -6,7 +6,8 @@
 //!
 //! **Invariant.** A row that was chosen before the page was asked for, and lies in what it covers, is in it or
 //! is disputed or damaged: a majority that answers has a member of the majority that accepted it. Without a majority the
-//! page is what the replicas that answered have, and says that it is stale.
+//! page is what the replicas that answered have, and says that it is stale; not before those that are thought alive have
+//! failed for as long as a replica has to answer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -17,7 +18,7 @@ use super::quorum::{Count, Quorum, majority};
 use super::row_key;
 use super::task::Failure;
 use crate::identity::MemberId;
-use crate::limits::ROW_PHASE_TIMEOUT;
+use crate::limits::{PAGE_PAUSE, ROW_PHASE_TIMEOUT};
 use crate::wire::ring::{
     Ballot, Epoch, ReplicaAnswer, ReplicaCall, ReplicaRequest, ReplicaRow, RowKey,
 };
@@ -32,6 +33,8 @@ pub(crate) struct Paging {
     quorum: Quorum,
     pages: BTreeMap<MemberId, Part>,
     timeout: Instant,
+    /// When those that have given no page are asked again.
+    again: Option<Instant>,
     over: bool,
     actions: VecDeque<Action<Result<Page, Failure>>>,
 }
@@ -104,40 +107,56 @@ impl Paging {
             live,
             pages: BTreeMap::new(),
             timeout: now + ROW_PHASE_TIMEOUT,
+            again: None,
             over: false,
             actions: VecDeque::new(),
         };
-        this.ask();
+        this.ask(now);
         this
     }
 
-    fn ask(&mut self) {
-        self.pages.clear();
+    /// Asks those that have given no page.
+    fn ask(&mut self, now: Instant) {
+        self.again = None;
         self.quorum = self.quorum.afresh();
-        for to in self.replicas.clone() {
+        for to in self.replicas.iter().copied() {
+            if self.pages.contains_key(&to) {
+                self.quorum.agree(to);
+                continue;
+            }
             let request = ReplicaRequest {
                 epoch: self.epoch,
                 call: self.call.clone(),
             };
             self.actions.push_back(Action::Send { to, request });
             if !self.live.contains(&to) {
-                self.on_failure(to);
+                self.quorum.fail(to);
             }
         }
+        self.count(now);
     }
 
-    fn on_page(&mut self, from: MemberId, part: Part) {
+    fn on_page(&mut self, now: Instant, from: MemberId, part: Part) {
         self.pages.insert(from, part);
-        let count = self.quorum.agree(from);
-        if count == Count::Reached || self.quorum.is_complete() {
-            self.finish();
-        }
+        self.quorum.agree(from);
+        self.count(now);
     }
 
-    fn on_failure(&mut self, from: MemberId) {
-        let count = self.quorum.fail(from);
-        if !self.over && count == Count::Impossible && self.quorum.is_complete() {
+    fn on_failure(&mut self, now: Instant, from: MemberId) {
+        self.quorum.fail(from);
+        self.count(now);
+    }
+
+    fn count(&mut self, now: Instant) {
+        let again = now + PAGE_PAUSE;
+        if self.quorum.count() == Count::Reached {
             self.finish();
+        } else if self.quorum.is_complete() {
+            let may_be_there = self.live.iter().any(|id| !self.pages.contains_key(id));
+            match may_be_there && again < self.timeout {
+                true => self.again = Some(again),
+                false => self.finish(),
+            }
         }
     }
 
@@ -216,17 +235,18 @@ fn count_of(versions: &[ReplicaRow], ballot: Ballot) -> usize {
 impl Machine for Paging {
     type Outcome = Result<Page, Failure>;
 
-    fn handle(&mut self, _: Instant, input: Input) {
+    fn handle(&mut self, now: Instant, input: Input) {
         if self.over {
             return;
         }
         match input {
-            Input::Failed { from } => self.on_failure(from),
+            Input::Failed { from } => self.on_failure(now, from),
             Input::Answer { from, answer } => match answer {
                 ReplicaAnswer::StaleEpoch { highest } if highest.list == self.epoch.list => {
                     if highest > self.epoch {
                         self.epoch = highest;
-                        self.ask();
+                        self.pages.clear();
+                        self.ask(now);
                     }
                 }
                 ReplicaAnswer::StaleEpoch { highest } => {
@@ -235,24 +255,121 @@ impl Machine for Paging {
                     self.actions.push_back(Action::Finish(failure));
                 }
                 answer => match Part::of(answer) {
-                    Some(part) => self.on_page(from, part),
-                    None => self.on_failure(from),
+                    Some(part) => self.on_page(now, from, part),
+                    None => self.on_failure(now, from),
                 },
             },
         }
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if !self.over && now >= self.timeout {
+        if self.over {
+            return;
+        }
+        if now >= self.timeout {
             self.finish();
+        } else if self.again.is_some_and(|again| now >= again) {
+            self.ask(now);
         }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        (!self.over).then_some(self.timeout)
+        let next = self.again.unwrap_or(self.timeout);
+        (!self.over).then_some(next)
     }
 
     fn poll_action(&mut self) -> Option<Action<Self::Outcome>> {
         self.actions.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn id(i: u8) -> MemberId {
+        MemberId::from_bytes([i; 16])
+    }
+
+    /// A listing that two of three have failed to give at once, the live among whom are `live`.
+    fn begun(now: Instant, live: &[u8]) -> Paging {
+        let call = ReplicaCall::List {
+            partition: b"p".to_vec(),
+            after: None,
+            limit: 1,
+        };
+        let live = live.iter().copied().map(id).collect();
+        let replicas = [1, 2, 3].map(id).to_vec();
+        let mut paging = Paging::new(now, call, Epoch::FOUNDING, replicas, live);
+        assert_eq!(asked(&mut paging), [1, 2, 3].map(id));
+        paging.handle(now, page(1));
+        for from in [2, 3].map(id) {
+            paging.handle(now, Input::Failed { from });
+        }
+        paging
+    }
+
+    fn page(from: u8) -> Input {
+        let (rows, more) = (Vec::new(), false);
+        let answer = ReplicaAnswer::Rows { rows, more };
+        let from = id(from);
+        Input::Answer { from, answer }
+    }
+
+    fn asked(paging: &mut Paging) -> Vec<MemberId> {
+        let actions = std::iter::from_fn(|| paging.poll_action());
+        let asked = actions.map(|action| match action {
+            Action::Send { to, .. } => to,
+            Action::Finish(result) => panic!("{result:?}"),
+        });
+        asked.collect()
+    }
+
+    fn is_stale(paging: &mut Paging) -> bool {
+        match paging.poll_action() {
+            Some(Action::Finish(Ok(page))) => page.stale,
+            action => panic!("{action:?}"),
+        }
+    }
+
+    #[test]
+    fn who_fails_and_is_thought_alive_is_asked_again_before_a_page_is_called_stale() {
+        let start = Instant::now();
+        let mut paging = begun(start, &[1, 2, 3]);
+        for again in 1..=5 {
+            assert_eq!(asked(&mut paging), []);
+            let now = paging.poll_timeout().unwrap();
+            assert_eq!(now, start + again * PAGE_PAUSE);
+            paging.handle_timeout(now);
+            assert_eq!(asked(&mut paging), [2, 3].map(id));
+            let from = id(3);
+            paging.handle(now, Input::Failed { from });
+            if again == 5 {
+                paging.handle(now, page(2));
+                assert!(!is_stale(&mut paging));
+                assert_eq!(paging.poll_timeout(), None);
+            } else {
+                paging.handle(now, Input::Failed { from: id(2) });
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_stale_at_once_where_too_few_are_alive_and_else_when_the_time_is_over() {
+        let start = Instant::now();
+        assert!(is_stale(&mut begun(start, &[1])));
+        let mut paging = begun(start, &[1, 3]);
+        let mut now = start;
+        while now < start + ROW_PHASE_TIMEOUT - PAGE_PAUSE {
+            now = paging.poll_timeout().unwrap();
+            paging.handle_timeout(now);
+            assert_eq!(asked(&mut paging), [2, 3].map(id));
+            for from in [2, 3].map(id) {
+                paging.handle(now, Input::Failed { from });
+            }
+        }
+        assert!(is_stale(&mut paging));
     }
 }
