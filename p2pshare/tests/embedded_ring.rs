@@ -6,8 +6,10 @@
     reason = "a test fails by panicking"
 )]
 
-use std::net::UdpSocket;
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::Mutex;
 
 use p2pshare::{
     Attempt, DhtBindError, DhtNode, DhtNodeBuilder, PeerId, RequestId, RequestKey, RowChange,
@@ -15,15 +17,18 @@ use p2pshare::{
 };
 use rand::RngExt as _;
 
-/// Addresses whose ports, and those 1000 above, were free a moment ago and are not given out by the system.
+/// Addresses whose ports, and those 1000 above, were free a moment ago and are not given out by the system, nor again
+/// by this.
 fn free_addrs(count: usize) -> Vec<TrackerAddr> {
-    let (mut held, mut addrs) = (Vec::new(), Vec::new());
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let (mut given, mut addrs) = (GIVEN.lock().unwrap(), Vec::new());
     while addrs.len() < count {
         let port = rand::rng().random_range(12_000..30_000);
-        let pair = [port, port + 1000].map(|port| UdpSocket::bind(("127.0.0.1", port)));
-        if let [Ok(lower), Ok(upper)] = pair {
-            addrs.push(lower.local_addr().unwrap().try_into().unwrap());
-            held.extend([lower, upper]);
+        let addr = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let is_free = |port| !given.contains(&port) && UdpSocket::bind(addr(port)).is_ok();
+        if is_free(port) && is_free(port + 1000) {
+            given.extend([port, port + 1000]);
+            addrs.push(addr(port).try_into().unwrap());
         }
     }
     addrs

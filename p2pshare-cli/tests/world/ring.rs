@@ -1,9 +1,11 @@
 //! The trackers of one list as processes of their own: in one folder, or each in a folder as on a host of its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use rand::RngExt;
@@ -152,16 +154,18 @@ impl Ring {
     }
 }
 
-/// Addresses whose ports, and those 1000 above, were free a moment ago and are not given out by the system.
+/// Addresses whose ports, and those 1000 above, were free a moment ago and are not given out by the system, nor again
+/// by this.
 pub(crate) fn free_addrs(count: usize) -> Vec<String> {
-    let mut held = Vec::new();
-    let mut addrs = Vec::new();
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let (mut given, mut addrs) = (GIVEN.lock().unwrap(), Vec::new());
     while addrs.len() < count {
         let port = rand::rng().random_range(12_000..30_000);
-        let bound = [port, port + 1000].map(|port| UdpSocket::bind(("127.0.0.1", port)));
-        if let [Ok(lower), Ok(upper)] = bound {
-            held.extend([lower, upper]);
-            addrs.push(format!("127.0.0.1:{port}"));
+        let addr = |port| format!("127.0.0.1:{port}");
+        let is_free = |port| !given.contains(&port) && UdpSocket::bind(addr(port)).is_ok();
+        if is_free(port) && is_free(port + 1000) {
+            given.extend([port, port + 1000]);
+            addrs.push(addr(port));
         }
     }
     addrs

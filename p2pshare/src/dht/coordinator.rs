@@ -480,7 +480,10 @@ impl Machine for Coordinator {
         | Phase::Accepting { quorum, .. } = &self.phase
             && now >= self.timeout
         {
-            self.unreached.extend(quorum.silent());
+            // Where it is this member's own that is silent, there is just too much to do here.
+            let me = self.proposer.member;
+            self.unreached
+                .extend(quorum.silent().filter(|id| *id != me));
         }
         match &self.phase {
             Phase::Settling { .. } => self.phase = Phase::Settled,

@@ -364,8 +364,8 @@ async fn four_holders_give_each_a_part_and_no_byte_twice() {
     let report = download(&frank, &films, &file, &dest).await.unwrap();
     assert!(std::fs::read(&dest).unwrap() == file.content);
     eprintln!("among bad ones, twice {}", report.duplicate_bytes);
-    // What was wrong, and what the dying one did not finish, had to come again.
-    let lost = CHUNK as u64 * 3 / 2;
+    // What was wrong, what came beside it from the liar, and what the dying one did not finish, had to come again.
+    let lost = CHUNK as u64 * 5 / 2;
     assert!(report.duplicate_bytes < size / 100 + lost);
     // The liar was not asked again.
     assert_eq!(liar.opened.load(Ordering::Relaxed), 1);

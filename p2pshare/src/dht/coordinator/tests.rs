@@ -586,7 +586,7 @@ fn what_was_in_the_way_is_said_by_what_was_last_heard_of_each() {
         ([No, Fails, Fails], [No, Fails, Fails], too_few(1)),
         ([No, Nothing, Nothing], [No, Nothing, Nothing], too_few(1)),
         ([No, Nothing, Nothing], [No, Fails, Nothing], too_few(1)),
-        ([No; 3], [Nothing; 3], too_few(0)),
+        ([No; 3], [Nothing; 3], too_few(1)),
         ([Fails; 3], [No, Fails, No], Failure::Contended),
     ] {
         assert_eq!(ended(first, then), failure);
