@@ -66,13 +66,13 @@ struct PlainLines {
 impl PlainLines {
     fn line(&mut self, now: Instant, progress: &Progress) -> Option<String> {
         let is_new_stall = progress.stall.is_some() && progress.stall != self.stall;
-        self.stall.clone_from(&progress.stall);
         if let Some((_, began, from_bytes)) = &mut self.phase
-            && progress.stall.is_some()
+            && self.stall.is_some()
         {
             // How fast it is shows from the end of the stall on.
             (*began, *from_bytes) = (now, progress.done_bytes);
         }
+        self.stall.clone_from(&progress.stall);
         let (_, began, from_bytes) = match self.phase {
             Some(phase) if phase.0 == progress.phase => {
                 let printed = self.printed.unwrap_or(now);
@@ -192,12 +192,14 @@ mod tests {
         );
         assert!(lines.line(at(16), &stalled("the disk is slow")).is_some());
         assert_eq!(
-            lines.line(at(17), &progress(Phase::Downloading, 60_000_000)),
-            None
+            lines
+                .line(at(116), &progress(Phase::Downloading, 60_000_000))
+                .unwrap(),
+            "downloading from 2 peers: 60.00 MB of 100.00 MB (60 %)"
         );
         assert_eq!(
             lines
-                .line(at(26), &progress(Phase::Downloading, 80_000_000))
+                .line(at(126), &progress(Phase::Downloading, 80_000_000))
                 .unwrap(),
             "downloading from 2 peers: 80.00 MB of 100.00 MB (80 %), 2.00 MB/s, 10.0 s left"
         );

@@ -306,7 +306,7 @@ async fn streams_that_trickle_and_answers_that_nobody_reads_cost_little() {
     }
     // All are logged in before the first answer has to be read.
     let list = request::list_files("mallorys");
-    let (mut asked, mut held) = (VecDeque::new(), Vec::new());
+    let (mut asked, mut held, mut refused) = (VecDeque::new(), Vec::new(), 0);
     for connection in &connections {
         for _ in 0..16 {
             asked.extend(send(connection, &list).await.map(|s| (connection, s)));
@@ -318,6 +318,8 @@ async fn streams_that_trickle_and_answers_that_nobody_reads_cost_little() {
         let [.., a, b, c, d] = head;
         if read.is_ok() && u32::from_le_bytes([a, b, c, d]) < 100 {
             // A tracker that has too much to do may refuse.
+            refused += 1;
+            assert!(refused < 10_000);
             asked.extend(send(connection, &list).await.map(|s| (connection, s)));
         } else {
             // It is on its way, or the tracker has had enough of it.

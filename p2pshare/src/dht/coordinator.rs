@@ -45,7 +45,7 @@ pub(crate) struct Coordinator {
     tries: u32,
     /// Whether a replica was asked to accept the change.
     exposed: bool,
-    /// The replicas of which the last that is known is that they failed, or were silent for a whole phase.
+    /// The replicas of which the last that is known is that they failed, or were silent as long as they were waited for.
     unreached: BTreeSet<MemberId>,
     /// An epoch of other members, of which a replica told.
     newer: Option<Epoch>,

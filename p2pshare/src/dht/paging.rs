@@ -115,22 +115,25 @@ impl Paging {
         this
     }
 
-    /// Asks those that have given no page.
+    /// Asks those that have given no page; again, those alone that are live.
     fn ask(&mut self, now: Instant) {
-        self.again = None;
+        let again = self.again.take().is_some();
         self.quorum = self.quorum.afresh();
         for to in self.replicas.iter().copied() {
             if self.pages.contains_key(&to) {
                 self.quorum.agree(to);
                 continue;
             }
-            let request = ReplicaRequest {
-                epoch: self.epoch,
-                call: self.call.clone(),
-            };
-            self.actions.push_back(Action::Send { to, request });
-            if !self.live.contains(&to) {
+            let is_live = self.live.contains(&to);
+            if !is_live {
                 self.quorum.fail(to);
+            }
+            if is_live || !again {
+                let request = ReplicaRequest {
+                    epoch: self.epoch,
+                    call: self.call.clone(),
+                };
+                self.actions.push_back(Action::Send { to, request });
             }
         }
         self.count(now);
@@ -365,10 +368,8 @@ mod tests {
         while now < start + ROW_PHASE_TIMEOUT - PAGE_PAUSE {
             now = paging.poll_timeout().unwrap();
             paging.handle_timeout(now);
-            assert_eq!(asked(&mut paging), [2, 3].map(id));
-            for from in [2, 3].map(id) {
-                paging.handle(now, Input::Failed { from });
-            }
+            assert_eq!(asked(&mut paging), [id(3)]);
+            paging.handle(now, Input::Failed { from: id(3) });
         }
         assert!(is_stale(&mut paging));
     }

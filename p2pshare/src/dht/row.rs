@@ -148,7 +148,7 @@ pub enum RowError {
         "insufficient replicas for write quorum: {reachable} of {members} reachable, {needed} needed"
     )]
     InsufficientReplicas {
-        /// How many answered, or are thought alive.
+        /// How many are not known to be out of reach.
         reachable: usize,
         /// How many hold the row.
         members: usize,
@@ -165,8 +165,8 @@ pub enum RowError {
     /// retry, or read the row.
     #[error("it is not known whether the change was made")]
     OutcomeUnknown,
-    /// Others kept changing the row. Nothing was changed; try again.
-    #[error("others kept changing the row")]
+    /// Others kept changing the row, or this tracker has too much to do. Nothing was changed; try again.
+    #[error("others kept changing the row, or this tracker has too much to do")]
     Contended,
     /// The value is longer than a row takes. Nothing was changed.
     #[error("a value of {len} bytes; a row takes at most {max}")]

@@ -120,7 +120,7 @@ pub(crate) enum Failure {
         members: usize,
         needed: usize,
     },
-    /// Nothing was changed: others kept changing the row.
+    /// Nothing was changed: others kept changing the row, or this member has too much to do.
     Contended,
     /// Nothing was changed: the ring has a later epoch.
     StaleEpoch(Epoch),
