@@ -49,7 +49,7 @@ pub(super) enum Manner {
     HasOne,
     /// Gives 16 KiB at a time, one piece at each tick.
     Slow(Duration),
-    /// Gives so many chunks, and one wrong bit in the next.
+    /// Gives so many chunks, one wrong bit in the next, and no more.
     Lies(usize),
     /// Gives so many chunks and a part of the next, and hangs up.
     Dies(usize),
@@ -217,7 +217,8 @@ impl Holder {
         let mut given = 0;
         while let Some(index) = asked.recv().await {
             let doled = matches!(self.manner, Manner::Doles(streams) if stream <= streams);
-            if matches!(self.manner, Manner::Silent) || doled && given > 1 {
+            let lied = matches!(self.manner, Manner::Lies(after) if self.sent() > after);
+            if matches!(self.manner, Manner::Silent) || lied || doled && given > 1 {
                 continue;
             }
             given += 1;
@@ -364,8 +365,8 @@ async fn four_holders_give_each_a_part_and_no_byte_twice() {
     let report = download(&frank, &films, &file, &dest).await.unwrap();
     assert!(std::fs::read(&dest).unwrap() == file.content);
     eprintln!("among bad ones, twice {}", report.duplicate_bytes);
-    // What was wrong, what came beside it from the liar, and what the dying one did not finish, had to come again.
-    let lost = CHUNK as u64 * 5 / 2;
+    // What was wrong, and what the dying one did not finish, had to come again.
+    let lost = CHUNK as u64 * 3 / 2;
     assert!(report.duplicate_bytes < size / 100 + lost);
     // The liar was not asked again.
     assert_eq!(liar.opened.load(Ordering::Relaxed), 1);
@@ -587,8 +588,8 @@ async fn two_who_download_at_once_take_each_chunk_once_and_trade() {
     alice.create_group(&films, Access::Open).await.unwrap();
     world.share(&alice, &films, &file).await;
     alice.peer().shutdown().await.unwrap();
-    // A chunk takes half a second, beside which what this machine does besides is nothing.
-    let slow = Manner::Slow(Duration::from_millis(16));
+    // A chunk takes most of a second, beside which what this machine does besides is nothing.
+    let slow = Manner::Slow(Duration::from_millis(24));
     let sam = Holder::start(world.raw_user("sam").await, &films, &file, slow).await;
     let [bob, carol] = [world.login("bob").await, world.login("carol").await];
     for session in [&bob, &carol] {
@@ -606,8 +607,8 @@ async fn two_who_download_at_once_take_each_chunk_once_and_trade() {
         assert!(std::fs::read(report.dest).unwrap() == file.content);
         assert!(report.duplicate_bytes < file.content.len() as u64 / 100);
     }
-    // Each took some before it heard of the other, and they may have been the same; without the other, it takes 40.
-    assert!(sam.sent() < 40 + 20, "{}", sam.sent());
+    // Each took some before it heard of the other, and they may have been the same.
+    assert!(sam.sent() < 40 + 13, "{}", sam.sent());
     let given = [&bob, &carol].map(|session| session.peer().sent_bytes());
     assert!(
         given.iter().all(|&given| given > 7 * CHUNK as u64),

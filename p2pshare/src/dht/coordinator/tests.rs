@@ -105,16 +105,20 @@ impl World {
         }
     }
 
-    /// Starts a coordinator at a member, and names it by its number.
-    fn start(&mut self, member: MemberId, intent: Intent) -> usize {
-        let task = Task {
+    fn task(&self, intent: Intent) -> Task {
+        Task {
             key: RowKey::new("p", "s").unwrap(),
             intent,
             epoch: Epoch::FOUNDING,
             replicas: self.replicas.keys().copied().collect(),
             reachable: 3,
             round: 0,
-        };
+        }
+    }
+
+    /// Starts a coordinator at a member, and names it by its number.
+    fn start(&mut self, member: MemberId, intent: Intent) -> usize {
+        let task = self.task(intent);
         let (proposer, seed) = (self.proposers[&member].clone(), self.rng.random());
         self.coordinators
             .push(Coordinator::new(self.now, task, proposer, seed));
@@ -541,14 +545,7 @@ fn what_was_in_the_way_is_said_by_what_was_last_heard_of_each() {
     // What each of three does in the first try and in all others.
     let ended = |first: [Says; 3], then: [Says; 3]| {
         let world = World::new(1, CALM);
-        let task = Task {
-            key: RowKey::new("p", "s").unwrap(),
-            intent: Intent::Change(change(0, "a", 1)),
-            epoch: Epoch::FOUNDING,
-            replicas: vec![id(1), id(2), id(3)],
-            reachable: 3,
-            round: 0,
-        };
+        let task = world.task(Intent::Change(change(0, "a", 1)));
         let proposer = world.proposers[&id(1)].clone();
         let (mut now, mut sent) = (world.now, 0);
         let mut machine = Coordinator::new(now, task, proposer, 0);
@@ -596,14 +593,7 @@ fn what_was_in_the_way_is_said_by_what_was_last_heard_of_each() {
 #[test]
 fn a_timer_that_comes_late_does_not_change_what_was_in_the_way() {
     let world = World::new(1, CALM);
-    let task = Task {
-        key: RowKey::new("p", "s").unwrap(),
-        intent: Intent::Change(change(0, "a", 1)),
-        epoch: Epoch::FOUNDING,
-        replicas: vec![id(1), id(2), id(3)],
-        reachable: 3,
-        round: 0,
-    };
+    let task = world.task(Intent::Change(change(0, "a", 1)));
     let mut machine = Coordinator::new(world.now, task, world.proposers[&id(1)].clone(), 0);
     while let Some(action) = machine.poll_action() {
         let Action::Send { to, request } = action else {
